@@ -1,0 +1,61 @@
+"""Align image stacks: drift and motion correction, joint alignment, multimodal registration.
+
+The public names below are imported when first used, so that ``import stackalign`` stays fast.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Box": "core.geometry",
+    "Cancelled": "core.work",
+    "Done": "core.work",
+    "Failed": "core.work",
+    "FrameError": "core.stack",
+    "FrameQuality": "core.registration",
+    "ImageStack": "core.stack",
+    "Progress": "core.work",
+    "Registrar": "core.registration",
+    "Registration": "core.registration",
+    "Transform": "core.transform",
+    "TransformModel": "core.transform",
+    "TransformSeries": "core.transform_series",
+    "WorkCancelled": "core.work",
+    "drain": "core.work",
+}
+
+__all__ = ["__version__", *sorted(_HOME)]
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        home = _HOME[name]
+    except KeyError:
+        raise AttributeError(f"module 'stackalign' has no attribute {name!r}") from None
+    value = getattr(import_module(f"stackalign.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})
+
+
+if TYPE_CHECKING:
+    from stackalign.core.geometry import Box as Box
+    from stackalign.core.registration import FrameQuality as FrameQuality
+    from stackalign.core.registration import Registrar as Registrar
+    from stackalign.core.registration import Registration as Registration
+    from stackalign.core.stack import FrameError as FrameError
+    from stackalign.core.stack import ImageStack as ImageStack
+    from stackalign.core.transform import Transform as Transform
+    from stackalign.core.transform import TransformModel as TransformModel
+    from stackalign.core.transform_series import TransformSeries as TransformSeries
+    from stackalign.core.work import Cancelled as Cancelled
+    from stackalign.core.work import Done as Done
+    from stackalign.core.work import Failed as Failed
+    from stackalign.core.work import Progress as Progress
+    from stackalign.core.work import WorkCancelled as WorkCancelled
+    from stackalign.core.work import drain as drain

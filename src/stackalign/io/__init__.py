@@ -1,0 +1,1 @@
+"""Readers and writers: image stacks, transforms, tables and run folders."""

@@ -1,0 +1,1 @@
+"""Qt and napari: one panel a file, no arithmetic beyond display."""
