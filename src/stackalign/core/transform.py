@@ -41,7 +41,7 @@ class TransformModel(StrEnum):
             TransformModel.PROJECTIVE: ndim * (ndim + 2),
         }[self]
 
-    def __or__(self, other: TransformModel) -> TransformModel:  # type: ignore[override]
+    def __or__(self, other: TransformModel) -> TransformModel:
         """Return the smallest model that contains both: that of a composition."""
         return self if self.rank >= other.rank else other
 
@@ -170,7 +170,7 @@ class Transform:
         """The transform that maps reference -> moving."""
         if self.model is TransformModel.TRANSLATION:
             return Transform.from_translation(-self.translation)
-        return Transform(np.linalg.inv(self.matrix), self.model)
+        return Transform(np.asarray(np.linalg.inv(self.matrix), np.float64), self.model)
 
     def __call__(self, points: ArrayLike) -> NDArray[np.float64]:
         """Map points (..., d) of the moving image into the reference."""

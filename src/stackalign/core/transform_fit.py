@@ -18,7 +18,7 @@ def needed_points(model: str, ndim: int) -> int:
 
 
 def fit_matrix(moving: ArrayLike, reference: ArrayLike, model: str, weights: ArrayLike | None = None) -> Array:
-    """Return the homogeneous matrix that carries ``moving`` (N, d) onto ``reference`` (N, d); see `Transform.from_points`."""
+    """Return the homogeneous matrix that carries ``moving`` (N, d) onto ``reference`` (N, d)."""
     src, dst = np.asarray(moving, float), np.asarray(reference, float)
     if src.ndim != 2 or src.shape != dst.shape or src.shape[1] not in (2, 3):
         raise ValueError(f"moving and reference must both be (N, 2) or (N, 3), got {src.shape} and {dst.shape}")

@@ -41,7 +41,7 @@ class TransformSeries:
 
     matrices: NDArray[np.float64]
     model: TransformModel = TransformModel.AFFINE
-    valid: NDArray[np.bool_] = field(default=None)  # type: ignore[assignment]
+    valid: NDArray[np.bool_] = field(default=None)  # type: ignore[arg-type]
 
     def __post_init__(self) -> None:
         stacked = np.array(self.matrices, np.float64)
@@ -98,7 +98,7 @@ class TransformSeries:
     @property
     def ndim(self) -> int:
         """Spatial dimensions, 2 or 3."""
-        return self.matrices.shape[1] - 1
+        return int(self.matrices.shape[1]) - 1
 
     @property
     def translations(self) -> NDArray[np.float64]:
@@ -107,7 +107,7 @@ class TransformSeries:
 
     @property
     def angles(self) -> NDArray[np.float64]:
-        """Rotation of each frame, radians: (T,) in 2-D, y axis towards x axis; (T, 3) rotation vectors (z, y, x) in 3-D."""
+        """Rotation of each frame, radians: (T,) in 2-D, y axis towards x axis; (T, 3) vectors (z, y, x) in 3-D."""
         rotations, _ = _polar(self.matrices[:, :-1, :-1])
         if self.ndim == 2:
             return np.arctan2(rotations[:, 1, 0], rotations[:, 0, 0])
@@ -118,7 +118,7 @@ class TransformSeries:
         """The series that maps reference -> moving."""
         if self.model is TransformModel.TRANSLATION:
             return self.from_translations(-self.translations, self.valid)
-        return replace(self, matrices=np.linalg.inv(self.matrices))
+        return replace(self, matrices=np.asarray(np.linalg.inv(self.matrices), np.float64))
 
     def then(self, other: TransformSeries) -> TransformSeries:
         """Return this series followed by ``other``, frame by frame: one resampling instead of two."""
