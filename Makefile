@@ -63,6 +63,10 @@ look: system $(STAMP)  ## Start the real program on a virtual screen, drive it a
 demo: system $(STAMP)  ## The main job on sample data: in napari with a display, else headless into demo/
 	$(BIN)/stackalign demo -o demo
 
+docs: $(STAMP)  ## The documentation site into site/
+	$(BIN)/python -m pip install -q --group docs
+	$(BIN)/mkdocs build
+
 build: $(STAMP)  ## Wheel and sdist into dist/
 	$(BIN)/python -m build --no-isolation
 
