@@ -21,7 +21,7 @@ help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
 system:  ## Install the Debian packages that are missing (asks sudo if you are not root)
-	@missing=$$(dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(SYSTEM) 2>/dev/null \
+	@missing=$$({ dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(SYSTEM) 2>/dev/null || true; } \
 		| awk '$$2=="installed"{print $$1}' | sort | comm -13 - <(printf '%s\n' $(SYSTEM) | sort)); \
 	if [ -n "$$missing" ]; then \
 		sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
