@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "AmbiguousAxesError": "io.errors",
     "Box": "core.geometry",
     "Cancelled": "core.work",
+    "ChannelChoiceError": "io.errors",
     "Done": "core.work",
     "Failed": "core.work",
     "FrameError": "core.stack",
@@ -19,11 +21,24 @@ _HOME = {
     "Progress": "core.work",
     "Registrar": "core.registration",
     "Registration": "core.registration",
+    "StackReadError": "io.errors",
+    "StackWriteError": "io.errors",
+    "TableReadError": "io.errors",
     "Transform": "core.transform",
     "TransformModel": "core.transform",
     "TransformSeries": "core.transform_series",
+    "TransformsReadError": "io.errors",
     "WorkCancelled": "core.work",
     "drain": "core.work",
+    "load_provenance": "io.transforms",
+    "load_transforms": "io.transforms",
+    "read_channels": "io.read",
+    "read_stack": "io.read",
+    "read_table": "io.tables",
+    "save_transforms": "io.transforms",
+    "write_stack": "io.write",
+    "write_stack_work": "io.write",
+    "write_table": "io.tables",
 }
 
 __all__ = ["__version__", *sorted(_HOME)]
@@ -59,3 +74,18 @@ if TYPE_CHECKING:
     from stackalign.core.work import Progress as Progress
     from stackalign.core.work import WorkCancelled as WorkCancelled
     from stackalign.core.work import drain as drain
+    from stackalign.io.errors import AmbiguousAxesError as AmbiguousAxesError
+    from stackalign.io.errors import ChannelChoiceError as ChannelChoiceError
+    from stackalign.io.errors import StackReadError as StackReadError
+    from stackalign.io.errors import StackWriteError as StackWriteError
+    from stackalign.io.errors import TableReadError as TableReadError
+    from stackalign.io.errors import TransformsReadError as TransformsReadError
+    from stackalign.io.read import read_channels as read_channels
+    from stackalign.io.read import read_stack as read_stack
+    from stackalign.io.tables import read_table as read_table
+    from stackalign.io.tables import write_table as write_table
+    from stackalign.io.transforms import load_provenance as load_provenance
+    from stackalign.io.transforms import load_transforms as load_transforms
+    from stackalign.io.transforms import save_transforms as save_transforms
+    from stackalign.io.write import write_stack as write_stack
+    from stackalign.io.write import write_stack_work as write_stack_work
