@@ -15,12 +15,14 @@ _HOME = {
     "ChannelChoiceError": "io.errors",
     "Done": "core.work",
     "Failed": "core.work",
+    "FileInfo": "io.info",
     "FrameError": "core.stack",
     "FrameQuality": "core.registration",
     "ImageStack": "core.stack",
     "Progress": "core.work",
     "Registrar": "core.registration",
     "Registration": "core.registration",
+    "RunFolder": "io.run_folder",
     "StackReadError": "io.errors",
     "StackWriteError": "io.errors",
     "TableReadError": "io.errors",
@@ -29,6 +31,7 @@ _HOME = {
     "TransformSeries": "core.transform_series",
     "TransformsReadError": "io.errors",
     "WorkCancelled": "core.work",
+    "describe": "io.info",
     "drain": "core.work",
     "load_provenance": "io.transforms",
     "load_transforms": "io.transforms",
@@ -80,8 +83,11 @@ if TYPE_CHECKING:
     from stackalign.io.errors import StackWriteError as StackWriteError
     from stackalign.io.errors import TableReadError as TableReadError
     from stackalign.io.errors import TransformsReadError as TransformsReadError
+    from stackalign.io.info import FileInfo as FileInfo
+    from stackalign.io.info import describe as describe
     from stackalign.io.read import read_channels as read_channels
     from stackalign.io.read import read_stack as read_stack
+    from stackalign.io.run_folder import RunFolder as RunFolder
     from stackalign.io.tables import read_table as read_table
     from stackalign.io.tables import write_table as write_table
     from stackalign.io.transforms import load_provenance as load_provenance

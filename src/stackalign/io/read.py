@@ -104,7 +104,7 @@ def _open_file(path: Path) -> Source:
         return _open_npy(path)
     if path.name in ("zarr.json", ".zattrs", ".zgroup", ".zarray"):
         return _open_folder(path.parent, None)
-    return open_tiff(path)
+    return open_tiff(path, keep_open=True)
 
 
 def _open_folder(path: Path, axes: str | None) -> Source:

@@ -136,7 +136,7 @@ class Source:
     def _stack(self, axes: str, notes: tuple[str, ...], channel: int | str | None) -> ImageStack:
         frames = SourceFrames(self.pixels, axes, channel)
         names = self.channel_names(axes)
-        lost = self._missing(axes, channel)
+        lost = self.missing(axes, channel)
         metadata: dict[str, Any] = {"format": self.kind, "file_axes": axes}
         if self.path is not None:
             metadata["source"] = str(self.path)
@@ -161,7 +161,7 @@ class Source:
             metadata=metadata,
         )
 
-    def _missing(self, axes: str, channel: int | str | None) -> dict[int, str]:
+    def missing(self, axes: str, channel: int | str | None = None) -> dict[int, str]:
         """Return the frames of which a part is lost, with the reason."""
         leading = [a for a in axes if a not in "yxs"]
         missing: dict[int, str] = {}

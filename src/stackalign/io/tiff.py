@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import ExitStack
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -90,12 +91,16 @@ class TiffPixels:
             raise FrameError(f"{self.path}: page {number} cannot be read ({_SHORT})")
         return np.asarray(self._map[number]).reshape(self.shape[self._lead :])
 
+    def keep(self, tif: tifffile.TiffFile, pages: Any) -> None:
+        """Read from this open file, whose list of pages is known."""
+        tif.filehandle.set_lock(True)
+        self._open = tif, pages
+
     def _pages(self) -> Any:
         if self._open is None:
             tif = tifffile.TiffFile(self.path)
-            tif.filehandle.set_lock(True)
-            self._open = tif, _layout(tif).pages
-        return self._open[1]
+            self.keep(tif, _layout(tif).pages)
+        return self._open[1]  # type: ignore[index]
 
 
 class _Layout(NamedTuple):
@@ -110,8 +115,16 @@ class _Layout(NamedTuple):
     notes: tuple[str, ...]
 
 
-def open_tiff(path: Path) -> Source:
+def open_tiff(path: Path, *, keep_open: bool = False) -> Source:
     """Open a TIFF file; only its tags are read.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    keep_open : bool
+        Keep the list of pages for the frames that will be read: spares a second walk through a long file, and takes
+        a file handle as long as the source lives. Files that are memory-mapped do without.
 
     Raises
     ------
@@ -122,7 +135,8 @@ def open_tiff(path: Path) -> Source:
         tif = tifffile.TiffFile(path)
     except (tifffile.TiffFileError, ValueError, struct.error) as error:
         raise StackReadError(f"{path} is not a TIFF file, whatever its name says ({error})") from error
-    with tif:
+    with ExitStack() as handles:
+        handles.enter_context(tif)
         try:
             layout = _layout(tif)
             scale = _calibration(tif)
@@ -135,6 +149,9 @@ def open_tiff(path: Path) -> Source:
         if layout.offset is not None:
             dtype = dtype.newbyteorder(tif.byteorder)
         pixels = TiffPixels(path, layout.shape, dtype, layout.page_ndim, layout.offset)
+        if keep_open and layout.offset is None:
+            pixels.keep(tif, layout.pages)
+            handles.pop_all()
         lead = layout.shape[: len(layout.shape) - layout.page_ndim]
         outer = [k for k, a in enumerate(layout.labels[: len(lead)]) if a not in "yxs"]
         lost: dict[tuple[int, ...], str] = {}
