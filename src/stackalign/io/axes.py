@@ -12,7 +12,13 @@ _WORDS = {"t": "time", "z": "z", "c": "channel", "s": "colour", UNKNOWN: "not na
 
 
 def resolved(
-    name: str, labels: str, shape: tuple[int, ...], requested: str | None, *, settled: bool = False
+    name: str,
+    labels: str,
+    shape: tuple[int, ...],
+    requested: str | None,
+    *,
+    settled: bool = False,
+    joinable: bool = False,
 ) -> tuple[str, tuple[str, ...]]:
     """Return one letter per axis of a file, and notes on what was taken for granted.
 
@@ -31,6 +37,9 @@ def resolved(
     settled : bool
         The file itself says that a missing time axis means one moment.
 
+    joinable : bool
+        The first axis counts files, whose own pages could also follow each other in time.
+
     Raises
     ------
     AmbiguousAxesError
@@ -46,9 +55,14 @@ def resolved(
         return labels.replace(UNKNOWN, "t"), (f"the file does not name its axes: its {frames} pages are read as time",)
     sizes = " x ".join(map(str, shape))
     named = ", ".join(f"{n} {_WORDS[a]}" for a, n in zip(labels, shape, strict=True) if a not in "yxs")
+    question = "what is the axis that it does not name?" if "t" in labels else "which axis is time?"
+    said = _listed(choices, labels)
+    if joinable and UNKNOWN in labels:
+        choices.append("t" + labels.lstrip("t" + UNKNOWN))
+        said += f' or "{choices[-1]}" (the pages of all files follow each other in time)'
     raise AmbiguousAxesError(
-        f"{name}: which axis is time? The file is {sizes} ({named}, then the image)."
-        f" Say so with axes= (--axes on the command line): {_listed(choices, labels)}",
+        f"{name}: {question} It is {sizes} ({named}, then the image)."
+        f" Say so with axes= (--axes on the command line): {said}",
         choices,
     )
 
@@ -86,7 +100,7 @@ def _listed(choices: list[str], labels: str) -> str:
             meaning = "one volume, several channels" if set("zc") <= set(choice) else meaning
         else:
             old = labels[choice.index("t")]
-            meaning = "" if old == UNKNOWN else f"{_WORDS[old]} read as time"
+            meaning = "" if old in (UNKNOWN, "t") else f"{_WORDS[old]} read as time"
         words.append(f'"{choice}"' + (f" ({meaning})" if meaning else ""))
     return " or ".join(words)
 

@@ -101,7 +101,9 @@ class Source:
 
     def resolved(self, axes: str | None) -> tuple[str, tuple[str, ...]]:
         """Return one letter per axis and the notes of the reader; AmbiguousAxesError if that stays open."""
-        letters, notes = resolved(self.label, self.axes, self.shape, axes, settled=self.settled)
+        letters, notes = resolved(
+            self.label, self.axes, self.shape, axes, settled=self.settled, joinable=len(self.lazy_files) > 1
+        )
         for note in notes:
             logger.info("%s: %s", self.label, note)
         if "c" in letters and "s" in letters:

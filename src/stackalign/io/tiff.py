@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 from contextlib import ExitStack
 from itertools import product
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ENDINGS = (".tif", ".tiff", ".btf", ".tf8", ".ome", ".lsm", ".stk")
+# what tifffile says about a damaged file, our own messages say with the frame's number; without a handler it would go
+# to stderr in a script that sets up no logging
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 _LETTERS = {"T": "t", "Z": "z", "C": "c", "Y": "y", "X": "x", "S": "s"}
 _COMPRESSIONS = {1: "none", 5: "lzw", 7: "jpeg", 8: "deflate", 32946: "deflate", 32773: "packbits", 50000: "zstd"}
 _SHORT = "the file ends before this frame: it was cut off"

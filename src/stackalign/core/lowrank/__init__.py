@@ -1,0 +1,1 @@
+"""REALS: robust joint alignment by simultaneous low-rank and sparse decomposition."""

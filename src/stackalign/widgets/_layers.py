@@ -1,0 +1,216 @@
+"""Layers as views: which axis of a layer is which, its stack, and the affine that shows a frame aligned."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.utils.transforms import Affine
+
+from stackalign.core.stack import ImageStack
+from stackalign.io.read import read_stack
+from stackalign.session import Movie
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari.layers import Image, Layer, Shapes
+    from numpy.typing import NDArray
+
+KEY = "stackalign"  # under which our layers carry their source and provenance in ``layer.metadata``
+_WORDS = {
+    "t": "t", "time": "t", "frame": "t", "frames": "t",
+    "z": "z", "depth": "z", "plane": "z",
+    "c": "c", "ch": "c", "channel": "c", "channels": "c",
+    "y": "y", "x": "x",
+}  # fmt: skip
+_CHOICES = {
+    3: ("tyx",),
+    4: ("tzyx", "ztyx", "tcyx", "ctyx"),
+    5: ("tzcyx", "tczyx", "ctzyx", "ztcyx", "cztyx", "zctyx"),
+}
+
+
+def is_movie(layer: Layer) -> bool:
+    """Return whether a layer can be aligned: an image, not a pyramid, with an axis before y and x."""
+    from napari.layers import Image
+
+    if not isinstance(layer, Image) or layer.multiscale:
+        return False
+    return len(layer.data.shape) - bool(layer.rgb) >= 3
+
+
+def axes_choices(layer: Image) -> tuple[tuple[str, ...], bool]:
+    """Return what the axes of a layer may be, the likeliest first, and whether that is settled without asking."""
+    ndim = len(layer.data.shape) - bool(layer.rgb)
+    colour = "s" if layer.rgb else ""
+    stored = source_of(layer).get("axes")
+    if isinstance(stored, str) and len(stored) == ndim and "t" in stored:
+        return (stored + colour,), True
+    named = "".join(_WORDS.get(str(label).strip().lower(), "?") for label in layer.axis_labels)
+    if len(named) == ndim and "?" not in named and len(set(named)) == ndim and {"y", "x"} <= set(named):
+        if "t" in named:
+            return (named + colour,), True
+        return tuple(named.replace(axis, "t") + colour for axis in "zc" if axis in named), False
+    choices = tuple(choice + colour for choice in _CHOICES.get(ndim, ()))
+    return choices, len(choices) == 1  # one axis before y and x, without a name: it is what frames are counted along
+
+
+def source_of(layer: Layer) -> dict[str, Any]:
+    """Return what our own reader or panel noted about where a layer comes from; empty for other layers."""
+    noted = layer.metadata.get(KEY)
+    return noted if isinstance(noted, dict) else {}
+
+
+def channels_of(layer: Image, axes: str) -> tuple[int | str, ...]:
+    """Return what the channel of a layer may be; () if it has but one."""
+    if "s" in axes:
+        return ("luminance", *range(min(int(layer.data.shape[-1]), 3)))
+    return tuple(range(int(layer.data.shape[axes.index("c")]))) if "c" in axes else ()
+
+
+def time_axis(layer: Image, axes: str) -> int:
+    """Return which axis of the layer is time, counted from its last displayed axis (negative)."""
+    letters = axes.replace("s", "")
+    return letters.index("t") - len(letters)
+
+
+def spatial_axes(axes: str) -> tuple[int, ...]:
+    """Return the positions, from the end (negative), of z, y and x among the layer's axes, in this order."""
+    letters = axes.replace("s", "")
+    return tuple(letters.index(a) - len(letters) for a in "zyx" if a in letters)
+
+
+def movie_of(layer: Image, axes: str, channel: int | str | None = None) -> Movie:
+    """Return a layer as a movie: its frames as a stack, where they come from, and the layer's id.
+
+    Raises
+    ------
+    ValueError
+        If the axes do not fit the layer.
+    """
+    stack = read_stack(layer.data, axes=axes, channel=channel)
+    letters = axes.replace("s", "")
+    scale = dict(zip(letters, np.asarray(layer.scale, float), strict=True))
+    unit = dict(zip(letters, layer.units, strict=True))
+    sized = f"{unit['x']:~}" not in ("pix", "pixel", "px", "")
+    timed = f"{unit['t']:~}" not in ("pix", "pixel", "px", "")
+    source = source_of(layer)
+    path = source.get("path") or _path_of(layer, stack)
+    stack = replace(
+        stack,
+        name=layer.name,
+        pixel_size=tuple(scale[a] for a in "zyx" if a in scale) if sized else None,
+        unit=f"{unit['x']:~}" if sized else "µm",
+        interval=float(scale["t"]) if timed else None,
+        interval_unit=f"{unit['t']:~}" if timed else "s",
+        missing=source.get("missing", {}),
+    )
+    return Movie(
+        stack=stack,
+        key=layer.unique_id,
+        axes=axes,
+        channel=channel,
+        path=path,
+        file_axes=source.get("file_axes") if source.get("path") else axes.replace("s", "") if path else None,
+        file_channel=source.get("channel") if source.get("path") else channel,
+    )
+
+
+def _path_of(layer: Image, stack: ImageStack) -> str | None:
+    """Return the file that another reader opened the layer from, if our own reader finds the same pixels in it."""
+    path = layer.source.path
+    if not path or not Path(path).exists():
+        return None
+    try:
+        again = read_stack(path)
+        same = again.shape == stack.shape and again.dtype == stack.dtype and np.array_equal(again[0], stack[0])
+    except (OSError, ValueError):
+        return None
+    return str(path) if same else None
+
+
+def data_to_physical(layer: Layer) -> NDArray[np.float64]:
+    """Return the homogeneous matrix from the layer's pixels to its physical coordinates, before ``layer.affine``."""
+    own = Affine(scale=layer.scale, translate=layer.translate, rotate=layer.rotate, shear=layer.shear, ndim=layer.ndim)
+    return np.asarray(own.affine_matrix, float)
+
+
+def embedded(matrix: NDArray[np.float64], ndim: int, axes: Sequence[int]) -> NDArray[np.float64]:
+    """Return a frame's matrix (d+1, d+1) as one of all axes of a layer; the others stay as they are.
+
+    A projective matrix becomes its best affine near the origin: a layer can show no more.
+    """
+    out = np.eye(ndim + 1)
+    places = [axis % ndim for axis in axes]
+    out[np.ix_(places, places)] = matrix[:-1, :-1]
+    out[places, -1] = matrix[:-1, -1]
+    return out
+
+
+def frame_affine(
+    matrix: NDArray[np.float64], physical: NDArray[np.float64], base: NDArray[np.float64], axes: Sequence[int]
+) -> NDArray[np.float64]:
+    """Return the ``layer.affine`` that shows a frame aligned.
+
+    ``layer.affine`` acts after scale and translate, so the pixel matrix is carried there and back.
+
+    Parameters
+    ----------
+    matrix : ndarray (d+1, d+1)
+        Moving -> reference, pixels.
+    physical : ndarray (n+1, n+1)
+        `data_to_physical` of the layer.
+    base : ndarray (n+1, n+1)
+        The layer's own affine.
+    axes : sequence of int
+        Which axes of the layer are z, y, x.
+    """
+    return base @ physical @ embedded(matrix, len(physical) - 1, axes) @ np.linalg.inv(physical)
+
+
+def region_of(shapes: Shapes, layer: Image, axes: str) -> tuple[tuple[float, float], ...] | None:
+    """Return the selected shape (the last one if none is) as (y, x) pixel vertices of the movie; None if there is none.
+
+    Rectangles, polygons and ellipses count; lines and paths enclose nothing.
+    """
+    closed = [k for k, kind in enumerate(shapes.shape_type) if kind in ("rectangle", "polygon", "ellipse")]
+    if not closed:
+        return None
+    chosen = [k for k in closed if k in shapes.selected_data] or closed[-1:]
+    vertices = np.asarray(shapes.data[chosen[0]], float)
+    if shapes.shape_type[chosen[0]] == "ellipse":
+        vertices = _ellipse(vertices)
+    planes = spatial_axes(axes)[-2:]
+    out = []
+    for vertex in vertices:
+        world = np.asarray(shapes.data_to_world(vertex), float)
+        point = np.zeros(layer.ndim)
+        n = min(len(world), layer.ndim)
+        point[-n:] = world[-n:]
+        pixel = np.asarray(layer.world_to_data(point), float)
+        out.append((round(float(pixel[planes[0]]), 3), round(float(pixel[planes[1]]), 3)))
+    return tuple(out)
+
+
+def _ellipse(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return 48 points of the ellipse inside a box given by its corners."""
+    middle = corners.mean(0)
+    half = [(corners[1] - corners[0]) / 2, (corners[3] - corners[0]) / 2]
+    turn = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+    return middle + np.cos(turn)[:, None] * half[0] + np.sin(turn)[:, None] * half[1]
+
+
+def look_of(layer: Image) -> dict[str, Any]:
+    """Return how a layer looks, for one that shows the same scene."""
+    look = {
+        "colormap": layer.colormap.name if not layer.rgb else None,
+        "contrast_limits": list(layer.contrast_limits) if not layer.rgb else None,
+        "gamma": layer.gamma,
+        "blending": layer.blending,
+        "interpolation2d": layer.interpolation2d,
+        "rendering": layer.rendering,
+    }
+    return {key: value for key, value in look.items() if value is not None}

@@ -1,0 +1,151 @@
+"""Which method, aligned to what, with which parameters: forms generated from the records."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QSpinBox, QVBoxLayout, QWidget
+
+from stackalign.session import REFERENCES, methods
+from stackalign.widgets._form import ParameterForm, keep_wheel_away
+from stackalign.widgets._style import fold, narrow_combo, note, row, say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from superqt import QCollapsible
+
+    from stackalign.session import AlignmentSession, Choices
+
+_DEFAULT, _NUMBER = "default", "number"
+
+
+class MethodSection(QWidget):
+    """Chooses the session's method, reference, parameters, filters and resampling.
+
+    Signals
+    -------
+    obstacle(str)
+        A value that no run can begin with; empty when it is mended.
+    """
+
+    obstacle = Signal(str)
+
+    def __init__(
+        self, session: AlignmentSession, current_frame: Callable[[], int], parent: QWidget | None = None
+    ) -> None:
+        super().__init__(parent)
+        self._session, self._current_frame = session, current_frame
+        self._wrong: dict[str, str] = {}
+        self.method = narrow_combo()
+
+        for name, record in methods().items():
+            self.method.addItem(_title(name), name)
+            self.method.setItemData(self.method.count() - 1, (record.__doc__ or "").strip().partition("\n")[0], 3)
+        self.hint = note()
+        self.reference = narrow_combo()
+        self.reference.addItem("method's default", _DEFAULT)
+        for value, words in REFERENCES.items():
+            self.reference.addItem(words, value)
+        self.reference.addItem("frame number…", _NUMBER)
+        self.number = QSpinBox()
+        self.number.setMinimumWidth(64)
+        self.number.setKeyboardTracking(False)
+        keep_wheel_away(self.number)
+        self.number.setToolTip("Frame of the movie that the others are aligned to, counted from 0")
+
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(4)
+        column.addWidget(row("Method", self.method))
+        column.addWidget(self.hint)
+        column.addWidget(row("Reference", self.reference, self.number, tip="The image that every frame is aligned to"))
+        self._forms: dict[str, ParameterForm] = {}
+        self._folds: dict[str, QCollapsible] = {}
+        self._places: dict[str, QVBoxLayout] = {}
+        for key, title in (("registrar", "Options"), ("preprocess", "Filters"), ("warp", "Resampling")):
+            holder = QWidget()
+            self._places[key] = QVBoxLayout(holder)
+            self._places[key].setContentsMargins(0, 0, 0, 0)
+            self._folds[key] = fold(title, holder)
+            column.addWidget(self._folds[key])
+        self.method.currentIndexChanged.connect(self._on_method)
+        self.reference.activated.connect(self._on_reference)
+        self.number.valueChanged.connect(self._on_reference)
+        session.events.choices.connect(self._show)
+        session.events.movie.connect(lambda _movie: self._show(session.choices))
+        self._show(session.choices)
+
+    def suggest(self, text: str) -> None:
+        """Say which method fits the movie, and why."""
+        say(self.hint, text)
+
+    def form(self, key: str) -> ParameterForm | None:
+        """Return the form of "registrar", "preprocess" or "warp"."""
+        return self._forms.get(key)
+
+    def _show(self, choices: Choices) -> None:
+        self.method.blockSignals(True)
+        self.method.setCurrentIndex(self.method.findData(choices.registrar.method))
+        self.method.blockSignals(False)
+        self._show_reference(choices)
+        for key in self._places:
+            record = getattr(choices, key)
+            form = self._forms.get(key)
+            if form is None or type(form.record) is not type(record):
+                self._replace_form(key, record)
+            elif form.record != record:
+                form.load(record)
+
+    def _show_reference(self, choices: Choices) -> None:
+        movie, value = self._session.movie, choices.reference
+        numbered = isinstance(value, int)
+        self.reference.setCurrentIndex(
+            self.reference.findData(_DEFAULT if value is None else _NUMBER if numbered else value)
+        )
+        self.number.blockSignals(True)
+        first, stop = choices.frames or (0, len(movie.stack) if movie is not None else 1)
+        self.number.setRange(first, max(stop - 1, first))
+        if isinstance(value, int):
+            self.number.setValue(value + first)
+        self.number.blockSignals(False)
+        self.number.setVisible(numbered)
+
+    def _replace_form(self, key: str, record: Any) -> None:
+        old = self._forms.pop(key, None)
+        if old is not None:
+            self._places[key].removeWidget(old)
+            old.deleteLater()
+        form = self._forms[key] = ParameterForm(record, skip=("method", "region"))
+        form.changed.connect(lambda new, key=key, form=form: self._on_record(key, new, form))
+        form.invalid.connect(lambda text, key=key: self._on_invalid(key, text))
+        self._places[key].addWidget(form)
+        self._folds[key].setVisible(bool(form.rows))
+        if self._wrong.pop(key, ""):
+            self._on_invalid(key, "")
+
+    def _on_record(self, key: str, record: Any, form: ParameterForm) -> None:
+        self._session.change(merge=f"{key}.{form.last_edited}", **{key: record})
+
+    def _on_invalid(self, key: str, text: str) -> None:
+        self._wrong[key] = text
+        self.obstacle.emit(next((words for words in self._wrong.values() if words), ""))
+
+    def _on_method(self) -> None:
+        self._session.change(registrar=self._session.default_registrar(self.method.currentData()))
+
+    def _on_reference(self, _value: int = 0) -> None:
+        chosen = self.reference.currentData()
+        first = (self._session.choices.frames or (0, 0))[0]
+        if chosen == _NUMBER:
+            if not self.number.isVisibleTo(self):
+                self.number.blockSignals(True)
+                self.number.setValue(self._current_frame())
+                self.number.blockSignals(False)
+            chosen = self.number.value() - first
+        self._session.change(reference=None if chosen == _DEFAULT else chosen, merge="reference")
+
+
+def _title(method: str) -> str:
+    return method.replace("-", " ").capitalize()
