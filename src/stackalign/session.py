@@ -2,205 +2,51 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from psygnal import Signal, SignalGroup
 
-from stackalign.core.geometry import centre
 from stackalign.core.stack import ImageStack
 from stackalign.history import Edit, History
+from stackalign.runs import Choices as Choices
+from stackalign.runs import Motion as Motion
+from stackalign.runs import Movie as Movie
+from stackalign.runs import Run as Run
+from stackalign.runs import RunOutput as RunOutput
+from stackalign.runs import frames_text, region_within, run_work
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from os import PathLike
 
-    from numpy.typing import NDArray
-
-    from stackalign.config import AlignmentConfig
-    from stackalign.core.preprocess import Preprocess
-    from stackalign.core.quality import Quality
-    from stackalign.core.registration import Registrar, Registration
+    from stackalign.core.registration import Registrar
     from stackalign.core.transform_series import TransformSeries
-    from stackalign.core.warp import WarpOptions
     from stackalign.core.work import Work
+    from stackalign.runs import Vertices
 
-Vertices = tuple[tuple[float, float], ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Movie:
-    """A stack with all its frames, and where it comes from.
-
-    Attributes
-    ----------
-    stack : ImageStack
-        One channel.
-    key : str
-        What the viewer calls it; empty for a stack without a layer.
-    axes, channel
-        How the layer's array is read.
-    path : str or None
-        The file; None if the movie is only in memory.
-    file_axes, file_channel
-        What ``read_stack`` must be told to read the same from the file.
-    """
-
-    stack: ImageStack
-    key: str = ""
-    axes: str = ""
-    channel: int | str | None = None
-    path: str | None = None
-    file_axes: str | None = None
-    file_channel: int | str | None = None
+REFERENCES = {
+    "mean": "mean of all frames",
+    "median": "median of all frames",
+    "first": "first frame",
+    "previous": "previous frame",
+    "rolling": "rolling mean",
+    "all-pairs": "all pairs of frames",
+}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Motion:
-    """What a motion plot shows.
+def methods() -> dict[str, type[Any]]:
+    """Return the parameter record of every method, by its name."""
+    from stackalign.config import METHODS
 
-    Attributes
-    ----------
-    drift : ndarray (T, d)
-        How far the centre of the frame moved, reference -> moving, pixels.
-    angle : ndarray (T,)
-        Rotation, degrees, of the scene (in 3-D its magnitude).
-    error : ndarray (T, d)
-        Standard error, pixels; NaN where unknown.
-    reasons : tuple of str
-        Why a frame is flagged; empty for a good one.
-    axes : str
-        "yx" or "zyx".
-    """
-
-    drift: NDArray[np.float64]
-    angle: NDArray[np.float64]
-    error: NDArray[np.float64]
-    reasons: tuple[str, ...]
-    axes: str
-
-    @property
-    def flagged(self) -> NDArray[np.bool_]:
-        """(T,) True where a frame has a reason."""
-        return np.array([bool(reason) for reason in self.reasons], bool)
-
-    @classmethod
-    def of(cls, registration: Registration, frame_shape: tuple[int, ...]) -> Motion:
-        """Return the motion of a result on frames of ``frame_shape``."""
-        series = registration.transforms
-        middle = centre(frame_shape)
-        back = np.linalg.inv(series.matrices) @ np.append(middle, 1.0)
-        drift = back[:, :-1] / back[:, -1:] - middle
-        angles = np.degrees(series.angles)
-        angle = -angles if series.ndim == 2 else np.linalg.norm(angles, axis=1)
-        error = np.asarray(registration.quality.error, float)[:, : series.ndim]
-        return cls(drift, np.atleast_1d(angle), error, registration.quality.reasons, "zyx"[-series.ndim :])
+    return dict(METHODS)
 
 
-@dataclass(frozen=True, slots=True)
-class Choices:
-    """Everything that a run depends on besides the movie; a recipe holds the same.
+def default_choices(method: str = "cross-correlation") -> Choices:
+    """Return the choices of a session that nobody has touched."""
+    from stackalign.core.preprocess import Preprocess
+    from stackalign.core.warp import WarpOptions
 
-    Attributes
-    ----------
-    registrar : Registrar
-        The method with its parameters.
-    reference : str, int or None
-        Which image is aligned to; None: the method's default.
-    anchor : int, "mean" or None
-        Which frame stays where it is.
-    frames : (start, stop) or None
-        Time range; None: all.
-    preprocess : Preprocess
-        Region and filters.
-    warp : WarpOptions
-        How frames are resampled when the result is applied.
-    """
-
-    registrar: Any
-    reference: str | int | None = None
-    anchor: int | str | None = None
-    frames: tuple[int, int] | None = None
-    preprocess: Any = None
-    warp: Any = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Run:
-    """A result with what led to it.
-
-    Attributes
-    ----------
-    number : int
-        Counts the runs of a session, from 1.
-    movie, choices
-        What was aligned, and how.
-    registration : Registration
-        The result.
-    quality : Quality or None
-        Before and after on the same region; None where it was not measured.
-    seconds : float
-        Duration.
-    complete : bool
-        False if it was cancelled and holds only what was done until then.
-    """
-
-    number: int
-    movie: Movie
-    choices: Choices
-    registration: Registration
-    quality: Quality | None
-    seconds: float
-    complete: bool = True
-
-    @property
-    def motion(self) -> Motion:
-        """What a plot shows."""
-        return Motion.of(self.registration, self.movie.stack.frame_shape)
-
-    @property
-    def first(self) -> int:
-        """Number of the movie's frame that the first transform belongs to."""
-        return (self.choices.frames or (0, 0))[0]
-
-    @property
-    def flagged(self) -> tuple[int, ...]:
-        """Frames of the movie that have a reason not to be trusted."""
-        return tuple(int(t) + self.first for t in np.flatnonzero(self.registration.quality.flagged))
-
-    @property
-    def label(self) -> str:
-        """One line for a list of runs."""
-        words = [str(self.number), self.choices.registrar.method]
-        if self.quality is not None:
-            before, after = self.quality.correlation_before, self.quality.correlation_after
-            words.append(f"{before:.2f} → {after:.2f}")
-        if not self.complete:
-            words.append("(cancelled)")
-        return "  ".join(words)
-
-    @property
-    def sentence(self) -> str:
-        """What came out, for a user."""
-        count, flagged = len(self.registration), len(self.flagged)
-        verb = "Aligned" if self.complete else "Cancelled; kept the result so far of"
-        text = f"{verb} {_frames(count)}; {flagged or 'none'} flagged"
-        if self.quality is not None:
-            q = self.quality
-            text += f"; correlation with the mean {q.correlation_before:.2f} → {q.correlation_after:.2f}"
-        return text + "."
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RunOutput:
-    """What the work of a run returns, and yields as its partial result."""
-
-    registration: Registration
-    quality: Quality | None
-    seconds: float
-    complete: bool = True
+    return Choices(methods()[method](), preprocess=Preprocess(), warp=WarpOptions())
 
 
 class SessionEvents(SignalGroup):
@@ -230,13 +76,14 @@ class AlignmentSession:
     (True, None)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, method: str = "cross-correlation") -> None:
         self.events = SessionEvents(self)
         self.history = History(self)
-        self._values: dict[str, Any] = {"movie": None, "choices": default_choices(), "runs": (), "current": None}
+        self._values: dict[str, Any] = {"movie": None, "choices": default_choices(method), "runs": (), "current": None}
         self._generation = 0
         self._job: tuple[int, Movie, Choices] | None = None
         self._numbers = 0
+        self._remembered: dict[str, Any] = {}
 
     # state
 
@@ -326,6 +173,7 @@ class AlignmentSession:
             Fields of `Choices`.
         """
         choices = replace(self.choices, **values)
+        self._remembered[choices.registrar.method] = choices.registrar
         if choices.frames is not None and self.movie is not None:
             start, stop = choices.frames
             count = len(self.movie.stack)
@@ -338,8 +186,19 @@ class AlignmentSession:
 
     def set_region(self, vertices: Vertices | None) -> None:
         """Use only what is inside a polygon or rectangle of (y, x) pixels; None: whole frames."""
-        region = None if vertices is None else _region(vertices)
+        region = None
+        if vertices is not None:
+            if self.movie is None:
+                raise ValueError("Choose a movie first: a region is a part of its frames.")
+            region = region_within(vertices, self.movie.stack.frame_shape)
         self.change(merge="region", preprocess=self.choices.preprocess.model_copy(update={"region": region}))
+
+    def default_registrar(self, method: str) -> Registrar:
+        """Return a method with the parameters that it was last given here, or its defaults."""
+        if method not in self._remembered:
+            self._remembered[method] = methods()[method]()
+        registrar: Registrar = self._remembered[method]
+        return registrar
 
     def begin(self) -> tuple[int, Work[RunOutput]]:
         """Begin a run.
@@ -385,7 +244,7 @@ class AlignmentSession:
         values: dict[str, Any] = {"runs": (*self.runs, run)}
         if movie is self.movie:  # else the user has gone on to another movie: the run waits in the list
             values["current"] = run
-        self._do(Edit(f"align {_frames(len(output.registration))}", values))
+        self._do(Edit(f"align {frames_text(len(output.registration))}", values))
         self.end(token)
         return run
 
@@ -468,7 +327,3 @@ class AlignmentSession:
 
 def _selected(movie: Movie, choices: Choices) -> ImageStack:
     return movie.stack if choices.frames is None else movie.stack.selected(slice(*choices.frames))
-
-
-def _frames(count: int) -> str:
-    return f"{count} frame{'' if count == 1 else 's'}"
