@@ -169,9 +169,9 @@ class TransformSeries:
 
     def smoothed(self, sigma: float, *, centre: ArrayLike | None = None) -> TransformSeries:
         """Return the motion smoothed in time by a Gaussian of ``sigma`` frames; invalid frames carry no weight."""
-        if sigma < 0:
+        if not 0 <= sigma < np.inf:
             raise ValueError(f"sigma must be at least 0 frames, got {sigma}")
-        if sigma == 0 or not self.valid.any():
+        if sigma < 0.125 or not self.valid.any():  # below, the neighbours weigh less than 1e-13
             return self.interpolated(centre=centre)
         parameters = self.interpolated(centre=centre)._parameters(centre)
         weight = self.valid.astype(float)
