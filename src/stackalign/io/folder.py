@@ -183,8 +183,8 @@ def _joined(one: Source, folder: Path, axes: str | None) -> bool:
     """Tell whether the files are joined along their own time axis, rather than each being a moment."""
     if axes is None:
         return one.axes.startswith("t")
-    own = sum(a not in "yxcs" for a in one.axes)
-    stated = sum(a in "tz" for a in axes)
+    own = sum(a not in "yxs" for a in one.axes)
+    stated = sum(a in "tzc" for a in axes) + ("c" in one.axes and "c" not in axes)  # named channels need no letter
     if stated not in (own, own + 1) or (stated == own and own and not axes.startswith("t")):
         raise AmbiguousAxesError(
             f"{folder}: axes={axes!r} does not fit files of {' x '.join(map(str, one.shape))} ({one.axes})",
