@@ -23,6 +23,8 @@ _HOME = {
     "Registrar": "core.registration",
     "Registration": "core.registration",
     "RunFolder": "io.run_folder",
+    "Simulated": "core.simulate",
+    "Simulation": "core.simulate",
     "StackReadError": "io.errors",
     "StackWriteError": "io.errors",
     "TableReadError": "io.errors",
@@ -30,15 +32,22 @@ _HOME = {
     "TransformModel": "core.transform",
     "TransformSeries": "core.transform_series",
     "TransformsReadError": "io.errors",
+    "Truth": "core.simulate",
     "WorkCancelled": "core.work",
     "describe": "io.info",
     "drain": "core.work",
     "load_provenance": "io.transforms",
+    "load_sample": "samples",
+    "load_sample_truth": "samples",
     "load_transforms": "io.transforms",
+    "moved": "core.simulate",
     "read_channels": "io.read",
     "read_stack": "io.read",
     "read_table": "io.tables",
+    "sample_names": "samples",
+    "sample_path": "samples",
     "save_transforms": "io.transforms",
+    "simulate": "core.simulate",
     "write_stack": "io.write",
     "write_stack_work": "io.write",
     "write_table": "io.tables",
@@ -66,6 +75,11 @@ if TYPE_CHECKING:
     from stackalign.core.registration import FrameQuality as FrameQuality
     from stackalign.core.registration import Registrar as Registrar
     from stackalign.core.registration import Registration as Registration
+    from stackalign.core.simulate import Simulated as Simulated
+    from stackalign.core.simulate import Simulation as Simulation
+    from stackalign.core.simulate import Truth as Truth
+    from stackalign.core.simulate import moved as moved
+    from stackalign.core.simulate import simulate as simulate
     from stackalign.core.stack import FrameError as FrameError
     from stackalign.core.stack import ImageStack as ImageStack
     from stackalign.core.transform import Transform as Transform
@@ -95,3 +109,7 @@ if TYPE_CHECKING:
     from stackalign.io.transforms import save_transforms as save_transforms
     from stackalign.io.write import write_stack as write_stack
     from stackalign.io.write import write_stack_work as write_stack_work
+    from stackalign.samples import load_sample as load_sample
+    from stackalign.samples import load_sample_truth as load_sample_truth
+    from stackalign.samples import sample_names as sample_names
+    from stackalign.samples import sample_path as sample_path

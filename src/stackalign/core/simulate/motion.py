@@ -35,7 +35,8 @@ def draw_motion(simulation: Simulation, rng: np.random.Generator) -> TransformSe
     turns = 1 if d == 2 else 3
     sizes = [d, turns, d * (d + 1) // 2, d]
     scales = np.repeat(
-        [simulation.amplitude, np.deg2rad(simulation.rotation), simulation.stretch, _projective_scale(simulation)], sizes
+        [simulation.amplitude, np.deg2rad(simulation.rotation), simulation.stretch, _projective_scale(simulation)],
+        sizes,
     )
     # every family draws all numbers, so that a richer model moves the same way plus something
     motion = _course(simulation, rng, sum(sizes)) * scales
@@ -63,7 +64,7 @@ def draw_motion(simulation: Simulation, rng: np.random.Generator) -> TransformSe
     moved[:, :-1, -1] = shift
     to_centre, back = np.eye(d + 1), np.eye(d + 1)
     to_centre[:-1, -1], back[:-1, -1] = -centre(simulation.shape), centre(simulation.shape)
-    matrices = np.linalg.inv(back @ moved @ forward @ to_centre)
+    matrices = np.asarray(np.linalg.inv(back @ moved @ forward @ to_centre), np.float64)
     matrices[0] = np.eye(d + 1)
     _check_horizon(matrices, simulation.shape)
     return TransformSeries(matrices, simulation.model)
@@ -118,4 +119,6 @@ def _check_horizon(matrices: Array, shape: tuple[int, ...]) -> None:
     worst = depth[..., -1].min(axis=1)
     if (worst < 0.1).any():
         t = int(np.argmin(worst))
-        raise ValueError(f"frame {t}: the perspective folds the image; choose a smaller 'perspective' or another motion")
+        raise ValueError(
+            f"frame {t}: the perspective folds the image; choose a smaller 'perspective' or another motion"
+        )

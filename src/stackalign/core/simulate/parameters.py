@@ -43,7 +43,7 @@ class Simulation(Parameters):
     scene: Scene = Field(
         "beads",
         title="Scene",
-        description="Gaussian spots, a random texture, drawn cells, or an image that ships with scikit-image (2-D only)",
+        description="Gaussian spots, a random texture, drawn cells, or a photograph of scikit-image (2-D only)",
     )
     shape: tuple[int, ...] = Field(
         (256, 256),
@@ -67,8 +67,8 @@ class Simulation(Parameters):
     amplitude: float = Field(
         1.0,
         title="Amplitude",
-        description="Shift per axis. random-walk: standard deviation of a step; smooth: of the motion; jumps: of a jump;"
-        " uniform: the largest shift; rotation: the circle's radius",
+        description="Shift per axis. random-walk: standard deviation of a step; smooth: of the motion; jumps: of a"
+        " jump; uniform: the largest shift; rotation: the circle's radius",
         ge=0,
         le=10_000,
         json_schema_extra={"unit": "px"},
@@ -147,7 +147,8 @@ class Simulation(Parameters):
     contrast: float = Field(
         5.0,
         title="Contrast",
-        description="Peak of a bead over the background, in units of the background; negative (to -1): dark beads",
+        description="Peak of a bead (or brightest cell) over the background, in units of the background;"
+        " negative (to -1): dark ones",
         ge=-1,
         le=100_000,
         json_schema_extra={"advanced": True},
