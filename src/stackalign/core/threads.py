@@ -1,0 +1,112 @@
+"""How many threads the numerics use, and the pools that they share: bands of one frame, frames of a stack."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+VARIABLE = "STACKALIGN_THREADS"
+_lock = threading.Lock()
+_count: int | None = None
+_pools: dict[str, ThreadPoolExecutor] = {}
+_inside = threading.local()
+
+
+def threads() -> int:
+    """Return how many threads are used: `set_threads`, else the variable STACKALIGN_THREADS, else all cores.
+
+    Raises
+    ------
+    ValueError
+        If the variable holds no whole number of at least 1.
+    """
+    if _count is not None:
+        return _count
+    text = os.environ.get(VARIABLE, "").strip()
+    if text:
+        if not text.isdigit() or int(text) < 1:
+            raise ValueError(f"{VARIABLE} must be a whole number of at least 1, not {text!r}")
+        return int(text)
+    if hasattr(os, "sched_getaffinity"):
+        return max(len(os.sched_getaffinity(0)), 1)
+    return os.cpu_count() or 1
+
+
+def set_threads(count: int | None) -> None:
+    """Use ``count`` threads from now on; None goes back to the variable or all cores."""
+    global _count
+    if count is not None and (isinstance(count, bool) or int(count) != count or count < 1):
+        raise ValueError(f"the number of threads must be a whole number of at least 1, not {count!r}")
+    with _lock:
+        _count = None if count is None else int(count)
+        for pool in _pools.values():
+            pool.shutdown(wait=False)
+        _pools.clear()
+
+
+def map_threads(function: Callable[[A], R], items: Iterable[A]) -> list[R]:
+    """Return ``[function(item) for item in items]``, worked out in threads; inside such a thread, one by one."""
+    todo = list(items)
+    if len(todo) < 2 or threads() == 1 or getattr(_inside, "busy", False):
+        return [function(item) for item in todo]
+    return list(_pool("bands").map(lambda item: _run(function, item), todo))
+
+
+def map_ahead(function: Callable[[A], R], items: Iterable[A]) -> Generator[R, None, None]:
+    """Yield ``function(item)`` in order while the next few are worked out in threads.
+
+    An exception is raised where its item stands. Closing the generator drops what has not begun.
+    """
+    if threads() == 1 or getattr(_inside, "busy", False):
+        for item in items:
+            yield function(item)
+        return
+    pool, depth = _pool("frames"), 2 * threads()
+    waiting: deque[Future[R]] = deque()
+    source = iter(items)
+    try:
+        while True:
+            while len(waiting) < depth:
+                try:
+                    item = next(source)
+                except StopIteration:
+                    break
+                waiting.append(pool.submit(_run, function, item))
+            if not waiting:
+                return
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def bands(length: int, least: int = 32) -> list[tuple[int, int]]:
+    """Split ``range(length)`` into one part a thread, none shorter than about ``least``."""
+    count = max(min(threads(), length // least), 1)
+    edges = [length * k // count for k in range(count + 1)]
+    return list(pairwise(edges))
+
+
+def _run(function: Callable[[A], R], item: A) -> R:
+    _inside.busy = True  # frames in threads do not split themselves further: the cores are taken
+    try:
+        return function(item)
+    finally:
+        _inside.busy = False
+
+
+def _pool(name: str) -> ThreadPoolExecutor:
+    with _lock:
+        if name not in _pools:
+            _pools[name] = ThreadPoolExecutor(threads(), thread_name_prefix=f"stackalign-{name}")
+        return _pools[name]
