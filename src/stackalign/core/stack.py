@@ -59,6 +59,8 @@ class ImageStack:
         Frames that could not be read, with the reason; they read as NaN (zero for integers).
     metadata : mapping
         What a file said beyond that and a writer keeps (channel names, the source's path).
+    source : array-like, optional
+        Holds the same frames as ``frames`` and is quicker to read: what a dask array was made from.
 
     Raises
     ------
@@ -75,6 +77,7 @@ class ImageStack:
     interval_unit: str = "s"
     missing: Mapping[int, str] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    source: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         frames = self.frames if isinstance(self.frames, Frames) else np.asarray(self.frames)
@@ -146,10 +149,14 @@ class ImageStack:
         index %= len(self)
         if index in self.missing:
             return np.full(self.frame_shape, np.nan if self.dtype.kind == "f" else 0, self.dtype)
-        return np.asarray(self.frames[index])
+        return np.asarray(self._readable[index])
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         return (self[t] for t in range(len(self)))
+
+    @property
+    def _readable(self) -> Any:
+        return self.frames if self.source is None else self.source
 
     def asarray(self) -> NDArray[Any]:
         """Read all frames into memory, (t, ...)."""
@@ -165,11 +172,11 @@ class ImageStack:
             raise ValueError(f"no frame is left: {frames} of {len(self)} frames")
         lost = {k: self.missing[t] for k, t in enumerate(index) if t in self.missing}
         interval = None if self.interval is None else self.interval * index.step
-        return replace(self, frames=_Selected(self.frames, index), missing=lost, interval=interval)
+        return replace(self, frames=_Selected(self._readable, index), missing=lost, interval=interval, source=None)
 
     def cropped(self, box: Box) -> ImageStack:
         """Return the part of every frame inside ``box``, lazily."""
-        return replace(self, frames=_Cropped(self.frames, box.clipped(self.frame_shape)))
+        return replace(self, frames=_Cropped(self._readable, box.clipped(self.frame_shape)), source=None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

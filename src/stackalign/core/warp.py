@@ -97,7 +97,7 @@ def warp(
         lazy, chunks=chunks, name=False, asarray=False, meta=np.empty((0,) * len(chunks), lazy.dtype)
     )
     metadata = {**source.metadata, "origin": tuple(float(v) for v in origin)}
-    return replace(source, frames=frames, missing=source.missing, metadata=metadata)
+    return replace(source, frames=frames, source=lazy, metadata=metadata)
 
 
 def output_box(
