@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stackalign.io.errors import StackWriteError
+from stackalign.io.zarr import is_zarr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,13 +35,15 @@ def replacing(target: str | Path, *, needed: int = 0) -> Iterator[Path]:
     Raises
     ------
     StackWriteError
-        If the folder is missing or not writable, or the disk is full: the sentence names the file, the space needed
-        and the space free. The old target is as it was.
+        If the folder is missing or not writable, the target is a folder that is no zarr, or the disk is full: the
+        sentence names the file, the space needed and the space free. The old target is as it was.
     """
     path = Path(target)
     parent = path.parent
     if not parent.is_dir():
         raise StackWriteError(f"cannot write {path}: there is no folder {parent}")
+    if path.is_dir() and not is_zarr(path):  # never replace a folder of a user's other files
+        raise StackWriteError(errno.EISDIR, f"cannot write {path}: it is a folder; choose another name")
     part = path.with_name(path.name + ".part")
     if needed > (free := free_bytes(parent)):
         raise StackWriteError(errno.ENOSPC, _full(path, needed, free))
@@ -52,7 +56,7 @@ def replacing(target: str | Path, *, needed: int = 0) -> Iterator[Path]:
         discard(part)
         if isinstance(error, StackWriteError):
             raise
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) or _short_write(error):
             raise StackWriteError(errno.ENOSPC, _full(path, needed, free + written)) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             reason = "the disk is read-only" if error.errno == errno.EROFS else f"{parent} is not writable"
@@ -103,6 +107,11 @@ def _put_in_place(part: Path, path: Path) -> None:
 def _full(path: Path, needed: int, free: int) -> str:
     need = f"needs {readable(needed)}, " if needed else ""
     return f"cannot write {path}: the disk is full ({need}{readable(free)} free); make room or choose another disk"
+
+
+def _short_write(error: OSError) -> bool:
+    """Tell whether numpy's ``tofile`` wrote less than asked for: it drops the system's reason, a full disk."""
+    return error.errno is None and re.fullmatch(r"\d+ requested and \d+ written", str(error)) is not None
 
 
 def _concerns(error: OSError, part: Path) -> bool:

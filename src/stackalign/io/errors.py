@@ -15,6 +15,9 @@ class StackReadError(OSError):
 class StackWriteError(OSError):
     """A file that could not be written; what stood there before is untouched."""
 
+    def __str__(self) -> str:
+        return self.strerror or super().__str__()  # without the number that OSError puts in front
+
 
 class TransformsReadError(ValueError):
     """A file that holds no series of transforms."""

@@ -100,6 +100,8 @@ def write_stack_work(
     size = sum(int(np.prod(s.shape, dtype=np.int64)) * s.dtype.itemsize for s in stacks)
     if compression not in ("none", "deflate", "zstd"):
         raise ValueError(f"compression must be 'none', 'deflate' or 'zstd', not {compression!r}")
+    if ngff not in ("0.4", "0.5"):
+        raise ValueError(f"ngff must be '0.4' or '0.5', not {ngff!r}")
     with replacing(target, needed=size if compression == "none" else 0) as part:
         if ending in _TIFF_ENDINGS:
             yield from _write_tiff(target, part, stacks, size, compression, bigtiff)
@@ -140,7 +142,8 @@ def _refuse_source(target: Path, stacks: Sequence[ImageStack]) -> None:
         if isinstance(stack.frames, np.ndarray) and not isinstance(stack.frames, np.memmap):
             continue
         for name in stack.metadata.get("lazy_files", ()):
-            if Path(name).resolve() == there:
+            source = Path(name).resolve()
+            if there == source or there in source.parents:
                 raise StackWriteError(
                     f"cannot write {target}: the stack is being read from this very file; choose another name"
                 )
