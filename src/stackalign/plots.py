@@ -26,7 +26,7 @@ AXIS_COLOURS = {"y": "#0072B2", "x": "#E69F00", "z": "#009E73"}
 BEFORE, AFTER, FLAG, ANGLE = "#999999", "#0072B2", "#D55E00", "#CC79A7"
 LONGEST = 480  # pixels of a mean image's longer side in a figure: more cannot be seen and swells the file
 MANY = 2000  # frames from which points would hide the line
-_MICRONS = {"um", "micron", "microns", "micrometer", "micrometre", "\\u00B5m"}
+_MICRONS = {"um", "micron", "microns", "micrometer", "micrometre", "\\u00b5m"}
 
 
 def motion_figure(
@@ -62,7 +62,7 @@ def motion_figure(
         One panel for the drift, a second one for the rotation in degrees if there is any.
     """
     series = registration.transforms
-    drift, angle = _drift(registration, frame_shape)
+    drift, angle = drift_of(registration, frame_shape)
     error = np.asarray(registration.quality.error, float)[:, : series.ndim]
     flagged = registration.quality.flagged | ~series.valid
     turns = bool(np.abs(angle).max(initial=0) > 1e-6)
@@ -197,11 +197,11 @@ def frames_figure(
     return figure
 
 
-def save_figure(figure: Figure, path: str | PathLike[str], *, dpi: int = 150) -> None:
-    """Write a figure as PNG, SVG or PDF, by the ending of ``path``, on a white page."""
+def save_figure(figure: Figure, path: str | PathLike[str], *, dpi: int = 150, format: str | None = None) -> None:
+    """Write a figure as PNG, SVG or PDF, by ``format`` or the ending of ``path``, on a white page."""
     figure.patch.set(facecolor="white", alpha=1.0)
     with rc_context({"svg.hashsalt": "stackalign"}):
-        figure.savefig(path, dpi=dpi)
+        figure.savefig(path, dpi=dpi, format=format)
 
 
 def _figure(size: tuple[float, float]) -> Figure:
@@ -249,7 +249,7 @@ def _physical(
     if pixel_size and len({round(float(s), 12) for s in pixel_size}) == 1 and pixel_size[0] > 0:
         size = float(pixel_size[0])
         right = panel.secondary_yaxis("right", functions=(lambda px: px * size, lambda length: length / size))
-        right.set_ylabel(f"drift ({'µm' if unit in _MICRONS else unit})", color=ink)
+        right.set_ylabel(f"drift ({unit_of(unit)})", color=ink)
         right.tick_params(colors=ink, labelsize=8)
         right.spines["right"].set_color(ink)
     if interval:
@@ -260,7 +260,7 @@ def _physical(
         above.spines["top"].set_color(ink)
 
 
-def _drift(
+def drift_of(
     registration: Registration, frame_shape: Sequence[int] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return (T, d) drift of the frame's centre, px, and (T,) rotation of the scene, degrees (in 3-D its size)."""
@@ -270,6 +270,11 @@ def _drift(
     drift = back[:, :-1] / back[:, -1:] - middle
     angles = np.degrees(series.angles)
     return drift, -angles if series.ndim == 2 else np.linalg.norm(angles, axis=1)
+
+
+def unit_of(unit: str) -> str:
+    """Return a unit of length as it is written on an axis."""
+    return "µm" if unit.lower() in _MICRONS else unit
 
 
 def _plane(image: Any) -> NDArray[np.float64]:
