@@ -1,0 +1,144 @@
+"""``stackalign info`` and ``stackalign convert``: what a file holds, and the same in another format."""
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from stackalign.cli.options import Axes, Channel, Debug, Frames, Overwrite, Quiet, bad, channel_of, frames_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stackalign.core.stack import ImageStack
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Compression = Annotated[
+    Literal["none", "deflate", "zstd"],
+    typer.Option("--compression", help="Lossless. deflate can be read by every program, zstd is the fastest."),
+]
+_TABLES = (".json", ".csv")
+
+
+def info(
+    input: Annotated[str, typer.Argument(metavar="INPUT", help="A stack, or a file of transforms.")],
+    axes: Axes = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Tell what a file, folder or glob holds, without reading its pixels."""
+    import json
+
+    if Path(input).suffix.lower() in _TABLES:
+        facts = _transforms(Path(input))
+        if as_json:
+            typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        else:
+            typer.echo("\n".join(f"{key + ':':<12} {value}" for key, value in facts.items()))
+        return
+    with asking():
+        from stackalign.io.info import describe
+
+        found = describe(input, axes=axes)
+    typer.echo(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) if as_json else str(found))
+
+
+def convert(
+    input: Annotated[str, typer.Argument(metavar="INPUT", help="A stack, or a file of transforms.")],
+    output: Annotated[
+        Path,
+        typer.Argument(metavar="OUTPUT", help="Stacks: .tif, .ome.tif, .zarr, .npy. Transforms: .json, .csv, .npy."),
+    ],
+    axes: Axes = None,
+    channel: Channel = None,
+    frames: Frames = None,
+    compression: Compression = "none",
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write a stack (all its channels, or one) or a file of transforms in another format."""
+    refuse_existing(overwrite, output)
+    if Path(input).suffix.lower() in _TABLES or output.suffix.lower() in _TABLES:
+        from stackalign.io.transforms import load_provenance, load_transforms, save_transforms
+
+        series = load_transforms(input)
+        provenance = load_provenance(input) if Path(input).suffix.lower() == ".json" else None
+        save_transforms(output, series, provenance)
+        done: Any = series
+    else:
+        from stackalign.cli.terminal import finish
+        from stackalign.io.write import write_stack_work
+
+        stacks = open_channels(input, axes, channel, frames)
+        finish(write_stack_work(output, stacks, compression=compression), quiet=quiet)
+        done = f"{len(stacks)} channels of {stacks[0]}" if len(stacks) > 1 else stacks[0]
+    if not quiet:
+        typer.echo(f"{done} -> {output}")
+
+
+def open_channels(path: str, axes: str | None, channel: str | None, frames: str | None) -> "list[ImageStack]":
+    """Return every channel of a file, or the one that was asked for, within a range of frames."""
+    from stackalign.io.read import read_channels, read_stack
+
+    with asking():
+        if channel is None:
+            stacks = list(read_channels(path, axes=axes))
+        else:
+            stacks = [read_stack(path, axes=axes, channel=channel_of(channel))]
+    span = frames_of(frames, len(stacks[0]))
+    if span is None:
+        return stacks
+    if span[1] > len(stacks[0]):
+        raise bad("--frames", f"{frames!r} goes beyond the {len(stacks[0])} frames of {path}")
+    return [stack.selected(slice(*span)) for stack in stacks]
+
+
+@contextmanager
+def asking() -> "Iterator[None]":
+    """Tell how a question that a file leaves open is answered on the command line."""
+    from stackalign.io.errors import AmbiguousAxesError, ChannelChoiceError
+
+    try:
+        yield
+    except AmbiguousAxesError as error:
+        raise AmbiguousAxesError(_with_choices(error, "--axes"), error.choices) from error
+    except ChannelChoiceError as error:
+        raise ChannelChoiceError(_with_choices(error, "--channel"), error.choices) from error
+
+
+def refuse_existing(overwrite: bool, *paths: Path) -> None:
+    """Raise FileExistsError if something stands where a result is to go."""
+    for path in paths:
+        if path.exists() and not overwrite:
+            raise FileExistsError(f"{path} is there already: say --overwrite to replace it")
+
+
+def _with_choices(error: Any, option: str) -> str:
+    said = " or ".join(f"{option} {choice}" for choice in error.choices)
+    return f"{error}; say {said}" if said else str(error)
+
+
+def _transforms(path: Path) -> dict[str, Any]:
+    """Return what a file of transforms holds, in words."""
+    import numpy as np
+
+    from stackalign.io.transforms import load_provenance, load_transforms
+
+    series = load_transforms(path)
+    said = load_provenance(path) if path.suffix.lower() == ".json" else {}
+    axes = "zyx"[-series.ndim :]
+    low, high = series.translations.min(0), series.translations.max(0)
+    spans = ", ".join(f"{a} {lo:.3f} to {hi:.3f}" for a, lo, hi in zip(axes, low, high, strict=True))
+    degrees = np.degrees(series.angles)
+    facts: dict[str, Any] = {
+        "file": str(path),
+        "format": "transforms, moving -> reference",
+        "frames": len(series),
+        "model": series.model.value,
+        "translation": f"{spans} px",
+        "rotation": f"{degrees.min():.4f} to {degrees.max():.4f} deg",
+        "not valid": ", ".join(map(str, np.flatnonzero(~series.valid))) or "none",
+    }
+    return facts | {key: said[key] for key in ("method", "source", "version") if said.get(key)}
