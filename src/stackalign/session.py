@@ -184,6 +184,15 @@ class AlignmentSession:
         if choices != self.choices:
             self._do(Edit("change " + " and ".join(values), {"choices": choices}, merge))
 
+    def adopt(self, choices: Choices) -> None:
+        """Take all choices over, of a recipe for instance; a time range beyond the movie's frames is left out."""
+        movie = self.movie
+        if choices.frames is not None and movie is not None and choices.frames[1] > len(movie.stack):
+            choices = replace(choices, frames=None)
+        self._remembered[choices.registrar.method] = choices.registrar
+        if choices != self.choices:
+            self._do(Edit("take the choices of a recipe", {"choices": choices}))
+
     def set_region(self, vertices: Vertices | None) -> None:
         """Use only what is inside a polygon or rectangle of (y, x) pixels; None: whole frames."""
         region = None

@@ -7,8 +7,18 @@ import traceback
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QFontDatabase
-from qtpy.QtWidgets import QApplication, QDialog, QDialogButtonBox, QLabel, QPlainTextEdit, QPushButton, QStyle
-from qtpy.QtWidgets import QGridLayout, QSizePolicy, QWidget
+from qtpy.QtWidgets import (
+    QApplication,
+    QDialog,
+    QDialogButtonBox,
+    QGridLayout,
+    QLabel,
+    QPlainTextEdit,
+    QPushButton,
+    QSizePolicy,
+    QStyle,
+    QWidget,
+)
 
 logger = logging.getLogger(__name__)
 

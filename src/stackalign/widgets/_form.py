@@ -1,4 +1,4 @@
-"""A form generated from a parameter record: titles as labels, descriptions as tooltips, bounds, units, advanced folded."""
+"""A form generated from a parameter record: titles, descriptions as tooltips, bounds, units, advanced ones folded."""
 
 from __future__ import annotations
 
@@ -142,7 +142,9 @@ class _Row(QWidget):
         if kind is int:
             return SpinBox(min=int(low), max=int(min(high, 2**31 - 1)), value=int(max(low, 0)))
         if kind is float:
-            known = [abs(v) for v in (value, info.default) if isinstance(v, float | int) and not isinstance(v, bool) and v]
+            known = [
+                abs(v) for v in (value, info.default) if isinstance(v, float | int) and not isinstance(v, bool) and v
+            ]
             step = extra.get("step") or _step(min(known, default=1.0))
             start = min(max(0.0, low), high)
             box = FloatSpinBox(min=low, max=high, step=step, value=start)
@@ -179,8 +181,13 @@ class _Row(QWidget):
 class _IgnoreWheel(QObject):
     """Scrolling a panel must not change the value that happens to be under the mouse."""
 
-    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 - Qt's name
-        if event is not None and event.type() == QEvent.Type.Wheel and isinstance(watched, QWidget) and not watched.hasFocus():
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        if (
+            event is not None
+            and event.type() == QEvent.Type.Wheel
+            and isinstance(watched, QWidget)
+            and not watched.hasFocus()
+        ):
             event.ignore()
             return True
         return False

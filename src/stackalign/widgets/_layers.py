@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.utils.transforms import Affine
 
-from stackalign.core.stack import ImageStack
 from stackalign.io.read import read_stack
 from stackalign.session import Movie
 
@@ -91,14 +90,14 @@ def movie_of(layer: Image, axes: str, channel: int | str | None = None) -> Movie
     ValueError
         If the axes do not fit the layer.
     """
-    stack = read_stack(layer.data, axes=axes, channel=channel)
     letters = axes.replace("s", "")
+    source = source_of(layer)
+    path, file_axes, file_channel = _file_of(layer, axes, channel)
+    stack = read_stack(path or layer.data, axes=file_axes if path else axes, channel=file_channel if path else channel)
     scale = dict(zip(letters, np.asarray(layer.scale, float), strict=True))
     unit = dict(zip(letters, layer.units, strict=True))
     sized = f"{unit['x']:~}" not in ("pix", "pixel", "px", "")
     timed = f"{unit['t']:~}" not in ("pix", "pixel", "px", "")
-    source = source_of(layer)
-    path = source.get("path") or _path_of(layer, stack)
     stack = replace(
         stack,
         name=layer.name,
@@ -106,7 +105,7 @@ def movie_of(layer: Image, axes: str, channel: int | str | None = None) -> Movie
         unit=f"{unit['x']:~}" if sized else "µm",
         interval=float(scale["t"]) if timed else None,
         interval_unit=f"{unit['t']:~}" if timed else "s",
-        missing=source.get("missing", {}),
+        missing=source.get("missing", stack.missing),
     )
     return Movie(
         stack=stack,
@@ -114,22 +113,33 @@ def movie_of(layer: Image, axes: str, channel: int | str | None = None) -> Movie
         axes=axes,
         channel=channel,
         path=path,
-        file_axes=source.get("file_axes") if source.get("path") else axes.replace("s", "") if path else None,
-        file_channel=source.get("channel") if source.get("path") else channel,
+        file_axes=file_axes,
+        file_channel=file_channel,
     )
 
 
-def _path_of(layer: Image, stack: ImageStack) -> str | None:
-    """Return the file that another reader opened the layer from, if our own reader finds the same pixels in it."""
+def _file_of(layer: Image, axes: str, channel: Any) -> tuple[str | None, str | None, int | str | None]:
+    """Return the file that holds a layer's pixels, as it must be read; None if they are only in memory.
+
+    Frames are then read from the file itself, and the recipe and the script name it. What another reader opened
+    counts only if ours finds the same pixels there; what was changed since it was opened does not count.
+    """
+    source = source_of(layer)
+    path = source.get("path")
+    if path and source.get("data") is layer.data and Path(path).exists():
+        return str(path), source.get("file_axes") or axes.replace("s", ""), source.get("channel", channel)
     path = layer.source.path
-    if not path or not Path(path).exists():
-        return None
-    try:
-        again = read_stack(path)
-        same = again.shape == stack.shape and again.dtype == stack.dtype and np.array_equal(again[0], stack[0])
-    except (OSError, ValueError):
-        return None
-    return str(path) if same else None
+    if path and "path" not in source and Path(path).exists():
+        try:
+            again, here = (
+                read_stack(path, axes=axes, channel=channel),
+                read_stack(layer.data, axes=axes, channel=channel),
+            )
+            if again.shape == here.shape and again.dtype == here.dtype and np.array_equal(again[0], here[0]):
+                return str(path), axes.replace("s", ""), channel
+        except (OSError, ValueError):
+            pass
+    return None, None, None
 
 
 def data_to_physical(layer: Layer) -> NDArray[np.float64]:
@@ -171,10 +181,13 @@ def frame_affine(
     return base @ physical @ embedded(matrix, len(physical) - 1, axes) @ np.linalg.inv(physical)
 
 
-def region_of(shapes: Shapes, layer: Image, axes: str) -> tuple[tuple[float, float], ...] | None:
+def region_of(
+    shapes: Shapes, layer: Image, axes: str, base: NDArray[np.float64]
+) -> tuple[tuple[float, float], ...] | None:
     """Return the selected shape (the last one if none is) as (y, x) pixel vertices of the movie; None if there is none.
 
-    Rectangles, polygons and ellipses count; lines and paths enclose nothing.
+    Rectangles, polygons and ellipses count; lines and paths enclose nothing. ``base`` is the layer's own affine: while
+    it is previewed, a shape is drawn on the aligned frame, in the coordinates of the reference.
     """
     closed = [k for k, kind in enumerate(shapes.shape_type) if kind in ("rectangle", "polygon", "ellipse")]
     if not closed:
@@ -184,13 +197,14 @@ def region_of(shapes: Shapes, layer: Image, axes: str) -> tuple[tuple[float, flo
     if shapes.shape_type[chosen[0]] == "ellipse":
         vertices = _ellipse(vertices)
     planes = spatial_axes(axes)[-2:]
+    to_pixel = np.linalg.inv(base @ data_to_physical(layer))
     out = []
     for vertex in vertices:
         world = np.asarray(shapes.data_to_world(vertex), float)
         point = np.zeros(layer.ndim)
         n = min(len(world), layer.ndim)
         point[-n:] = world[-n:]
-        pixel = np.asarray(layer.world_to_data(point), float)
+        pixel = (to_pixel @ np.append(point, 1.0))[:-1]
         out.append((round(float(pixel[planes[0]]), 3), round(float(pixel[planes[1]]), 3)))
     return tuple(out)
 

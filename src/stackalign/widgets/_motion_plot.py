@@ -59,7 +59,9 @@ class MotionPlot(QWidget):
         self._item.vb.sigResized.connect(lambda: self._turn.setGeometry(self._item.vb.sceneBoundingRect()))
         self._item.addItem(self._cursor)
         self._plot.scene().sigMouseClicked.connect(self._on_click)
-        self._plot.setToolTip("How far the scene moved. Click: go to that frame. Wheel: zoom in time; double click: all.")
+        self._plot.setToolTip(
+            "How far the scene moved. Click: go to that frame. Wheel: zoom in time; double click: all."
+        )
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.addWidget(self._plot)
@@ -96,7 +98,8 @@ class MotionPlot(QWidget):
             height = motion.drift.max(axis=1)[flagged]
             marks = pg.ScatterPlotItem(
                 frames[flagged], height, symbol="t", size=11, brush=_FLAG, pen=pg.mkPen(self._ink(), width=0.5),
-                hoverable=True, tip=lambda x, y, data: f"frame {x:.0f}: {data}", data=[motion.reasons[t] for t in flagged],
+                hoverable=True, tip=lambda x, y, data: f"frame {x:.0f}: {data}",
+                data=[motion.reasons[t] for t in flagged],
             )  # fmt: skip
             self._item.addItem(marks)
             self._legend.addItem(marks, f"{len(flagged)} flagged")
@@ -134,7 +137,7 @@ class MotionPlot(QWidget):
 
     # colours follow the theme
 
-    def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
+    def changeEvent(self, event: QEvent | None) -> None:
         """Follow the theme."""
         super().changeEvent(event)
         if event is not None and event.type() in (QEvent.Type.PaletteChange, QEvent.Type.StyleChange):

@@ -112,9 +112,7 @@ class Preview(QObject):
         """Whether before and after alternate."""
         return self._blink.isActive()
 
-    def load(
-        self, layers: list[Image], axes: str, matrices: NDArray[np.float64] | None, first: int = 0
-    ) -> None:
+    def load(self, layers: list[Image], axes: str, matrices: NDArray[np.float64] | None, first: int = 0) -> None:
         """Prepare the preview; a preview that was on shows the new matrices at once.
 
         Parameters
@@ -139,6 +137,11 @@ class Preview(QObject):
             self.blink(False)
         elif was:
             self.show(True)
+
+    def base_of(self, layer: Layer) -> NDArray[np.float64]:
+        """Return a layer's own affine, whether it is previewed or not."""
+        own = next((base for known, _, base, _ in self._layers if known is layer), None)
+        return np.asarray(layer.affine.affine_matrix, float) if own is None else own
 
     def show(self, on: bool) -> None:
         """Show the layers aligned, or as they are."""

@@ -1,4 +1,4 @@
-"""Which part of the frame counts: all of it, or a rectangle or polygon of a Shapes layer, followed while it is edited."""
+"""Which part of the frame counts: all of it, or a shape of a Shapes layer, followed while it is edited."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from stackalign.widgets._style import narrow_combo, note, row, say
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
     from napari.components import ViewerModel
     from napari.layers import Image, Shapes
+    from numpy.typing import NDArray
 
     from stackalign.session import AlignmentSession, Choices
 
@@ -29,10 +31,12 @@ class RegionSection(QWidget):
         viewer: ViewerModel,
         session: AlignmentSession,
         movie_layer: Callable[[], Image | None],
+        base_of: Callable[[Image], NDArray[np.float64]],
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
         self._viewer, self._session, self._movie_layer = viewer, session, movie_layer
+        self._base_of = base_of
         self._filling = False
         self._shapes: Shapes | None = None
         self.choice = narrow_combo()
@@ -134,7 +138,7 @@ class RegionSection(QWidget):
         if self._shapes is None or layer is None or movie is None:
             return
         try:
-            self._session.set_region(region_of(self._shapes, layer, movie.axes))
+            self._session.set_region(region_of(self._shapes, layer, movie.axes, self._base_of(layer)))
         except ValueError as error:
             self._session.set_region(None)
             say(self.about, str(error))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from stackalign.session import AlignmentSession
+from stackalign.widgets._preferences import preferred_method
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -18,5 +19,5 @@ def session_for(viewer: ViewerModel) -> AlignmentSession:
     # napari hands panels a proxy; the model behind it is what lives as long as the viewer
     model = getattr(viewer, "__wrapped__", viewer)
     if model not in _SESSIONS:
-        _SESSIONS[model] = AlignmentSession()
+        _SESSIONS[model] = AlignmentSession(preferred_method())
     return _SESSIONS[model]

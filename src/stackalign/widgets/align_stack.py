@@ -1,0 +1,367 @@
+"""The panel "Align stack": movie, region, method, run, result, apply, save: the whole journey in one column."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QKeySequence
+from qtpy.QtWidgets import QFrame, QHBoxLayout, QPushButton, QScrollArea, QShortcut, QVBoxLayout, QWidget
+
+from stackalign.core.work import Cancelled, Done, Failed
+from stackalign.runs import Motion, RunOutput, frames_text
+from stackalign.widgets._apply_section import CompanionSection, aligned_layer, axes_of
+from stackalign.widgets._errors import show_error
+from stackalign.widgets._keys import HELP, CanvasKeys
+from stackalign.widgets._layers import is_movie
+from stackalign.widgets._method_section import MethodSection
+from stackalign.widgets._movie_section import MovieSection
+from stackalign.widgets._preferences import apply_threads
+from stackalign.widgets._preview import FrameCursor, Preview
+from stackalign.widgets._region_section import RegionSection
+from stackalign.widgets._result_section import ResultSection
+from stackalign.widgets._run_section import RunSection
+from stackalign.widgets._runner import WorkRunner
+from stackalign.widgets._runs_section import RunsSection
+from stackalign.widgets._save_section import SaveSection, stacks_of
+from stackalign.widgets._sessions import session_for
+from stackalign.widgets._style import note, say, small_button
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import napari
+
+    from stackalign.core.stack import ImageStack
+    from stackalign.core.work import Outcome, Work
+    from stackalign.runs import Run
+    from stackalign.widgets._runner import Report
+
+_PLOT_EVERY = 0.25  # seconds between two drawings of the motion while it is measured
+
+
+class AlignStack(QWidget):
+    """Aligns a movie and shows whether it worked.
+
+    Parameters
+    ----------
+    napari_viewer : Viewer
+        Whose layers are aligned; injected by napari.
+    """
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName("stackalign-align-stack")
+        self._viewer = napari_viewer
+        self.session = session = session_for(napari_viewer)
+        self._obstacles: dict[str, str] = {}
+        self._what = ""
+        self._ended: Callable[[Any], None] | None = None
+        self._on_cancel: Callable[[Any], None] | None = None
+        self._token = 0
+        self._plotted = 0.0
+        self._closed = False
+        self._cursor = FrameCursor(napari_viewer, self)
+        self._preview = Preview(self._cursor, self)
+        self.runner = WorkRunner(self)
+
+        self.movie = MovieSection(napari_viewer, session)
+        self.region = RegionSection(napari_viewer, session, lambda: self.movie.layer, self._preview.base_of)
+        self.method = MethodSection(session, lambda: self._cursor.frame)
+        self.run = RunSection()
+        self.result = ResultSection(self._cursor, self._preview)
+        self.companions = CompanionSection(napari_viewer, self._load_preview)
+        self.add = QPushButton("Add aligned layer")
+        self.add.setToolTip("A new layer beside the movie, resampled frame by frame as it is looked at")
+        self.message = note()
+        self.save = SaveSection(session, self.start, self._companion_stacks, partial(say, self.message))
+        self.runs = RunsSection(session)
+        self._build()
+
+        self.run.start.connect(self.align)
+        self.run.cancel.connect(self.cancel)
+        self.runner.progressed.connect(self._on_progress)
+        self.runner.finished.connect(self._on_finished)
+        self.result.preview_wanted.connect(self._preview.show)
+        self.add.clicked.connect(self.add_aligned)
+        self.movie.obstacle.connect(partial(self._hinder, "movie"))
+        self.method.obstacle.connect(partial(self._hinder, "method"))
+        events = session.events
+        for event, slot in self._connections():
+            events[event].connect(slot)
+        self._keys = CanvasKeys(
+            napari_viewer,
+            {
+                "Space": lambda: self._preview.show(not self._preview.on),
+                "b": self.result.blink.toggle,
+                "[": lambda: self.result.go_to_flagged(-1),
+                "]": lambda: self.result.go_to_flagged(1),
+            },
+        )
+        # a layer without settled axes was there before anybody listened
+        self.movie.layers.currentIndexChanged.emit(self.movie.layers.currentIndex())
+        self._on_movie(session.movie)
+        self._show_history()
+
+    def _connections(self) -> tuple[tuple[str, Callable[..., None]], ...]:
+        return (
+            ("movie", self._on_movie),
+            ("choices", self._on_choices),
+            ("current", self._on_current),
+            ("job", self._on_choices),
+            ("history", self._show_history),
+        )
+
+    def _build(self) -> None:
+        self.undo = small_button("Undo", "Nothing to undo", self.session.undo)
+        self.redo = small_button("Redo", "Nothing to do again", self.session.redo)
+        self.help = small_button("?", HELP, self._show_help)
+        self.help_text = note(HELP)
+        self.help_text.hide()
+        top = QHBoxLayout()
+        top.addWidget(self.undo)
+        top.addWidget(self.redo)
+        top.addStretch(1)
+        top.addWidget(self.help)
+        apply = QHBoxLayout()
+        apply.addWidget(self.add, 1)
+        apply.addWidget(self.save.button)
+        apply.addWidget(self.save.report)
+        inside = QWidget()
+        column = QVBoxLayout(inside)
+        column.setContentsMargins(6, 4, 6, 6)
+        column.setSpacing(6)
+        parts: tuple[Any, ...] = (
+            top, self.help_text, self.movie, self.region, self.method, self.run, self.message, self.result,
+            self.companions, apply, self.runs, self.save,
+        )  # fmt: skip
+        for part in parts:
+            if isinstance(part, QHBoxLayout):
+                part.setContentsMargins(0, 0, 0, 0)
+                part.setSpacing(4)
+                column.addLayout(part)
+            else:
+                column.addWidget(part)
+        column.addStretch(1)
+        self.scroll = QScrollArea()
+        self.scroll.setWidget(inside)
+        self.scroll.setWidgetResizable(True)
+        self.scroll.setFrameShape(QFrame.Shape.NoFrame)
+        self.scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.scroll.setMinimumWidth(280)
+        box = QVBoxLayout(self)
+        box.setContentsMargins(0, 0, 0, 0)
+        box.addWidget(self.scroll)
+        for keys, action in (
+            ("Ctrl+Z", self.session.undo),
+            ("Ctrl+Shift+Z", self.session.redo),
+            ("Ctrl+Return", self.align),
+            ("F1", self._show_help),
+        ):
+            shortcut = QShortcut(QKeySequence(keys), self)
+            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+            shortcut.activated.connect(lambda action=action: action())
+        delete = QShortcut(QKeySequence("Delete"), self.runs.list)
+        delete.setContext(Qt.ShortcutContext.WidgetShortcut)
+        delete.activated.connect(self.runs.remove_chosen)
+
+    # running
+
+    def align(self) -> None:
+        """Begin a run, if nothing stands in the way."""
+        if self._obstacle():
+            return
+        apply_threads()
+        self._preview.show(False)
+        say(self.message, "")
+        self._token, work = self.session.begin()
+        self._plotted = 0.0
+        self.start("Aligning", work, self._on_aligned, self._on_partial)
+
+    def start(
+        self,
+        what: str,
+        work: Work[Any] | Callable[[], Work[Any]],
+        done: Callable[[Any], None],
+        cancelled: Callable[[Any], None] | None = None,
+    ) -> None:
+        """Run any work of this panel: progress and Cancel are shown, errors end in a dialog.
+
+        Parameters
+        ----------
+        what : str
+            What is going on, as the error dialog calls it ("Saving").
+        work : Work, or callable that returns it
+            As for `WorkRunner.start`.
+        done, cancelled : callable
+            Called with the result, or with the partial one.
+        """
+        self._what, self._ended, self._on_cancel = what, done, cancelled
+        self.run.begin(what)
+        self.runner.start(work)
+        self._on_choices()
+
+    def cancel(self) -> None:
+        """Stop what is running; what is done so far is kept."""
+        if self.runner.busy:
+            self.run.cancelling()
+            self.runner.cancel()
+
+    def _on_progress(self, report: Report) -> None:
+        self.run.report(report)
+        part = report.progress.partial
+        if isinstance(part, RunOutput) and report.elapsed - self._plotted >= _PLOT_EVERY:
+            movie = self.session.movie
+            if movie is not None and self.session.busy:
+                self._plotted = report.elapsed
+                motion = Motion.of(part.registration, movie.stack.frame_shape)
+                self.result.plot.show_motion(motion, (self.session.choices.frames or (0, 0))[0])
+
+    def _on_finished(self, outcome: Outcome[Any]) -> None:
+        self.run.end()
+        done, cancelled = self._ended, self._on_cancel
+        self._ended = self._on_cancel = None
+        try:
+            if isinstance(outcome, Done) and done is not None:
+                done(outcome.value)
+            elif isinstance(outcome, Cancelled) and cancelled is not None:
+                cancelled(outcome.partial)
+            elif isinstance(outcome, Cancelled):
+                say(self.message, f"{self._what} was cancelled.")
+            elif isinstance(outcome, Failed):
+                self._fail(outcome.error)
+        except Exception as error:  # what we make of a result must not leave the panel busy either
+            self._fail(error)
+        finally:
+            self.session.end(self._token)
+            self._on_choices()
+
+    def _fail(self, error: BaseException) -> None:
+        say(self.message, f"{self._what} failed: see the message.")
+        self.result.show_run(self.session.current)
+        show_error(f"{self._what} failed", error, self.window())
+
+    def _on_aligned(self, output: RunOutput) -> None:
+        run = self.session.accept(self._token, output)
+        if run is None:
+            return  # stale
+        if self.session.current is run:
+            self._preview.show(True)
+            self.result.preview.setFocus()
+        else:
+            say(self.message, f"Run {run.number} of {run.movie.stack.name} is finished: open it under Runs.")
+
+    def _on_partial(self, output: RunOutput | None) -> None:
+        if isinstance(output, RunOutput):
+            self._on_aligned(output)
+        else:
+            self.result.show_run(self.session.current)
+            say(self.message, "Cancelled before any frame was aligned.")
+
+    # the session speaks
+
+    def _on_movie(self, movie: Any) -> None:
+        self._cursor.follow(None if movie is None else self.movie.layer, "tyx" if movie is None else movie.axes)
+        self._on_current(self.session.current)
+
+    def _on_choices(self, _value: Any = None) -> None:
+        stack = self.session.stack
+        count = "" if stack is None else " " + frames_text(len(stack))
+        obstacle = self._obstacle()
+        self.run.show_ready(f"Align{count}", obstacle, visible=not self.runner.busy)
+        ready = self.session.current is not None and not self.runner.busy
+        why = "" if ready else "Align first" if not self.runner.busy else "Wait for what is running, or cancel it"
+        self.add.setEnabled(ready)
+        self.save.show_ready(ready, why)
+
+    def _on_current(self, run: Run | None) -> None:
+        self.result.show_run(run)
+        self.companions.show_run(run)
+        self._load_preview()
+        self._on_choices()
+
+    def _load_preview(self) -> None:
+        run, layer = self.session.current, self.movie.layer
+        if run is None or layer is None:
+            self._preview.load([], "tyx", None)
+            return
+        letters = run.movie.axes.replace("s", "")
+        others = [la for la in self.companions.layers if la.ndim == len(letters)]
+        self._preview.load([layer, *others], letters, run.registration.transforms.matrices, run.first)
+
+    def _hinder(self, who: str, text: str) -> None:
+        self._obstacles[who] = text
+        self._on_choices()
+
+    def _obstacle(self) -> str:
+        if self.runner.busy:
+            return "Something is running: wait, or cancel it"
+        return next((text for text in self._obstacles.values() if text), "") or self.session.obstacle
+
+    def _show_history(self) -> None:
+        history = self.session.history
+        for button, verb, name in ((self.undo, "Undo", history.undo_name), (self.redo, "Redo", history.redo_name)):
+            button.setEnabled(bool(name))
+            button.setToolTip(f"{verb}: {name}" if name else f"Nothing to {verb.lower()}")
+
+    # the next step
+
+    def add_aligned(self) -> None:
+        """Add the aligned movie, and what was ticked, as new layers beside their sources."""
+        run, layer = self.session.current, self.movie.layer
+        if run is None or layer is None:
+            return
+        self._preview.blink(False)
+        self._preview.show(False)  # the affine of the new layer must be the layer's own
+        try:
+            added = [(source, aligned_layer(run, source)) for source in (layer, *self.companions.layers)]
+        except Exception as error:
+            self._what = "Adding the aligned layer"
+            self._fail(error)
+            return
+        for source, fixed in added:
+            self._viewer.layers.insert(self._viewer.layers.index(source) + 1, fixed)
+            if is_movie(source):
+                source.visible = False  # else it shows through or hides below; one click on its eye brings it back
+        self._viewer.layers.selection.active = added[0][1]
+        say(self.message, f"Added “{added[0][1].name}”" + (f" and {len(added) - 1} more" if added[1:] else "") + ".")
+
+    def _companion_stacks(self) -> tuple[ImageStack, ...]:
+        run = self.session.current
+        return () if run is None else stacks_of(self.companions.layers, partial(axes_of, run))
+
+    def _show_help(self) -> None:
+        self.help_text.setVisible(not self.help_text.isVisible())
+
+    # the end
+
+    def hideEvent(self, event: Any) -> None:
+        """Leave the layers as they were found while nobody looks at the panel."""
+        self._preview.blink(False)
+        super().hideEvent(event)
+
+    def closeEvent(self, event: Any) -> None:
+        """Stop what runs and let go of the viewer."""
+        self.shut()
+        super().closeEvent(event)
+
+    def deleteLater(self) -> None:
+        """Let go of the viewer before going away."""
+        self.shut()
+        super().deleteLater()
+
+    def shut(self) -> None:
+        """Stop what runs, take the preview off and disconnect; once."""
+        if self._closed:
+            return
+        self._closed = True
+        self.runner.close()
+        self.session.end(self._token)
+        self._keys.close()
+        self._preview.close()
+        self._cursor.close()
+        for section in (self.movie, self.region, self.companions):
+            section.close_section()
+        for event, slot in self._connections():
+            self.session.events[event].disconnect(slot, missing_ok=True)
