@@ -216,7 +216,7 @@ def _layout(tif: tifffile.TiffFile) -> _Layout:
         there = max(0, size - offset) // first.nbytes
         lost = dict.fromkeys(range(there, count), _SHORT)
     else:
-        if len(pages) < count:
+        if len(pages) < count or (broken and len(tif.pages) < count):  # a series announces pages that were cut off
             pages = list(tif.pages)[:count]
         lost = _lost_pages(pages, count, size, check_all=broken)
     if broken and plain and len(pages) >= count:
