@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from stackalign.core.parameters import Parameters
 
 P = TypeVar("P", bound="Parameters")
+# pydantic's errors that the list of what is allowed says better
+_PLAIN = ("_parsing", "_type", "literal_error", "_than", "_equal", "enum", "_from_float", "_number")
 
 
 def checked(record: type[P], values: Mapping[str, Any], option: str = "--set") -> P:
@@ -52,4 +54,6 @@ def said(record: type[Parameters], error: ValidationError) -> str:
     if field is None:
         return reason
     facts = "; ".join(filter(None, (allowed(field), unit(field))))
+    if facts and first["type"].endswith(_PLAIN):
+        return f"{key} = {shown(first['input'])} is not allowed: it must be {facts}"
     return f"{key} = {shown(first['input'])} is not allowed: {reason}" + (f" ({facts})" if facts else "")
