@@ -57,7 +57,7 @@ def read_table(path: str | PathLike[str]) -> pd.DataFrame:
     if not source.is_file():
         raise TableReadError(f"there is no file {source}")
     try:
-        table = pd.read_csv(source, encoding="utf-8-sig", **_exact(pd.__version__))
+        table: pd.DataFrame = pd.read_csv(source, encoding="utf-8-sig", **_exact(pd.__version__))
     except (ValueError, OSError, pd.errors.ParserError) as error:
         raise TableReadError(f"{source} is no table that can be read ({error})") from error
     units: dict[str, str] = {}
@@ -73,6 +73,6 @@ def read_table(path: str | PathLike[str]) -> pd.DataFrame:
 
 
 def _exact(version: str) -> dict[str, Any]:
-    """Return how numbers are read to their last bit: pandas does so by itself from 3.1 on, where asking is deprecated."""
+    """Return how numbers are read to their last bit: pandas does so by itself since 3.1, where asking is deprecated."""
     new = tuple(int(part) for part in version.split(".")[:2]) >= (3, 1)
     return {} if new else {"float_precision": "round_trip"}
