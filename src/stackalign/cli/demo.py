@@ -56,17 +56,17 @@ def _without_window(output: Path, *, overwrite: bool, quiet: bool) -> None:
     config = AlignmentConfig(input=InputSpec(path=str(movie)), output=OutputSpec(folder=str(output)))
     result = carry_out(config, overwrite=overwrite, quiet=quiet)
     picture = output / "screenshot.png"
-    if not viewer_screenshot(output, picture):
+    if not viewer_screenshot(picture):
         _before_and_after(result, picture)
     if not quiet:
         typer.echo(f"Open {output / 'report.html'} and {picture}.")
 
 
-def viewer_screenshot(folder: Path, picture: Path) -> bool:
+def viewer_screenshot(picture: Path) -> bool:
     """Take a picture of the viewer on a virtual screen; False where that is not possible here."""
     if importlib.util.find_spec("napari") is None or not (has_display() or shutil.which(XVFB[0])):
         return False
-    command = [sys.executable, "-m", VIEWER, "--screenshot", str(picture), "--result", str(folder)]
+    command = [sys.executable, "-m", VIEWER, "--screenshot", str(picture)]
     screen = [] if has_display() else list(XVFB)
     settings = {} if has_display() else {"QT_QPA_PLATFORM": "xcb", "LIBGL_ALWAYS_SOFTWARE": "1"}
     try:
