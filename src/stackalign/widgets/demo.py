@@ -1,4 +1,4 @@
-"""The window of the demo, a program of its own: napari with a sample and the panel, or a picture of both after a run."""
+"""The window of the demo, a program of its own: napari with a sample and the panel, or a picture of both."""
 
 from __future__ import annotations
 
