@@ -114,6 +114,12 @@ def scatter(
             " choose fewer 'spots', fewer 'frames' or a smaller 'amplitude' or 'drift_rate'"
         )
     near = _placed(np.empty((0, len(shape))), simulation.spots, inner, None, separation, rng)
+    if len(near) < simulation.spots:
+        raise ValueError(
+            f"found room for only {len(near)} of {simulation.spots} spots {separation:g} px apart:"
+            " choose fewer 'spots' or a smaller 'separation'"
+        )
+    # around the frame, fewer will do where they find no room
     return _placed(near, simulation.spots + round(outside), outer, inner, separation, rng)
 
 
@@ -125,10 +131,9 @@ def _placed(
     separation: float,
     rng: np.random.Generator,
 ) -> Array:
-    """Add random points of ``box`` outside ``hole`` until there are ``wanted``, none closer than ``separation``."""
-    for _ in range(1000):
-        if len(kept) >= wanted:
-            return kept[:wanted]
+    """Add random points of ``box`` outside ``hole`` until there are ``wanted`` or no more room ``separation`` apart."""
+    vain = 0
+    while len(kept) < wanted and vain < 200:
         points = rng.uniform(*box, (max(wanted - len(kept), 16), len(box[0])))
         if hole is not None:
             points = points[~((points >= hole[0]) & (points < hole[1])).all(axis=1)]
@@ -136,11 +141,9 @@ def _placed(
             if len(kept):
                 points = points[cKDTree(kept).query(points)[0] >= separation]
             points = _apart(points, separation)
+        vain = 0 if len(points) else vain + 1
         kept = np.vstack([kept, points])
-    raise ValueError(
-        f"found room for only {len(kept)} of {wanted} beads {separation:g} px apart:"
-        " choose fewer 'spots' or a smaller 'separation'"
-    )
+    return kept[:wanted]
 
 
 def _apart(points: Array, separation: float) -> Array:

@@ -101,7 +101,9 @@ def draw_cells(simulation: Simulation, transforms: TransformSeries, rng: np.rand
 def _soft_ellipse(p: Array, form: Array, sigmas: tuple[float, ...]) -> Array:
     """1 inside, 0 outside; across the edge the step that a Gaussian blur makes of a straight one."""
     scaled = p @ form
-    r = np.maximum(np.linalg.norm(scaled, axis=-1), 1e-9)
-    gradient = scaled @ form / r[..., None]
-    softness = np.sqrt(gradient**2 @ np.square(sigmas))
-    return np.asarray(0.5 * erfc((r - 1) / (np.sqrt(2) * np.maximum(softness, 1e-9))))
+    # the blur in units of the radius also rounds the cone that the distance to the centre has at its tip
+    blur2 = float((form**2 @ np.square(sigmas)).sum()) / len(sigmas)
+    r2 = (scaled**2).sum(-1)
+    beyond = np.sqrt(r2 + blur2) - np.sqrt(1 + blur2)
+    softness2 = ((scaled @ form) ** 2 @ np.square(sigmas) + blur2**2) / (r2 + blur2)
+    return np.asarray(0.5 * erfc(beyond / np.sqrt(2 * softness2)))

@@ -31,7 +31,7 @@ class Field:
     Parameters
     ----------
     samples : (…, y, x)
-        One period. What lies at the Nyquist frequency is left out: it has no position.
+        One period. What lies at the Nyquist frequency counts as a cosine, in phase with the samples.
     origin : (d,)
         Reference coordinates of the first sample.
     shape : tuple of int
@@ -49,9 +49,9 @@ class Field:
         self._frequencies = [fft.fftfreq(n) for n in self.period[:-1]] + [fft.rfftfreq(self.period[-1])]
         spectrum = fft.rfftn(np.asarray(samples, np.float32))
         for axis, f in enumerate(self._frequencies):
-            factor = np.ones(len(f)) if sigmas is None else np.exp(-2 * (np.pi * sigmas[axis] * f) ** 2)
-            factor[np.abs(f) == 0.5] = 0.0
-            spectrum *= _along(factor, axis, samples.ndim).astype(np.float32)
+            if sigmas is not None:
+                factor = np.exp(-2 * (np.pi * sigmas[axis] * f) ** 2)
+                spectrum *= _along(factor, axis, samples.ndim).astype(np.float32)
         self._spectrum = spectrum
 
     def render(self, matrix: Array, frame: int | None = None) -> Pixels:
@@ -86,8 +86,9 @@ class Field:
         spectrum = self._spectrum
         for axis, f in enumerate(self._frequencies):
             # the phase in double precision: a far shift costs no accuracy
-            ramp = np.exp(2j * np.pi * np.remainder(f * shift[axis], 1.0)).astype(np.complex64)
-            spectrum = spectrum * _along(ramp, axis, spectrum.ndim)
+            ramp = np.exp(2j * np.pi * np.remainder(f * shift[axis], 1.0))
+            ramp[np.abs(f) == 0.5] = np.cos(np.pi * shift[axis])
+            spectrum = spectrum * _along(ramp.astype(np.complex64), axis, spectrum.ndim)
         whole = fft.irfftn(spectrum, self.period, overwrite_x=True)
         if all(n <= p for n, p in zip(self.shape, self.period, strict=True)):
             return np.ascontiguousarray(whole[tuple(slice(n) for n in self.shape)])
@@ -99,17 +100,28 @@ class Field:
     def _coefficients(self) -> Pixels:
         """Spline coefficients of the finer field."""
         finer = [FINER * n for n in self.period]
-        wide = np.zeros((*finer[:-1], finer[-1] // 2 + 1), np.complex64)
-        # the Nyquist terms are zero, so each spectrum splits into its positive and its negative half
-        halves = [(slice(0, (n + 1) // 2), slice(-(n // 2), None) if n > 1 else None) for n in self.period[:-1]]
-        last = slice(0, self._spectrum.shape[-1])
-        for choice in np.ndindex(*(2,) * len(halves)):
-            part = tuple(half[c] for half, c in zip(halves, choice, strict=True))
-            if None not in part:
-                wide[(*part, last)] = self._spectrum[(*part, last)]
+        wide = self._spectrum
+        for axis, n in enumerate(self.period):
+            wide = _widened(wide, axis, n, half=axis == len(self.period) - 1)
         fine = fft.irfftn(wide, finer, overwrite_x=True)
         fine *= FINER ** len(finer)
         return np.asarray(ndimage.spline_filter(fine, ORDER, np.float32, mode="grid-wrap"))
+
+
+def _widened(spectrum: NDArray[np.complex64], axis: int, n: int, *, half: bool) -> NDArray[np.complex64]:
+    """Return the spectrum of the same field sampled `FINER` times as finely along an axis of ``n`` samples."""
+    old = np.moveaxis(spectrum, axis, 0)
+    size = FINER * n // 2 + 1 if half else FINER * n
+    new = np.zeros((size, *old.shape[1:]), old.dtype)
+    positive = (n + 1) // 2
+    new[:positive] = old[:positive]
+    if n % 2 == 0:  # the Nyquist term is shared by both signs
+        new[n // 2] = old[n // 2] / 2
+    if not half and n > 1:
+        new[-(n // 2) :] = old[-(n // 2) :]
+        if n % 2 == 0:
+            new[-(n // 2)] /= 2
+    return np.moveaxis(new, 0, axis)
 
 
 def _along(values: NDArray[np.generic], axis: int, ndim: int) -> NDArray[np.generic]:

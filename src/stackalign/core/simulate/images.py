@@ -27,12 +27,12 @@ FADE = 24  # pixels over which a photograph's far borders flow into each other, 
 def draw_texture(simulation: Simulation, transforms: TransformSeries, rng: np.random.Generator) -> Field:
     """Draw a texture with structure at all scales: the exponential of a random field of amplitude 1/f, blurred.
 
-    It is periodic and as large as what the frames see together, but at most three frames (64 pixels) along each axis:
-    beyond that it repeats.
+    It is periodic: along each axis a quarter of a frame (at least 16 pixels) longer than what the frames see together,
+    so that no frame continues at its opposite border, but at most three frames (64 pixels): beyond that it repeats.
     """
     low, high = extent(transforms, simulation.shape)
     size = [
-        fft.next_fast_len(int(min(np.ceil(b - a) + 2, max(3 * n, 64))), real=True)
+        fft.next_fast_len(int(min(np.ceil(b - a) + 1 + max(n // 4, 16), max(3 * n, 64))), real=True)
         for a, b, n in zip(low, high, simulation.shape, strict=True)
     ]
     spectrum = fft.rfftn(rng.standard_normal(size, np.float32))

@@ -37,8 +37,11 @@ class Scene(Protocol):
 def extent(transforms: TransformSeries, shape: Sequence[int]) -> tuple[Array, Array]:
     """Return the box (low, high) of the reference that any frame sees: centres of its outermost pixels, (d,) each."""
     points = corners(shape)
-    low, high = points.min(0), points.max(0)
-    for transform in transforms:
-        seen = transform(points)
-        low, high = np.minimum(low, seen.min(0)), np.maximum(high, seen.max(0))
-    return low, high
+    seen = np.concatenate([points[None], mapped(transforms.matrices, points)])
+    return seen.min((0, 1)), seen.max((0, 1))
+
+
+def mapped(matrices: Array, points: Array) -> Array:
+    """Map points (P, d) by each of the matrices (T, d+1, d+1): (T, P, d)."""
+    homogeneous = np.column_stack([points, np.ones(len(points))]) @ np.swapaxes(matrices, 1, 2)
+    return np.asarray(homogeneous[..., :-1] / homogeneous[..., -1:])

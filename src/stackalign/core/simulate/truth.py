@@ -10,6 +10,7 @@ import numpy as np
 
 from stackalign.core.geometry import corners
 from stackalign.core.simulate.camera import exposure, limits, variance
+from stackalign.core.simulate.scene import mapped
 from stackalign.core.transform import Transform
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Truth:
         middle = (np.asarray(self.simulation.shape) - 1) / 2
         if self.simulation.model == "translation":
             return np.asarray(0.0 - self.transforms.translations)
-        return np.array([t.inverse(middle) - middle for t in self.transforms])
+        return np.asarray(mapped(self._inverse, middle[None])[:, 0] - middle)
 
     @cached_property
     def spots(self) -> Array | None:
@@ -64,7 +65,7 @@ class Truth:
             return None
         if self.simulation.scene == "cells":
             positions = positions[: len(positions) // 2]  # the other half are the nuclei
-        return np.stack([t.inverse(positions) for t in self.transforms], axis=1)
+        return np.ascontiguousarray(mapped(self._inverse, positions).swapaxes(0, 1))
 
     @cached_property
     def visible(self) -> NDArray[np.bool_] | None:
@@ -122,14 +123,19 @@ class Truth:
                 f"the movie has {len(self.transforms)} frames in {self.transforms.ndim}-D,"
                 f" the estimate {len(transforms)} in {transforms.ndim}-D"
             )
-        points = corners(self.simulation.shape)
-        true = np.stack([t(points) for t in self.transforms])
-        found = np.stack([t(points) for t in transforms])
+        # a volume of one plane still has a direction along z
+        points = corners(np.maximum(self.simulation.shape, 2).tolist())
+        true = mapped(self.transforms.matrices, points)
+        found = mapped(transforms.matrices, points)
         known = np.flatnonzero(transforms.valid)
         if not len(known):
             known = np.arange(len(transforms))
         gauge = _common(found[known], true[known], transforms)
         return np.asarray(np.sqrt(((gauge(found) - true) ** 2).sum(-1).mean(-1)))
+
+    @property
+    def _inverse(self) -> Array:
+        return self.transforms.inverse.matrices
 
     def _index(self, t: int) -> int:
         n = self.simulation.frames
