@@ -156,7 +156,10 @@ class AlignmentSession:
             choices = replace(choices, preprocess=choices.preprocess.model_copy(update={"region": None}))
         if choices != self.choices:
             values["choices"] = choices
-        self._do(Edit(f"open {movie.stack.name}" if movie else "close the movie", values))
+        if old is None or movie is None:  # the viewer's doing, not the user's: nothing to take back
+            self._exchange(values)
+        else:
+            self._do(Edit(f"open {movie.stack.name}", values))
 
     def open_stack(self, stack: Any, path: str | None = None) -> None:
         """Work on a stack or an array that has no layer."""

@@ -10,9 +10,10 @@ import annotated_types as at
 from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, LineEdit, SpinBox
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
-from qtpy.QtCore import QEvent, QObject, Qt, Signal
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
-from superqt import QCollapsible
+
+from stackalign.widgets._style import Fold, keep_wheel_away
 
 _UNBOUNDED = 1e9
 
@@ -52,9 +53,11 @@ class ParameterForm(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addLayout(shown)
-        self.advanced: QCollapsible | None = None
+        self.advanced: Fold | None = None
         if folded.rowCount():
-            self.advanced = _fold("Advanced", folded)
+            content = QWidget()
+            content.setLayout(folded)
+            self.advanced = Fold("Advanced", content)
             column.addWidget(self.advanced)
         column.addWidget(self.error)
 
@@ -124,8 +127,7 @@ class _Row(QWidget):
         native.setToolTip(info.description or "")
         native.setAccessibleName(title)
         native.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        native.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        native.installEventFilter(_WHEEL)
+        keep_wheel_away(native)
         unit = extra.get("unit")
         if unit and hasattr(native, "setSuffix"):
             native.setSuffix(f" {unit}")
@@ -178,30 +180,6 @@ class _Row(QWidget):
         self.edited.emit(self.name)
 
 
-class _IgnoreWheel(QObject):
-    """Scrolling a panel must not change the value that happens to be under the mouse."""
-
-    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
-        if (
-            event is not None
-            and event.type() == QEvent.Type.Wheel
-            and isinstance(watched, QWidget)
-            and not watched.hasFocus()
-        ):
-            event.ignore()
-            return True
-        return False
-
-
-_WHEEL = _IgnoreWheel()
-
-
-def keep_wheel_away(widget: QWidget) -> None:
-    """Let the wheel scroll the panel instead of changing ``widget``, until it has the focus."""
-    widget.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-    widget.installEventFilter(_WHEEL)
-
-
 def _form_layout() -> QFormLayout:
     layout = QFormLayout()
     layout.setRowWrapPolicy(QFormLayout.RowWrapPolicy.DontWrapRows)
@@ -210,16 +188,6 @@ def _form_layout() -> QFormLayout:
     layout.setContentsMargins(0, 0, 0, 0)
     layout.setVerticalSpacing(4)
     return layout
-
-
-def _fold(title: str, layout: QFormLayout) -> QCollapsible:
-    fold = QCollapsible(title)
-    fold.setDuration(0)
-    content = QWidget()
-    content.setLayout(layout)
-    fold.setContent(content)
-    fold.collapse(animate=False)
-    return fold
 
 
 def _extra(info: FieldInfo) -> dict[str, Any]:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QSpinBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QSpinBox, QVBoxLayout, QWidget
 
 from stackalign.session import REFERENCES, methods
-from stackalign.widgets._form import ParameterForm, keep_wheel_away
-from stackalign.widgets._style import fold, narrow_combo, note, row, say
+from stackalign.widgets._form import ParameterForm
+from stackalign.widgets._style import Fold, keep_wheel_away, narrow_combo, note, row, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from superqt import QCollapsible
 
     from stackalign.session import AlignmentSession, Choices
 
@@ -62,14 +60,19 @@ class MethodSection(QWidget):
         column.addWidget(self.hint)
         column.addWidget(row("Reference", self.reference, self.number, tip="The image that every frame is aligned to"))
         self._forms: dict[str, ParameterForm] = {}
-        self._folds: dict[str, QCollapsible] = {}
         self._places: dict[str, QVBoxLayout] = {}
-        for key, title in (("registrar", "Options"), ("preprocess", "Filters"), ("warp", "Resampling")):
-            holder = QWidget()
-            self._places[key] = QVBoxLayout(holder)
-            self._places[key].setContentsMargins(0, 0, 0, 0)
-            self._folds[key] = fold(title, holder)
-            column.addWidget(self._folds[key])
+        options = QWidget()
+        inside = QVBoxLayout(options)
+        inside.setSpacing(4)
+        self._titles: dict[str, QLabel] = {}
+        for key, title in (("registrar", ""), ("preprocess", "Before measuring"), ("warp", "When applied")):
+            self._titles[key] = QLabel(title)
+            self._titles[key].setStyleSheet("font-weight: 600;")
+            self._places[key] = QVBoxLayout()
+            inside.addWidget(self._titles[key])
+            inside.addLayout(self._places[key])
+        self.options = Fold("Options", options)
+        column.addWidget(self.options)
         self.method.currentIndexChanged.connect(self._on_method)
         self.reference.activated.connect(self._on_reference)
         self.number.valueChanged.connect(self._on_reference)
@@ -121,7 +124,7 @@ class MethodSection(QWidget):
         form.changed.connect(lambda new, key=key, form=form: self._on_record(key, new, form))
         form.invalid.connect(lambda text, key=key: self._on_invalid(key, text))
         self._places[key].addWidget(form)
-        self._folds[key].setVisible(bool(form.rows))
+        self._titles[key].setVisible(bool(form.rows and self._titles[key].text()))
         if self._wrong.pop(key, ""):
             self._on_invalid(key, "")
 

@@ -22,6 +22,7 @@ _STYLE: dict[str, tuple[str, Qt.PenStyle]] = {
 }
 _ON_DARK = {"y": "#56b4e9"}  # the dark blue cannot be read on a dark ground
 _FLAG = "#d55e00"
+_HEIGHT = 190  # pixels: high enough to read, low enough to leave the result below in sight
 
 
 class MotionPlot(QWidget):
@@ -40,8 +41,8 @@ class MotionPlot(QWidget):
         self._motion: Motion | None = None
         self._first = 0
         self._plot = pg.PlotWidget()
-        self._plot.setMinimumHeight(150)
-        self._plot.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
+        self._plot.setFixedHeight(_HEIGHT)
+        self._plot.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self._plot.setMenuEnabled(False)
         self._plot.hideButtons()
         self._plot.setMouseEnabled(x=True, y=False)

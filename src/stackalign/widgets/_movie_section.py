@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from qtpy.QtCore import QTimer, Signal
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QMenu, QSpinBox, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QMenu, QSpinBox, QVBoxLayout, QWidget
 
 from stackalign.widgets._errors import show_error
-from stackalign.widgets._form import keep_wheel_away
 from stackalign.widgets._layers import axes_choices, channels_of, is_movie, movie_of
-from stackalign.widgets._style import narrow_combo, note, row, say
+from stackalign.widgets._style import keep_wheel_away, menu_button, narrow_combo, note, row, say
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -41,14 +40,11 @@ class MovieSection(QWidget):
         self._watched: WeakSet[Layer] = WeakSet()
         self.layers = narrow_combo()
         self.layers.setToolTip("The image layer to align: any with an axis before y and x")
-        self.open = QToolButton()
-        self.open.setText("Open…")
-        self.open.setToolTip("Open a movie from a file or a folder")
+        self.open = menu_button("Open ▾", "Open a movie from a file or a folder")
         menu = QMenu(self.open)
         menu.addAction("File…", self._open_file)
         menu.addAction("Folder of images, or OME-Zarr…", self._open_folder)
         self.open.setMenu(menu)
-        self.open.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         self.about = note()
         self.axes = narrow_combo()
         self.channel = narrow_combo()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QVBoxLayout, QWidget
 
 from stackalign.widgets._motion_plot import MotionPlot
 from stackalign.widgets._style import note, say, small_button
@@ -32,14 +32,12 @@ class ResultSection(QWidget):
         self._run: Run | None = None
         self._motion: Motion | None = None  # worked out once: the frame changes many times a second
         self.plot = MotionPlot()
-        self.sentence = note()
+        self.sentence = note(strong=True)
         self.frame = note()
         self.preview = QCheckBox("Preview")
         self.preview.setToolTip("Show the movie aligned, frame by frame; nothing is resampled (Space on the canvas)")
-        self.blink = QToolButton()
-        self.blink.setText("Blink")
+        self.blink = small_button("Blink", "Alternate before and after twice a second (B)", lambda: None)
         self.blink.setCheckable(True)
-        self.blink.setToolTip("Alternate before and after twice a second (B)")
         self.earlier = small_button("◂ flagged", "Previous flagged frame ([)", lambda: self.go_to_flagged(-1))
         self.later = small_button("flagged ▸", "Next flagged frame (])", lambda: self.go_to_flagged(1))
         line = QHBoxLayout()
@@ -54,8 +52,8 @@ class ResultSection(QWidget):
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
         column.addWidget(self.plot)
-        column.addWidget(self.frame)
         column.addWidget(self.sentence)
+        column.addWidget(self.frame)
         column.addLayout(line)
         self.preview.toggled.connect(self.preview_wanted)
         self.blink.toggled.connect(preview.blink)
@@ -72,6 +70,7 @@ class ResultSection(QWidget):
     def show_run(self, run: Run | None) -> None:
         """Show a result; None: empty."""
         self._run = run
+        self.setVisible(run is not None)
         self._motion = None if run is None else run.motion
         for widget in (self.preview, self.blink):
             widget.setEnabled(run is not None)
@@ -118,7 +117,7 @@ class ResultSection(QWidget):
         if abs(motion.angle).max(initial=0.0) > 0.0005:
             parts.append(f"angle {motion.angle[t]:+.3f}°")
         reason = f"\nFlagged: {motion.reasons[t]}" if motion.reasons[t] else ""
-        return f"Frame {frame}: drift " + ", ".join(parts) + reason
+        return f"Frame {frame} moved by\n" + "\n".join(parts) + reason
 
 
 def _error(error: float) -> str:

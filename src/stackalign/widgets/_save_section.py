@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt, QUrl
+from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
-from qtpy.QtWidgets import QApplication, QFileDialog, QGridLayout, QMenu, QPushButton, QToolButton, QWidget
+from qtpy.QtWidgets import QApplication, QFileDialog, QGridLayout, QMenu, QWidget
 
 from stackalign.export import (
     choices_of,
@@ -20,7 +20,7 @@ from stackalign.export import (
     script_of,
 )
 from stackalign.widgets._errors import show_error
-from stackalign.widgets._style import small_button
+from stackalign.widgets._style import menu_button, small_button
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,10 +59,7 @@ class SaveSection(QWidget):
     ) -> None:
         super().__init__(parent)
         self._session, self._start, self._companions, self._say = session, start, companions, say
-        self.button = QToolButton()
-        self.button.setText("Save…")
-        self.button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        self.button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextOnly)
+        self.button = menu_button("Save ▾", "")
         menu = QMenu(self.button)
         menu.setToolTipsVisible(True)
         for text, tip, action in (
@@ -72,8 +69,7 @@ class SaveSection(QWidget):
         ):
             menu.addAction(text, action).setToolTip(tip)
         self.button.setMenu(menu)
-        self.report = QPushButton("Report")
-        self.report.clicked.connect(self.open_report)
+        self.report = small_button("Report", "", self.open_report)
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(4)

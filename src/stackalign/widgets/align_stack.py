@@ -83,7 +83,7 @@ class AlignStack(QWidget):
         self.run.cancel.connect(self.cancel)
         self.runner.progressed.connect(self._on_progress)
         self.runner.finished.connect(self._on_finished)
-        self.result.preview_wanted.connect(self._preview.show)
+        self.result.preview_wanted.connect(self._show_preview)
         self.add.clicked.connect(self.add_aligned)
         self.movie.obstacle.connect(partial(self._hinder, "movie"))
         self.method.obstacle.connect(partial(self._hinder, "method"))
@@ -216,6 +216,7 @@ class AlignStack(QWidget):
             if movie is not None and self.session.busy:
                 self._plotted = report.elapsed
                 motion = Motion.of(part.registration, movie.stack.frame_shape)
+                self.result.show()
                 self.result.plot.show_motion(motion, (self.session.choices.frames or (0, 0))[0])
 
     def _on_finished(self, outcome: Outcome[Any]) -> None:
@@ -304,6 +305,12 @@ class AlignStack(QWidget):
         for button, verb, name in ((self.undo, "Undo", history.undo_name), (self.redo, "Redo", history.redo_name)):
             button.setEnabled(bool(name))
             button.setToolTip(f"{verb}: {name}" if name else f"Nothing to {verb.lower()}")
+
+    def _show_preview(self, on: bool) -> None:
+        self._preview.show(on)
+        layer = self.movie.layer
+        if on and layer is not None and not layer.visible:
+            say(self.message, f"“{layer.name}” is hidden: click its eye in the layer list to see the preview.")
 
     # the next step
 
