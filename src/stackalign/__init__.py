@@ -16,8 +16,10 @@ _HOME = {
     "Done": "core.work",
     "Failed": "core.work",
     "FileInfo": "io.info",
+    "FitStatus": "core.spots.gaussian",
     "FrameError": "core.stack",
     "FrameQuality": "core.registration",
+    "GaussianSpot": "core.spots.gaussian",
     "ImageStack": "core.stack",
     "Progress": "core.work",
     "Registrar": "core.registration",
@@ -25,6 +27,8 @@ _HOME = {
     "RunFolder": "io.run_folder",
     "Simulated": "core.simulate",
     "Simulation": "core.simulate",
+    "SpotFit": "core.spots.gaussian",
+    "SpotFits": "core.spots.gaussian",
     "StackReadError": "io.errors",
     "StackWriteError": "io.errors",
     "TableReadError": "io.errors",
@@ -36,6 +40,8 @@ _HOME = {
     "WorkCancelled": "core.work",
     "describe": "io.info",
     "drain": "core.work",
+    "fit_spot": "core.spots.fit",
+    "fit_spots": "core.spots.fit",
     "load_provenance": "io.transforms",
     "load_sample": "samples",
     "load_sample_truth": "samples",
@@ -80,6 +86,12 @@ if TYPE_CHECKING:
     from stackalign.core.simulate import Truth as Truth
     from stackalign.core.simulate import moved as moved
     from stackalign.core.simulate import simulate as simulate
+    from stackalign.core.spots.fit import fit_spot as fit_spot
+    from stackalign.core.spots.fit import fit_spots as fit_spots
+    from stackalign.core.spots.gaussian import FitStatus as FitStatus
+    from stackalign.core.spots.gaussian import GaussianSpot as GaussianSpot
+    from stackalign.core.spots.gaussian import SpotFit as SpotFit
+    from stackalign.core.spots.gaussian import SpotFits as SpotFits
     from stackalign.core.stack import FrameError as FrameError
     from stackalign.core.stack import ImageStack as ImageStack
     from stackalign.core.transform import Transform as Transform
