@@ -46,7 +46,7 @@ def test_a_folder_of_other_files(tmp_path):
         read_stack(tmp_path)
     shutil.rmtree(tmp_path)
     (tmp_path / "inner").mkdir(parents=True)
-    with pytest.raises(StackReadError, match="holds no TIFF file, only 1 folder$"):
+    with pytest.raises(StackReadError, match=r"holds no TIFF file, only 1 folder$"):
         read_stack(tmp_path)
 
 

@@ -9,48 +9,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.spatial.transform import Rotation
 
-from stackalign.core.transform import Transform, TransformModel
+from stackalign.core.transform import Transform
 from stackalign.core.transform_series import TransformSeries
-
-MODELS = list(TransformModel)
-small = st.floats(-1, 1, allow_nan=False, allow_subnormal=False)
-length = st.floats(-300, 300, allow_nan=False, allow_subnormal=False)
-
-
-@st.composite
-def transforms(draw, ndim=None, model=None):
-    """A transform that a microscope could see: any shift, up to 60 degrees, stretched by up to 30 %."""
-    d = draw(st.sampled_from((2, 3))) if ndim is None else ndim
-    family = draw(st.sampled_from(MODELS)) if model is None else TransformModel(model)
-    matrix = np.eye(d + 1)
-    matrix[:d, d] = draw(arrays(float, d, elements=length))
-    if family.rank >= TransformModel.EUCLIDEAN.rank:
-        turn = draw(arrays(float, 3, elements=small)) * np.pi / 3
-        matrix[:d, :d] = Rotation.from_rotvec(turn).as_matrix() if d == 3 else _turn(turn[0])
-    if family is TransformModel.SIMILARITY:
-        matrix[:d, :d] *= 1 + 0.3 * draw(small)
-    if family.rank >= TransformModel.AFFINE.rank:
-        matrix[:d, :d] @= np.eye(d) + 0.15 * draw(arrays(float, (d, d), elements=small))
-    if family is TransformModel.PROJECTIVE:
-        matrix[d, :d] = 3e-4 * draw(arrays(float, d, elements=small))
-    return Transform(matrix, family)
-
-
-def _turn(angle):
-    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-
-
-def _points(ndim, count, seed, shape=(90, 640, 310)):
-    """Points of a frame that is far from square, none on a common plane."""
-    rng = np.random.default_rng(seed)
-    return rng.uniform(0, np.array(shape[-ndim:]), (count, ndim))
+from tests.properties.strategies import MODELS, length, plane_rotation, same, scattered, series, transforms
 
 
 @given(transforms())
 def test_a_transform_and_its_inverse_cancel(t):
     both = (t @ t.inverse).matrix
     assert both == pytest.approx(np.eye(t.ndim + 1), abs=1e-8)
-    points = _points(t.ndim, 20, 1)
+    points = scattered(t.ndim, 20, 1)
     assert t.inverse(t(points)) == pytest.approx(points, abs=1e-6)
     assert t.inverse.model is t.model
 
@@ -58,7 +26,7 @@ def test_a_transform_and_its_inverse_cancel(t):
 @given(st.data(), st.sampled_from((2, 3)))
 def test_composition_is_one_after_the_other(data, ndim):
     a, b = data.draw(transforms(ndim)), data.draw(transforms(ndim))
-    points = _points(ndim, 20, 2)
+    points = scattered(ndim, 20, 2)
     assert (a @ b)(points) == pytest.approx(a(b(points)), rel=1e-9, abs=1e-6)
     assert (a @ b).model is (a.model | b.model)
     assert (a @ b).model.rank == max(a.model.rank, b.model.rank)
@@ -73,7 +41,7 @@ def test_composition_is_associative(data, ndim):
 
 @given(transforms(), st.integers(0, 2**31))
 def test_points_fix_their_transform_exactly(t, seed):
-    moving = _points(t.ndim, 12, seed)
+    moving = scattered(t.ndim, 12, seed)
     found = Transform.from_points(moving, t(moving), t.model)
     assert found(moving) == pytest.approx(t(moving), abs=1e-6)
     assert found.matrix == pytest.approx(t.matrix, abs=1e-5)
@@ -81,7 +49,7 @@ def test_points_fix_their_transform_exactly(t, seed):
 
 @given(transforms(), st.integers(0, 2**31))
 def test_a_richer_model_finds_the_simpler_motion(t, seed):
-    moving = _points(t.ndim, 15, seed)
+    moving = scattered(t.ndim, 15, seed)
     for model in MODELS[t.model.rank :]:
         found = Transform.from_points(moving, t(moving), model)
         assert found(moving) == pytest.approx(t(moving), abs=1e-6)
@@ -89,7 +57,7 @@ def test_a_richer_model_finds_the_simpler_motion(t, seed):
 
 @given(transforms(), st.integers(0, 2**31))
 def test_an_outlier_of_weight_0_is_ignored(t, seed):
-    moving = _points(t.ndim, 12, seed)
+    moving = scattered(t.ndim, 12, seed)
     reference = t(moving)
     weights = np.random.default_rng(seed).uniform(0.1, 5, 12)
     weights[3] = 0
@@ -103,7 +71,7 @@ def test_an_outlier_of_weight_0_is_ignored(t, seed):
 @given(transforms(), st.integers(0, 2**31), st.floats(1e-6, 1e6))
 def test_the_scale_of_the_weights_does_not_matter(t, seed, factor):
     rng = np.random.default_rng(seed)
-    moving = _points(t.ndim, 14, seed)
+    moving = scattered(t.ndim, 14, seed)
     reference = t(moving) + rng.normal(0, 0.5, moving.shape)
     weights = rng.uniform(0.1, 5, 14)
     one = Transform.from_points(moving, reference, t.model, weights=weights)
@@ -114,7 +82,7 @@ def test_the_scale_of_the_weights_does_not_matter(t, seed, factor):
 @given(st.sampled_from((2, 3)), st.integers(0, 2**31))
 def test_a_weight_of_2_counts_a_pair_twice(ndim, seed):
     rng = np.random.default_rng(seed)
-    moving = _points(ndim, 10, seed)
+    moving = scattered(ndim, 10, seed)
     reference = moving + rng.normal(0, 2, moving.shape)
     twice = np.r_[0:10, 4]
     weights = np.ones(10)
@@ -128,7 +96,7 @@ def test_a_weight_of_2_counts_a_pair_twice(ndim, seed):
 @given(st.sampled_from((2, 3)), st.integers(0, 2**31))
 def test_weighted_affine_solves_the_normal_equations(ndim, seed):
     rng = np.random.default_rng(seed)
-    moving = _points(ndim, 11, seed)
+    moving = scattered(ndim, 11, seed)
     reference = moving @ (np.eye(ndim) + rng.normal(0, 0.1, (ndim, ndim))) + rng.normal(0, 3, moving.shape)
     weights = rng.uniform(0.01, 10, 11)
     design = np.column_stack([moving, np.ones(11)])
@@ -141,7 +109,7 @@ def test_weighted_affine_solves_the_normal_equations(ndim, seed):
 def test_no_small_change_beats_the_weighted_least_squares(ndim, seed, model):
     rng = np.random.default_rng(seed)
     truth = Transform.from_translation(np.arange(1.0, ndim + 1))
-    moving = _points(ndim, 12, seed)
+    moving = scattered(ndim, 12, seed)
     reference = truth(moving) + rng.normal(0, 1, moving.shape)
     weights = rng.uniform(0.1, 3, 12)
     found = Transform.from_points(moving, reference, model, weights=weights)
@@ -155,7 +123,7 @@ def test_no_small_change_beats_the_weighted_least_squares(ndim, seed, model):
         step = np.eye(ndim + 1)
         step[:-1, -1] = rng.normal(0, 1e-2, ndim)
         angle = rng.normal(0, 1e-4, 3)
-        step[:-1, :-1] = Rotation.from_rotvec(angle).as_matrix() if ndim == 3 else _turn(angle[0])
+        step[:-1, :-1] = Rotation.from_rotvec(angle).as_matrix() if ndim == 3 else plane_rotation(angle[0])
         if model != "euclidean":
             step[:-1, :-1] *= 1 + rng.normal(0, 1e-4)
         if model == "projective":
@@ -166,7 +134,7 @@ def test_no_small_change_beats_the_weighted_least_squares(ndim, seed, model):
 
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_a_reflection_is_never_taken_for_a_rotation(ndim):
-    moving = _points(ndim, 9, 4)
+    moving = scattered(ndim, 9, 4)
     mirrored = moving * np.r_[-1, np.ones(ndim - 1)]
     for model in ("euclidean", "similarity"):
         assert np.linalg.det(Transform.from_points(moving, mirrored, model).linear) > 0
@@ -187,27 +155,9 @@ def test_axes_and_direction_on_a_frame_that_is_not_square():
 @given(transforms(), arrays(float, 3, elements=length))
 def test_motion_of_a_crop_is_motion_of_the_whole(t, origin):
     origin = origin[: t.ndim]
-    inside = np.abs(_points(t.ndim, 10, 5, (30, 40, 50)))
+    inside = np.abs(scattered(t.ndim, 10, 5, (30, 40, 50)))
     # a projective depth may not come near zero for this to be a statement about points
     assert t.about(origin)(inside + origin) == pytest.approx(t(inside) + origin, abs=1e-5)
-
-
-@st.composite
-def series(draw, ndim=None, model=None, least=1):
-    d = draw(st.sampled_from((2, 3))) if ndim is None else ndim
-    family = draw(st.sampled_from(MODELS)) if model is None else TransformModel(model)
-    items = draw(st.lists(transforms(d, family), min_size=least, max_size=6))
-    valid = draw(arrays(bool, len(items)))
-    return TransformSeries(np.stack([t.matrix for t in items]), family, valid)
-
-
-def same(a, b):
-    return (
-        np.array_equal(a.matrices, b.matrices)
-        and a.model is b.model
-        and np.array_equal(a.valid, b.valid)
-        and a.ndim == b.ndim
-    )
 
 
 @given(series())
@@ -222,7 +172,7 @@ def test_rebasing_leaves_the_relative_motions(s, data):
     based = s.rebased(frame)
     assert np.array_equal(based[frame].matrix, np.eye(s.ndim + 1))
     assert based.model is s.model
-    points = _points(s.ndim, 6, 6, (20, 40, 30))
+    points = scattered(s.ndim, 6, 6, (20, 40, 30))
     for a in range(len(s)):
         before = s[frame].inverse(s[a](points))  # from frame a into the frame that stays still
         assert based[a](points) == pytest.approx(before, rel=1e-6, abs=1e-4)
@@ -261,7 +211,7 @@ def test_missing_frames_take_angles_between_those_of_their_neighbours():
     assert np.array_equal(whole.matrices[3:], flagged.matrices[3:]), "measured frames keep their last bit"
 
 
-def test_interpolation_turns_the_short_way_past_half_a_turn():
+def test_interpolation_turns_the_short_way_past_half_aplane_rotation():
     angles = np.deg2rad([170.0, 0.0, -170.0])
     flagged = TransformSeries.from_transforms([Transform.from_rotation(a) for a in angles], [True, False, True])
     assert abs(np.rad2deg(flagged.interpolated().angles[1])) == pytest.approx(180)
@@ -334,7 +284,7 @@ def test_one_series_then_another(data, ndim):
     a = data.draw(series(ndim))
     b = TransformSeries.from_transforms([data.draw(transforms(ndim)) for _ in range(len(a))])
     both = a.then(b)
-    points = _points(ndim, 5, 7, (20, 40, 30))
+    points = scattered(ndim, 5, 7, (20, 40, 30))
     for t in range(len(a)):
         assert both[t](points) == pytest.approx(b[t](a[t](points)), rel=1e-8, abs=1e-5)
     back = a.then(a.inverse).matrices

@@ -18,7 +18,7 @@ Compression = Annotated[
     Literal["none", "deflate", "zstd"],
     typer.Option("--compression", help="Lossless. deflate can be read by every program, zstd is the fastest."),
 ]
-_TABLES = (".json", ".csv")
+_TABLES = (".json", ".csv", ".tfm", ".txt")
 
 
 def info(
@@ -48,7 +48,7 @@ def convert(
     input: Annotated[str, typer.Argument(metavar="INPUT", help="A stack, or a file of transforms.")],
     output: Annotated[
         Path,
-        typer.Argument(metavar="OUTPUT", help="Stacks: .tif, .ome.tif, .zarr, .npy. Transforms: .json, .csv, .npy."),
+        typer.Argument(metavar="OUTPUT", help="Stacks: .tif, .ome.tif, .zarr, .npy. Transforms: .json, .csv, .npy, .tfm, .ngff.json."),
     ],
     axes: Axes = None,
     channel: Channel = None,

@@ -38,7 +38,9 @@ def stack_files(folder: Path) -> list[Path]:
     if not inside:
         raise StackReadError(f"the folder {folder} is empty")
     kinds = Counter(p.suffix.lower() or "without ending" for p in there)
-    listed = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(4)) or f"{len(inside)} folder{'s' * (len(inside) > 1)}"
+    listed = (
+        ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(4)) or f"{len(inside)} folder{'s' * (len(inside) > 1)}"
+    )
     raise StackReadError(f"the folder {folder} holds no TIFF file, only {listed}")
 
 

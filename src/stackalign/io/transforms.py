@@ -1,4 +1,4 @@
-"""Save and load series of transforms (moving -> reference, pixels): JSON with everything, CSV for tables, NPY."""
+"""Save and load series of transforms (moving -> reference, pixels): JSON, CSV, NPY, and as ITK and NGFF know them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,29 @@ import numpy as np
 from stackalign.core.transform import TransformModel
 from stackalign.core.transform_series import TransformSeries
 from stackalign.io.atomic import replacing
-from stackalign.io.errors import TableReadError, TransformsReadError
+from stackalign.io.errors import TransformsReadError
+from stackalign.io.itk import from_itk, to_itk
+from stackalign.io.ngff import from_ngff, is_ngff, to_ngff
 from stackalign.io.tables import read_table, write_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from os import PathLike
 
     import pandas as pd
     from numpy.typing import NDArray
 
 TIMES = ("created", "started", "finished", "seconds")
+ENDINGS = (".json", ".csv", ".npy", ".tfm", ".txt", ".ngff.json")
 
 
 def save_transforms(
-    path: str | PathLike[str], series: TransformSeries, provenance: Mapping[str, Any] | None = None
+    path: str | PathLike[str],
+    series: TransformSeries,
+    provenance: Mapping[str, Any] | None = None,
+    *,
+    pixel_size: Sequence[float] | None = None,
+    unit: str = "µm",
 ) -> Path:
     """Write a series of transforms.
 
@@ -34,11 +42,16 @@ def save_transforms(
     path : path
         ``.json`` keeps everything, every number to its last bit, and the same bytes for the same transforms;
         ``.csv`` a table with a row a frame; ``.npy`` the bare matrices (T, d+1, d+1), without model, flags or
-        provenance.
+        provenance; ``.tfm`` or ``.txt`` a text file of ITK (reference -> moving, x before y), one affine a frame;
+        ``.ngff.json`` the coordinate transformations of OME-NGFF (RFC 5).
     series : TransformSeries
         Moving -> reference, pixels.
     provenance : mapping, optional
         Plain values that say where the transforms come from; kept in JSON under its own key, times apart from the rest.
+    pixel_size : sequence of float, optional
+        Size of a pixel along (y, x) or (z, y, x): ITK and NGFF files are then in ``unit``, not in pixels.
+    unit : str
+        Unit of ``pixel_size``.
 
     Returns
     -------
@@ -48,15 +61,17 @@ def save_transforms(
     Raises
     ------
     ValueError
-        If the ending is not known.
+        If the ending is not known, the format has no such model, or ``pixel_size`` is given to a format in pixels.
     StackWriteError
         If the file cannot be written; the old one stands.
     """
     target = Path(path).expanduser()
-    match target.suffix.lower():
+    ending = _ending(target)
+    if pixel_size is not None and ending not in _PHYSICAL:
+        raise ValueError(f"{ending} files of transforms are in pixels: leave pixel_size out")
+    match ending:
         case ".json":
-            with replacing(target) as part:
-                part.write_text(_document(series, provenance), encoding="utf-8", newline="\n")
+            _write_text(target, _document(series, provenance))
         case ".csv":
             table = series.to_frame()
             table.insert(2, "model", series.model.value)
@@ -64,20 +79,28 @@ def save_transforms(
         case ".npy":
             with replacing(target) as part, part.open("wb") as file:
                 np.save(file, series.matrices, allow_pickle=False)
-        case ending:
-            raise ValueError(f"cannot save transforms as {ending!r}: choose .json, .csv or .npy")
+        case ".tfm" | ".txt":
+            _write_text(target, to_itk(_scaled(series, pixel_size)))
+        case ".ngff.json":
+            scaled = to_ngff(_scaled(series, pixel_size), None if pixel_size is None else unit)
+            _write_text(target, json.dumps(scaled, indent=1, ensure_ascii=False) + "\n")
+        case _:
+            raise ValueError(f"cannot save transforms as {ending!r}: choose {_LISTED}")
     return target
 
 
-def load_transforms(path: str | PathLike[str]) -> TransformSeries:
-    """Read a series of transforms that `save_transforms`, or another program in the same convention, wrote.
+def load_transforms(path: str | PathLike[str], *, pixel_size: Sequence[float] | None = None) -> TransformSeries:
+    """Read a series of transforms that `save_transforms`, or another program, wrote.
 
     Parameters
     ----------
     path : path
-        ``.json``, ``.csv`` or ``.npy``. In a table the matrices are ``m_row_column``, or there are only
-        ``translation_y_px`` and ``translation_x_px`` (and z). Where no model is stated, the simplest one that fits
-        the matrices is taken.
+        One of the files that `save_transforms` writes. In a table the matrices are ``m_row_column``, or there are
+        only ``translation_y_px`` and ``translation_x_px`` (and z). Where no model is stated, the simplest one that
+        fits the matrices is taken. ITK's rigid, similarity, affine and composite transforms are known, of NGFF's
+        identity, translation, scale, rotation, affine and sequence.
+    pixel_size : sequence of float, optional
+        Size of a pixel along (y, x) or (z, y, x), where an ITK or NGFF file is in physical units.
 
     Raises
     ------
@@ -90,22 +113,75 @@ def load_transforms(path: str | PathLike[str]) -> TransformSeries:
     try:
         match source.suffix.lower():
             case ".json":
-                return TransformSeries.from_dict(_json(source))
+                data = _json(source)
+                if is_ngff(data):
+                    return _unscaled(from_ngff(data), pixel_size)
+                found = TransformSeries.from_dict(data)
             case ".csv":
-                return _from_table(read_table(source))
+                found = _from_table(read_table(source))
             case ".npy":
                 matrices = np.load(source, allow_pickle=False)
-                return TransformSeries(matrices, _simplest(matrices))
+                found = TransformSeries(matrices, _simplest(matrices))
+            case ".tfm" | ".txt":
+                return _unscaled(from_itk(source.read_text(encoding="utf-8")), pixel_size)
             case ending:
-                raise ValueError(f"the ending {ending!r} is not known: .json, .csv and .npy are")
-    except (ValueError, KeyError, EOFError, OSError, TableReadError) as error:
-        raise TransformsReadError(f"{source}: {error}") from error
+                raise ValueError(f"the ending {ending!r} is not known: {_LISTED} are")
+    except TransformsReadError:
+        raise
+    except (ValueError, KeyError, TypeError, EOFError, OSError) as error:
+        said = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise TransformsReadError(f"{source}: {said}") from error
+    if pixel_size is not None:
+        raise ValueError(f"{source} is in pixels: leave pixel_size out")
+    return found
 
 
 def load_provenance(path: str | PathLike[str]) -> dict[str, Any]:
     """Return what a JSON file of transforms says about where they come from; empty if nothing."""
     found = _json(Path(path)).get("provenance")
     return dict(found) if isinstance(found, dict) else {}
+
+
+_PHYSICAL = (".tfm", ".txt", ".ngff.json")
+_LISTED = ", ".join(ENDINGS[:-1]) + f" and {ENDINGS[-1]}"
+
+
+def _ending(path: Path) -> str:
+    name = path.name.lower()
+    return ".ngff.json" if name.endswith(".ngff.json") else path.suffix.lower()
+
+
+def _write_text(target: Path, text: str) -> None:
+    with replacing(target) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _scaled(series: TransformSeries, pixel_size: Sequence[float] | None) -> TransformSeries:
+    """Return the series in physical units."""
+    if pixel_size is None:
+        return series
+    there = _scaling(pixel_size, series.ndim)
+    return TransformSeries(there @ series.matrices @ np.linalg.inv(there), _wider(series.model), series.valid)
+
+
+def _unscaled(matrices: NDArray[np.float64], pixel_size: Sequence[float] | None) -> TransformSeries:
+    """Return matrices in physical units as a series in pixels."""
+    if pixel_size is not None:
+        there = _scaling(pixel_size, matrices.shape[1] - 1)
+        matrices = np.linalg.inv(there) @ matrices @ there
+    return TransformSeries(matrices, _simplest(matrices))
+
+
+def _scaling(pixel_size: Sequence[float], ndim: int) -> NDArray[np.float64]:
+    sizes = np.asarray(pixel_size, float)
+    if sizes.shape != (ndim,) or not (sizes > 0).all() or not np.isfinite(sizes).all():
+        raise ValueError(f"pixel_size needs {ndim} positive numbers, got {pixel_size}")
+    return np.diag([*sizes, 1.0])
+
+
+def _wider(model: TransformModel) -> TransformModel:
+    """Return the family after a change of units, which makes an affine of a rotation where pixels are not square."""
+    return model if model is TransformModel.TRANSLATION else model | TransformModel.AFFINE
 
 
 def _document(series: TransformSeries, provenance: Mapping[str, Any] | None) -> str:
@@ -144,7 +220,8 @@ def _json(path: Path) -> Any:
 
 
 def _from_table(table: pd.DataFrame) -> TransformSeries:
-    entries = [c for c in table.columns if c.startswith("m_")]
+    table = _in_order(table)
+    entries = [c for c in table.columns if str(c).startswith("m_")]
     if entries:
         size = round(len(entries) ** 0.5)
         wanted = [f"m_{r}_{c}" for r in range(size) for c in range(size)]
@@ -156,9 +233,30 @@ def _from_table(table: pd.DataFrame) -> TransformSeries:
         if names[-2:] != ["translation_y_px", "translation_x_px"]:
             raise ValueError("a table of transforms needs the columns m_0_0, m_0_1, ... or translation_y_px and _x_px")
         matrices = TransformSeries.from_translations(table[names].to_numpy(float)).matrices
-    valid = table["valid"].to_numpy(bool) if "valid" in table else None
+    valid = _flags(table["valid"]) if "valid" in table else None
     model = TransformModel(str(table["model"].iloc[0])) if "model" in table and len(table) else _simplest(matrices)
     return TransformSeries(matrices, model, valid)  # type: ignore[arg-type]
+
+
+def _in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows by frame; ValueError if one is missing or twice there, which would shift all that follow."""
+    if table.empty:
+        raise ValueError("the table has no rows")
+    if "frame" not in table:
+        return table
+    table = table.sort_values("frame", kind="stable")
+    frames = table["frame"].to_numpy()
+    if lacking := sorted(set(range(len(table))) - set(frames.tolist())):
+        raise ValueError(
+            f"the table has {len(table)} rows but none for frame {lacking[0]}: frames count from 0, one a row"
+        )
+    return table
+
+
+def _flags(column: pd.Series[Any]) -> NDArray[np.bool_]:
+    if column.dtype.kind not in "bui":
+        raise ValueError("the column valid must hold True or False, 1 or 0")
+    return np.asarray(column.to_numpy(), bool)
 
 
 def _simplest(matrices: NDArray[np.float64]) -> TransformModel:
