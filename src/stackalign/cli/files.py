@@ -48,7 +48,9 @@ def convert(
     input: Annotated[str, typer.Argument(metavar="INPUT", help="A stack, or a file of transforms.")],
     output: Annotated[
         Path,
-        typer.Argument(metavar="OUTPUT", help="Stacks: .tif, .ome.tif, .zarr, .npy. Transforms: .json, .csv, .npy, .tfm, .ngff.json."),
+        typer.Argument(
+            metavar="OUTPUT", help="Stacks: .tif, .ome.tif, .zarr, .npy. Transforms: .json, .csv, .npy, .tfm."
+        ),
     ],
     axes: Axes = None,
     channel: Channel = None,
