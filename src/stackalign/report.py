@@ -213,11 +213,13 @@ def inline_svg(figure: Figure, prefix: str) -> str:
     """Return a figure as SVG to stand in a page: its ink is the page's, its names do not meet another figure's."""
     from matplotlib import rc_context
 
+    from stackalign.plots import AFTER
+
     buffer = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix, "font.family": "sans-serif"}):
         figure.savefig(buffer, format="svg", dpi=110, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    text = text[text.index("<svg") :].replace(_INK, "currentColor").replace(AFTER.lower(), "var(--blue)")
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     names = re.compile(r'(id="|href="#|url\(#)')
     return names.sub(lambda match: f"{match[1]}{prefix}-", text)
