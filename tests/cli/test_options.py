@@ -25,14 +25,12 @@ def test_frames_that_make_no_sense_are_bad_usage(text):
         frames_of(text)
 
 
-@pytest.mark.parametrize(
-    "text, bounds", [(None, None), ("1:5,2:9", (1, 5, 2, 9)), ("0:2, 1:5, 2:9", (0, 2, 1, 5, 2, 9))]
-)
+@pytest.mark.parametrize("text, bounds", [(None, None), ("1:5, 2:9", (1, 5, 2, 9))])
 def test_region(text, bounds):
     assert region_of(text) == bounds
 
 
-@pytest.mark.parametrize("text", ["1:5", "5:1,0:3", "a:b,c:d", "1:2,3:4,5:6,7:8"])
+@pytest.mark.parametrize("text", ["1:5", "5:1,0:3", "a:b,c:d", "0:2,1:5,2:9"])
 def test_region_that_makes_no_sense_is_bad_usage(text):
     with pytest.raises(typer.BadParameter):
         region_of(text)
@@ -63,8 +61,8 @@ def test_unknown_key_names_the_nearest_and_all():
 @pytest.mark.parametrize(
     "values, text",
     [
-        ({"frames": "many"}, "frames = many is not allowed: it must be whole number, >= 1 and <= 1e+06"),
-        ({"frames": 0}, "frames = 0 is not allowed: it must be whole number, >= 1"),
+        ({"frames": "many"}, "frames = many is not allowed: it must be integer, >= 1 and <= 1e+06"),
+        ({"frames": 0}, "frames = 0 is not allowed: it must be integer, >= 1"),
         ({"scene": "moons"}, "scene = moons is not allowed: it must be beads|texture|cells"),
         ({"shape": [3, 3]}, "shape must be at least 8 pixels"),
     ],
@@ -79,7 +77,7 @@ def test_tables_hold_every_field_with_unit_default_and_bounds():
     table = parameter_table(Simulation)
     for name in Simulation.model_fields:
         assert f"  {name} = " in table
-    assert "frames = 50  (whole number, >= 1 and <= 1e+06)" in table
+    assert "frames = 50  (integer, >= 1 and <= 1e+06)" in table
     assert "photons = 100  (number, > 0 and <= 1e+09; photons/px)" in table
 
 

@@ -107,7 +107,7 @@ def _choices(annotation: Any) -> "Iterator[str]":
     elif annotation is bool:
         yield from ("true", "false")
     elif annotation in (int, float, str):
-        yield {int: "whole number", float: "number", str: "text"}[annotation]
+        yield {int: "integer", float: "number", str: "text"}[annotation]
     elif isinstance(annotation, type) and issubclass(annotation, Enum):
         yield from (str(member.value) for member in annotation)
     elif origin in (tuple, list):

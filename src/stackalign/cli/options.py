@@ -60,11 +60,11 @@ def frames_of(text: str | None, count: int | None = None) -> tuple[int, int] | N
 
 
 def region_of(text: str | None) -> tuple[int, ...] | None:
-    """Read ``y0:y1,x0:x1`` (in volumes ``z0:z1,y0:y1,x0:x1``), pixels, as the bounds of a box."""
+    """Read ``y0:y1,x0:x1``, pixels, as the bounds of a box."""
     if text is None:
         return None
     parts = [re.fullmatch(r"\s*(\d+)\s*:\s*(\d+)\s*", part) for part in text.split(",")]
-    if len(parts) not in (2, 3) or not all(parts):
+    if len(parts) != 2 or not all(parts):
         raise bad("--region", f"{text!r} is not of the form y0:y1,x0:x1, such as 20:200,0:128")
     bounds = tuple(int(n) for part in parts if part is not None for n in part.groups())
     for low, high in zip(bounds[::2], bounds[1::2], strict=True):

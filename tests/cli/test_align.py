@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import json
+import signal
+import time
+
+import numpy as np
+import pytest
+
+import stackalign as sa
+
+FILES = {
+    "aligned.tif",
+    "transforms.json",
+    "transforms.csv",
+    "quality.csv",
+    "recipe.yaml",
+    "report.html",
+    "run.log",
+}
+
+
+def test_align_writes_every_file_and_finds_the_motion(call, here, movie):
+    result = call("align", movie, "-m", "cross-correlation", "-o", "out")
+    assert result.exit_code == 0, result.stderr
+    assert {path.name for path in (here / "out").iterdir()} == FILES
+    assert "out" in result.stdout
+    found = sa.load_transforms("out/transforms.json")
+    truth = sa.load_transforms(movie.with_name("movie.truth.json"))
+    assert np.abs(found.translations - truth.translations).max() < 0.1
+    aligned = sa.read_stack("out/aligned.tif")
+    assert aligned.dtype == np.uint16
+    assert len(sa.read_table("out/quality.csv")) == 8
+    assert (here / "out" / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_align_is_register(call, here, movie):
+    assert call("align", movie, "-o", "out", "-q").exit_code == 0
+    registration = sa.register(sa.read_stack(movie), sa.CrossCorrelation())
+    assert (sa.load_transforms("out/transforms.json").matrices == registration.transforms.matrices).all()
+
+
+def test_run_repeats_a_recipe_to_the_last_bit(call, here, movie):
+    assert call("align", movie, "-o", "out", "--reference", "first", "--set", "warp.order=1", "-q").exit_code == 0
+    result = call("run", "out/recipe.yaml", "-o", "again")
+    assert result.exit_code == 0, result.stderr
+    for name in ("transforms.csv", "quality.csv", "aligned.tif"):
+        assert (here / "out" / name).read_bytes() == (here / "again" / name).read_bytes(), name
+    once = json.loads((here / "out" / "transforms.json").read_text())
+    again = json.loads((here / "again" / "transforms.json").read_text())
+    once["provenance"].pop("times")
+    again["provenance"].pop("times")
+    assert once == again
+
+
+def test_a_result_is_kept_unless_told_otherwise(call, here, movie):
+    assert call("align", movie, "-o", "out", "-q").exit_code == 0
+    before = (here / "out" / "transforms.json").read_bytes()
+    result = call("align", movie, "-o", "out", "--reference", "previous")
+    assert result.exit_code == 1
+    assert "--overwrite" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert (here / "out" / "transforms.json").read_bytes() == before
+    assert call("run", "out/recipe.yaml", "--overwrite", "-q").exit_code == 0
+
+
+def test_options_reach_the_recipe(call, here, movie):
+    words = ["--frames", "1:7", "--reference", "3", "--anchor", "mean", "--region", "4:60,8:72", "--seed", "5"]
+    words += ["--order", "1", "--fill", "nan", "--set", "output.compression=deflate", "--crop", "valid"]
+    result = call("align", movie, "-o", "out", "-q", *words)
+    if "nan" in result.stderr:  # integers have no NaN: refused, and said so
+        assert result.exit_code == 1
+        words[words.index("nan")] = "edge"
+        result = call("align", movie, "-o", "out", "-q", *words)
+    assert result.exit_code == 0, result.stderr
+    config = sa.load_recipe("out/recipe.yaml")
+    assert config.input.frames == (1, 7)
+    assert (config.reference, config.anchor, config.seed) == (3, "mean", 5)
+    assert config.preprocess.region == (4, 60, 8, 72)
+    assert (config.warp.order, config.warp.crop) == (1, "valid")
+    assert config.output.compression == "deflate"
+    assert len(sa.load_transforms("out/transforms.json")) == 6
+
+
+def test_open_ended_range_of_frames(call, here, movie):
+    assert call("align", movie, "-o", "out", "-q", "--frames", "5:").exit_code == 0
+    assert len(sa.load_transforms("out/transforms.json")) == 3
+
+
+def test_reference_may_be_a_file(call, here, movie):
+    stack = sa.read_stack(movie)
+    sa.write_stack("still.tif", stack[0][None])
+    result = call("align", movie, "-o", "out", "--reference", "still.tif")
+    assert result.exit_code == 0, result.stderr
+    truth = sa.load_transforms(movie.with_name("movie.truth.json"))
+    assert np.abs(sa.load_transforms("out/transforms.json").translations - truth.translations).max() < 0.1
+
+
+def test_default_folder_is_named_after_the_movie(call, here, movie):
+    assert call("align", movie, "-q").exit_code == 0
+    assert (here / "movie_aligned" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    "words, text",
+    [
+        (("-m", "magic"), "choose cross-correlation"),
+        (("--set", "upsmaple=3"), "there is no parameter 'upsmaple'"),
+        (("--set", "warp.ordre=3"), "did you mean 'order'?"),
+        (("--set", "wrap.order=3"), "there is no group 'wrap': choose registrar, preprocess, warp, output"),
+        (("--set", "order=4"), "0|1|3|5"),
+        (("--set", "method=other"), "chosen with -m"),
+        (("--order", "4"), "0|1|3|5"),
+        (("--crop", "all"), "none|valid|expand"),
+        (("--model", "affine"), "cross-correlation"),
+        (("--frames", "4:2"), "holds no frame"),
+        (("--region", "1:2"), "y0:y1,x0:x1"),
+        (("--reference", "median-ish"), "reference"),
+        (("--anchor", "best"), "anchor"),
+        (("--seed", "-1"), "seed"),
+        (("--colour",), "No such option"),
+    ],
+)
+def test_bad_usage_names_what_is_allowed(call, here, movie, words, text):
+    result = call("align", movie, "-o", "out", *words)
+    assert result.exit_code == 2, result.output
+    assert text in result.stderr
+    assert not list(here.iterdir())
+
+
+def test_methods_lists_every_parameter(call):
+    result = call("methods")
+    assert result.exit_code == 0
+    for field in sa.CrossCorrelation.model_fields:
+        if field != "method":
+            assert f"  {field} = " in result.stdout
+    assert call("methods", "cross-correlation").stdout in result.stdout
+    assert call("methods", "magic").exit_code == 2
+
+
+def test_help_of_align_lists_every_parameter(call):
+    text = call("align", "--help").stdout
+    assert call("methods").stdout.strip() in text
+    assert "preprocess.region = none" in text
+    assert "output.compression" in text
+    assert "0|1|3|5" in text
+
+
+@pytest.fixture
+def long_movie(here):
+    rng = np.random.default_rng(0)
+    sa.write_stack("long.tif", rng.integers(0, 999, (3000, 256, 256), np.uint16))
+    return here / "long.tif"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_cancels_cleanly(start, here, long_movie, number):
+    process = start("align", "long.tif", "-o", "out")
+    deadline = time.monotonic() + 20
+    while not (here / "out").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+        if time.monotonic() > deadline - 16:
+            break
+    begun = time.monotonic()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.strip().endswith("stackalign: cancelled")
+    assert out == ""
+    assert time.monotonic() - begun < 5
+    left = [path.name for path in here.rglob("*") if path.is_file() and path.name != "long.tif"]
+    assert set(left) <= {"run.log"}
+
+
+def test_a_failure_is_one_line_and_a_traceback_only_with_debug(start):
+    process = start("align", "nowhere.tif", "-o", "out")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (1, "")
+    assert err == "stackalign: there is no file or folder nowhere.tif\n"
+    process = start("align", "nowhere.tif", "-o", "out", "--debug")
+    assert "Traceback" in process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+
+
+def test_start_is_quick_and_light(start):
+    begun = time.monotonic()
+    process = start("--help")
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert time.monotonic() - begun < 3  # a tenth of that on an idle machine
