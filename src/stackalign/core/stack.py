@@ -171,7 +171,7 @@ class ImageStack:
         if not len(index):
             raise ValueError(f"no frame is left: {frames} of {len(self)} frames")
         lost = {k: self.missing[t] for k, t in enumerate(index) if t in self.missing}
-        interval = None if self.interval is None else self.interval * index.step
+        interval = None if self.interval is None else self.interval * abs(index.step)
         return replace(self, frames=_Selected(self._readable, index), missing=lost, interval=interval, source=None)
 
     def cropped(self, box: Box) -> ImageStack:
