@@ -251,7 +251,7 @@ def aligned_like(run: Run, array: Any, axes: str, *, order: int | None = None) -
 
 def origin_of(run: Run) -> tuple[int, ...]:
     """Return the pixel of the movie's frame that the first pixel of the aligned frames lies on (moved by cropping)."""
-    from stackalign.core.warp import common_box, expanded_box
+    from stackalign.core.warp_region import common_box, expanded_box
 
     shape = run.movie.stack.frame_shape
     crop = run.choices.warp.crop

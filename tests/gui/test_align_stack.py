@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from napari.qt import get_stylesheet
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
 from stackalign.widgets._errors import ErrorDialog
+from stackalign.widgets.align_stack import AlignStack
 from tests.gui.conftest import ERRORS, Told, drifts, movie
 
 
@@ -322,24 +324,38 @@ def test_the_main_thread_is_never_blocked(viewer: Any, panel: Any, qtbot: Any) -
     assert sorted(gaps)[-3] < 0.1
 
 
-def test_nothing_is_cut_off_at_300_px(viewer: Any, panel: Any, align: Any, qtbot: Any) -> None:
+@pytest.mark.parametrize("width", [300, 420])
+def test_nothing_is_cut_off_in_a_narrow_panel(viewer: Any, panel: Any, align: Any, qtbot: Any, width: int) -> None:
     from qtpy.QtWidgets import QAbstractButton, QComboBox, QLabel
 
     align()
-    panel.setFixedWidth(300)
-    panel.method.options.open()
+    alone = AlignStack(viewer)  # a second view of the same session, on its own, so that the screen lays it out
+    qtbot.addWidget(alone)
+    alone.setStyleSheet(get_stylesheet("dark"))
+    alone.resize(width, 700)
+    alone.show()
+    alone.method.options.open()
+    alone.method.form("registrar")
+    qtbot.waitExposed(alone)
     qtbot.wait(200)
-    inside = panel.scroll.widget()
-    width = panel.scroll.viewport().width()
-    assert inside.minimumSizeHint().width() <= width
+    inside, visible = alone.scroll.widget(), alone.scroll.viewport().width()
+    assert alone.width() == width
+    assert inside.width() <= visible
+    checked = 0
     for child in inside.findChildren(QAbstractButton) + inside.findChildren(QComboBox) + inside.findChildren(QLabel):
-        if not child.isVisibleTo(panel) or not child.width():
+        if not child.isVisible() or isinstance(child.parent(), QComboBox):
             continue
+        checked += 1
         right = child.mapTo(inside, child.rect().topRight()).x()
-        assert right < width, f"{type(child).__name__} {getattr(child, 'text', str)()!r} ends at {right} of {width} px"
+        what = f"{type(child).__name__} {child.text() if hasattr(child, 'text') else ''!r}"
+        assert right < visible, f"{what} ends at {right} of {visible} px"
         if isinstance(child, QAbstractButton) and child.text():
             words = child.fontMetrics().horizontalAdvance(child.text())
-            assert words <= child.width(), f"button {child.text()!r} needs {words} of {child.width()} px"
+            assert words <= child.width(), f"{what} needs {words} of {child.width()} px"
+        if isinstance(child, QLabel) and child.wordWrap():
+            assert child.heightForWidth(child.width()) <= child.height() + 1, f"{what} is cut off below"
+    assert checked > 25
+    alone.shut()
 
 
 def test_closing_the_panel_in_a_run_leaves_nothing_behind(viewer: Any, panel: Any, qtbot: Any) -> None:

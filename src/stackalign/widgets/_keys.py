@@ -34,11 +34,9 @@ class CanvasKeys:
     """
 
     def __init__(self, viewer: Any, actions: Mapping[str, Callable[[], object]]) -> None:
-        self._keymap = getattr(viewer, "keymap", None)
+        self._keymap: dict[Any, Any] = viewer.keymap
         self._before: dict[Any, Any] = {}
         self._ours: dict[Any, Any] = {}
-        if self._keymap is None:
-            return
         for key, action in actions.items():
             before = dict(self._keymap)
             viewer.bind_key(key, _handler(action), overwrite=True)

@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QLabel, QSpinBox, QVBoxLayout, QWidget
 
 from stackalign.session import REFERENCES, methods
 from stackalign.widgets._form import ParameterForm
-from stackalign.widgets._style import Fold, keep_wheel_away, narrow_combo, note, row, say
+from stackalign.widgets._style import Fold, keep_wheel_away, narrow, narrow_combo, note, row, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,7 @@ class MethodSection(QWidget):
             self.reference.addItem(words, value)
         self.reference.addItem("frame number…", _NUMBER)
         self.number = QSpinBox()
-        self.number.setMinimumWidth(64)
+        narrow(self.number)
         self.number.setKeyboardTracking(False)
         keep_wheel_away(self.number)
         self.number.setToolTip("Frame of the movie that the others are aligned to, counted from 0")

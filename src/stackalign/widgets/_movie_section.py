@@ -9,9 +9,10 @@ from weakref import WeakSet
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QMenu, QSpinBox, QVBoxLayout, QWidget
 
+from stackalign.io.errors import ChannelChoiceError, StackReadError
 from stackalign.widgets._errors import show_error
 from stackalign.widgets._layers import axes_choices, channels_of, is_movie, movie_of
-from stackalign.widgets._style import keep_wheel_away, menu_button, narrow_combo, note, row, say
+from stackalign.widgets._style import keep_wheel_away, menu_button, narrow, narrow_combo, note, row, say
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -54,7 +55,7 @@ class MovieSection(QWidget):
         for box in (self.start, self.stop):
             keep_wheel_away(box)
             box.setKeyboardTracking(False)
-            box.setMinimumWidth(64)
+            narrow(box)
         self.start.setToolTip("First frame, counted from 0")
         self.stop.setToolTip("Last frame, counted from 0")
         span = QWidget()
@@ -295,7 +296,7 @@ def _summary(movie: Movie) -> str:
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """Return the error at the bottom of a chain."""
-    while error.__cause__ is not None:
+    """Return the error of a chain that says most to a user: ours, else the one at the bottom."""
+    while error.__cause__ is not None and not isinstance(error, StackReadError | ChannelChoiceError):
         error = error.__cause__
     return error

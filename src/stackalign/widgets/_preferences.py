@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from stackalign.core.threads import set_threads
 from stackalign.session import methods
@@ -27,7 +28,7 @@ def apply_threads() -> None:
     set_threads(preferred_threads())
 
 
-def _value(name: str, default: object) -> object:
+def _value(name: str, default: Any) -> Any:
     try:
         from napari.settings import get_plugin_settings
 

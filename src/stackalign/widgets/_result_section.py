@@ -38,7 +38,7 @@ class ResultSection(QWidget):
         self.preview.setToolTip("Show the movie aligned, frame by frame; nothing is resampled (Space on the canvas)")
         self.blink = small_button("Blink", "Alternate before and after twice a second (B)", lambda: None)
         self.blink.setCheckable(True)
-        self.earlier = small_button("◂ flagged", "Previous flagged frame ([)", lambda: self.go_to_flagged(-1))
+        self.earlier = small_button("◂", "Previous flagged frame ([)", lambda: self.go_to_flagged(-1))
         self.later = small_button("flagged ▸", "Next flagged frame (])", lambda: self.go_to_flagged(1))
         line = QHBoxLayout()
         line.setContentsMargins(0, 0, 0, 0)

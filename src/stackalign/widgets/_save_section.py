@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
-from qtpy.QtWidgets import QApplication, QFileDialog, QGridLayout, QMenu, QWidget
+from qtpy.QtWidgets import QApplication, QFileDialog, QHBoxLayout, QMenu, QWidget
 
 from stackalign.export import (
     choices_of,
@@ -70,15 +70,18 @@ class SaveSection(QWidget):
             menu.addAction(text, action).setToolTip(tip)
         self.button.setMenu(menu)
         self.report = small_button("Report", "", self.open_report)
-        grid = QGridLayout(self)
-        grid.setContentsMargins(0, 0, 0, 0)
-        grid.setSpacing(4)
-        self.recipe = small_button("Save recipe…", "A file that repeats this on other data", self._ask_recipe)
-        self.load = small_button("Open recipe…", "Take the choices from a recipe", self._ask_open_recipe)
+        self.recipe = menu_button("Recipe ▾", "A file that holds all choices and repeats them on other data")
+        recipes = QMenu(self.recipe)
+        self.save_action = recipes.addAction("Save recipe…", self._ask_recipe)
+        recipes.addAction("Open recipe…", self._ask_open_recipe)
+        self.recipe.setMenu(recipes)
         self.script = small_button("Copy as script", "The same in Python, on the clipboard", self.copy_script)
-        for k, tool in enumerate((self.recipe, self.load, self.script)):
-            grid.addWidget(tool, 0, k)
-            grid.setColumnStretch(k, 1)
+        line = QHBoxLayout(self)
+        line.setContentsMargins(0, 0, 0, 0)
+        line.setSpacing(4)
+        line.addWidget(self.recipe)
+        line.addWidget(self.script)
+        line.addStretch(1)
 
     def show_ready(self, ready: bool, why: str) -> None:
         """Allow saving, or say why there is nothing to save."""
@@ -89,7 +92,7 @@ class SaveSection(QWidget):
             widget.setEnabled(ready)
             widget.setToolTip(why or tip)
         movie = self._session.movie is not None
-        self.recipe.setEnabled(movie)
+        self.save_action.setEnabled(movie)
         self.script.setEnabled(movie)
 
     # each action, without the dialog that asks for its path

@@ -51,6 +51,12 @@ def keep_wheel_away(widget: QWidget) -> None:
     widget.installEventFilter(_WHEEL)
 
 
+def narrow(box: QWidget) -> None:
+    """Let a spin box shrink: two of napari's own width do not fit beside each other in a narrow panel."""
+    box.setStyleSheet("QAbstractSpinBox { min-width: 44px; }")
+    box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+
+
 def narrow_combo() -> QComboBox:
     """Return a box that shrinks with the panel and that the wheel passes over."""
     box = QComboBox()
