@@ -19,7 +19,6 @@ from stackalign import (
 )
 from stackalign.samples import sample_folder
 
-
 MAKE = Path(__file__).parents[1] / "sample_data" / "make.py"
 
 

@@ -1,5 +1,7 @@
 """Simulated movies show what their truth says: checked by centroids, correlation, resampling and Monte Carlo."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from stackalign import ImageStack, Simulation, Transform, TransformSeries, Truth, moved, simulate
-from stackalign.core.simulate.parameters import DRAWN
+from stackalign.core.simulate.field import Field
+from stackalign.core.simulate.parameters import DRAWN, Scene
 
 MODELS = ["translation", "euclidean", "similarity", "affine", "projective"]
 Array = NDArray[np.float64]
@@ -55,6 +58,17 @@ def test_laws(scene: str, motion: str, model: str, seed: int) -> None:
     assert truth.clean(0).mean() == pytest.approx(record.offset + record.gain * record.photons, rel=1e-5)
     assert truth.error(truth.transforms).max() < 1e-9
     assert Simulation(**stack.metadata["simulation"]) == record
+
+
+@pytest.mark.parametrize("scene", [name for name in get_args(Scene) if name not in DRAWN])
+def test_every_photograph_is_there_without_a_download(scene: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("no connection")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    _, truth = simulate(scene=scene, shape=(64, 80), frames=2)
+    assert np.isfinite(truth.cramer_rao).all()
+    assert truth.clean(0).std() > 1
 
 
 def test_seed_and_frames_are_independent() -> None:
@@ -135,6 +149,48 @@ def test_volumes_agree_with_frame_0_resampled() -> None:
         seen = np.isfinite(expected)
         assert seen.mean() > 0.2
         assert np.abs(truth.clean(2) - expected)[seen].max() < 5e-3 * np.ptp(truth.clean(0))
+
+
+def fourier_sum(samples: Array, points: Array) -> Array:
+    """The trigonometric polynomial through periodic samples, term by term, at points (N, d) in samples."""
+    spectrum = np.fft.fftn(samples)
+    found = np.zeros(len(points))
+    for p, at in enumerate(points):
+        value = spectrum
+        for axis, n in enumerate(samples.shape):
+            f = np.fft.fftfreq(n)
+            wave = np.exp(2j * np.pi * f * at[axis])
+            wave[np.abs(f) == 0.5] = np.cos(np.pi * at[axis])
+            value = np.tensordot(wave, value, axes=(0, 0))
+        found[p] = value.real / samples.size
+    return found
+
+
+@pytest.mark.parametrize(
+    ("shape", "sigma", "model", "bound"),
+    [
+        ((45, 60), 0.6, "translation", 5e-6),
+        ((45, 60), 0.6, "euclidean", 1e-3),
+        ((45, 60), 1.3, "projective", 2e-5),
+        ((15, 18, 20), 1.0, "translation", 5e-6),
+        ((15, 18, 20), 1.0, "euclidean", 2e-4),
+        ((15, 18, 20), 1.3, "affine", 5e-5),
+    ],
+)
+def test_fields_are_read_as_exactly_as_the_page_says(
+    shape: tuple[int, ...], sigma: float, model: str, bound: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(1)
+    for period, room in ((shape, 2**25), (tuple(n + 1 for n in shape), 2**25), (shape, 0)):  # even, odd; a huge scene
+        monkeypatch.setattr("stackalign.core.simulate.field.ROOM", room)
+        bound = max(bound, 5e-3) if not room and sigma >= 1.3 else bound
+        whole = Field(rng.random(period), np.zeros(len(shape)), period, [sigma] * len(shape))
+        samples = whole.render(np.eye(len(shape) + 1)).astype(float)
+        matrix = simulate(shape=shape, frames=2, model=model, scene="texture", rotation=4).truth.transforms[1]
+        seen = whole.render(matrix.matrix)
+        some = rng.integers(0, shape, (60, len(shape)))
+        expected = fourier_sum(samples, matrix(some))
+        assert np.abs(seen[tuple(some.T)] - expected).max() / samples.std() < bound
 
 
 @pytest.mark.parametrize("scene", [*DRAWN, "hubble_deep_field"])
