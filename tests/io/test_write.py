@@ -127,6 +127,17 @@ def test_compression_loses_nothing_and_takes_less_room(tmp_path, ending, compres
     assert size(tmp_path / f"{compression}{ending}") < size(tmp_path / f"none{ending}") / 2
 
 
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("compression", ["none", "deflate", "zstd"])
+def test_every_pixel_type_goes_with_every_compression(tmp_path, movie, ending, compression):
+    for dtype in ("bool", "int8", "uint8", "int16", "int32", "int64", "uint64", "float16", "float32", "float64"):
+        data = (movie // 600).astype(dtype)
+        path = write_stack(tmp_path / f"{dtype}{ending}", data, compression=compression)
+        back = read_stack(path)
+        assert back.dtype == dtype
+        assert np.array_equal(back.asarray(), data)
+
+
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_versions_of_ome_zarr(tmp_path, movie, version):
     write_stack(tmp_path / "a.zarr", movie, ngff=version)

@@ -58,7 +58,7 @@ def write_tiff(
             dtype=first.dtype,
             photometric="minisblack",
             compression=None if compression == "none" else {"deflate": "adobe_deflate"}.get(compression, compression),
-            predictor=compression != "none" and first.dtype.kind in "ui",
+            predictor=compression != "none" and first.dtype.kind in "ui" and first.dtype.itemsize <= 4,
             metadata={"axes": axes, **metadata},
             **resolution,
         )
