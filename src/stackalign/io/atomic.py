@@ -39,6 +39,8 @@ def replacing(target: str | Path, *, needed: int = 0) -> Iterator[Path]:
         sentence names the file, the space needed and the space free. The old target is as it was.
     """
     path = Path(target)
+    if path.is_symlink():  # the link stays, what it leads to is replaced
+        path = path.resolve()
     parent = path.parent
     if not parent.is_dir():
         raise StackWriteError(f"cannot write {path}: there is no folder {parent}")
@@ -47,6 +49,7 @@ def replacing(target: str | Path, *, needed: int = 0) -> Iterator[Path]:
     part = path.with_name(path.name + ".part")
     if needed > (free := free_bytes(parent)):
         raise StackWriteError(errno.ENOSPC, _full(path, needed, free))
+    discard(part)  # what a crash may have left
     try:
         yield part
         _put_in_place(part, path)
