@@ -251,14 +251,10 @@ def aligned_like(run: Run, array: Any, axes: str, *, order: int | None = None) -
 
 def origin_of(run: Run) -> tuple[int, ...]:
     """Return the pixel of the movie's frame that the first pixel of the aligned frames lies on (moved by cropping)."""
-    from stackalign.core.warp_region import common_box, expanded_box
+    from stackalign.core.warp import output_box
 
-    shape = run.movie.stack.frame_shape
-    crop = run.choices.warp.crop
-    if crop == "none":
-        return (0,) * len(shape)
-    box = (common_box if crop == "valid" else expanded_box)(shape, run.registration.transforms)
-    return box.start
+    origin, _ = output_box(run.movie.stack.frame_shape, run.registration.transforms, run.choices.warp.crop)
+    return tuple(int(start) for start in origin)
 
 
 def result_work(run: Run) -> Work[RunResult]:

@@ -79,8 +79,12 @@ class Motion:
         return np.array([bool(reason) for reason in self.reasons], bool)
 
     @classmethod
-    def of(cls, registration: Registration, frame_shape: tuple[int, ...]) -> Motion:
-        """Return the motion of a result on frames of ``frame_shape``."""
+    def of(cls, registration: Registration, frame_shape: tuple[int, ...], *, only_valid: bool = False) -> Motion:
+        """Return the motion of a result on frames of ``frame_shape``.
+
+        With ``only_valid`` frames that are not aligned yet have none (NaN) and are not flagged: for a run that is
+        going on or was cancelled.
+        """
         series = registration.transforms
         middle = centre(frame_shape)
         back = np.linalg.inv(series.matrices) @ np.append(middle, 1.0)
@@ -88,7 +92,11 @@ class Motion:
         angles = np.degrees(series.angles)
         angle = -angles if series.ndim == 2 else np.linalg.norm(angles, axis=1)
         error = np.asarray(registration.quality.error, float)[:, : series.ndim]
-        return cls(drift, np.atleast_1d(angle), error, registration.quality.reasons, "zyx"[-series.ndim :])
+        reasons = registration.quality.reasons
+        if only_valid:
+            drift, angle = np.where(series.valid[:, None], drift, np.nan), np.where(series.valid, angle, np.nan)
+            reasons = tuple(r if ok else "" for r, ok in zip(reasons, series.valid, strict=True))
+        return cls(drift, np.atleast_1d(angle), error, reasons, "zyx"[-series.ndim :])
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +158,7 @@ class Run:
     @property
     def motion(self) -> Motion:
         """What a plot shows."""
-        return Motion.of(self.registration, self.movie.stack.frame_shape)
+        return Motion.of(self.registration, self.movie.stack.frame_shape, only_valid=not self.complete)
 
     @property
     def first(self) -> int:
@@ -160,7 +168,10 @@ class Run:
     @property
     def flagged(self) -> tuple[int, ...]:
         """Frames of the movie that have a reason not to be trusted."""
-        return tuple(int(t) + self.first for t in np.flatnonzero(self.registration.quality.flagged))
+        flagged = self.registration.quality.flagged
+        if not self.complete:
+            flagged = flagged & self.registration.transforms.valid
+        return tuple(int(t) + self.first for t in np.flatnonzero(flagged))
 
     @property
     def label(self) -> str:
@@ -177,8 +188,11 @@ class Run:
     def sentence(self) -> str:
         """What came out, for a user."""
         count, flagged = len(self.registration), len(self.flagged)
-        verb = "Aligned" if self.complete else "Cancelled; kept what was done of"
-        text = f"{verb} {frames_text(count)}; {flagged or 'none'} flagged"
+        if not self.complete:
+            start, stop = self.choices.frames or (0, len(self.movie.stack))
+            done = int(self.registration.transforms.valid.sum())
+            return f"Cancelled: {done} of {frames_text(stop - start)} aligned; the others follow their neighbours."
+        text = f"Aligned {frames_text(count)}; {flagged or 'none'} flagged"
         if self.quality is not None:
             q = self.quality
             text += f"; correlation with the mean {q.correlation_before:.2f} → {q.correlation_after:.2f}"

@@ -36,6 +36,7 @@ class WarpOptions(Parameters):
         3,
         title="Interpolation",
         description="B-spline order: 0 nearest (labels), 1 linear, 3 cubic, 5 quintic. Shifts by whole pixels copy",
+        json_schema_extra={"words": ["nearest (0)", "linear (1)", "cubic (3)", "quintic (5)"]},
     )
     fill: Fill = Field(
         0.0,

@@ -11,9 +11,9 @@ from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, LineEdit, SpinBox
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
-from stackalign.widgets._style import Fold, keep_wheel_away
+from stackalign.widgets._style import Fold, keep_wheel_away, narrow
 
 _UNBOUNDED = 1e9
 
@@ -118,7 +118,7 @@ class _Row(QWidget):
         box.setContentsMargins(0, 0, 0, 0)
         self.use: CheckBox | None = None
         if self.optional:
-            self.use = CheckBox(text="set")
+            self.use = CheckBox(text="")
             self.use.native.setToolTip(f"{info.description or title}\nNot ticked: chosen automatically")
             self.use.changed.connect(self._on_use)
             box.addWidget(self.use.native)
@@ -126,7 +126,7 @@ class _Row(QWidget):
         native = self.editor.native
         native.setToolTip(info.description or "")
         native.setAccessibleName(title)
-        native.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        narrow(native)
         keep_wheel_away(native)
         unit = extra.get("unit")
         if unit and hasattr(native, "setSuffix"):
@@ -153,7 +153,8 @@ class _Row(QWidget):
             box.native.setDecimals(max(3, len(f"{step:.9f}".rstrip("0").partition(".")[2])))
             return box
         if isinstance(kind, tuple):
-            return ComboBox(choices=[(_word(choice), choice) for choice in kind])
+            words = extra.get("words") or [_word(choice) for choice in kind]
+            return ComboBox(choices=list(zip(words, kind, strict=True)))
         return LineEdit()
 
     @property

@@ -7,19 +7,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-HELP = """Keys on the canvas
-Space  before / after
-B  blink
-[  ]  previous / next flagged frame
-← →  step through time (napari)
-Keys in the panel
-Ctrl+Return  align
-Ctrl+Z, Ctrl+Shift+Z  undo, redo
-Delete  take the marked run off the list
-F1  this list
-In the plot
-Click  go to that frame
-Wheel  zoom in time, double click: all"""
+_KEYS = {
+    "On the canvas": {
+        "Space": "before / after",
+        "B": "blink",
+        "[ and ]": "previous, next flagged frame",
+        "← and →": "step through time",
+    },
+    "In the panel": {
+        "Ctrl+Return": "align",
+        "Ctrl+Z": "undo",
+        "Ctrl+Shift+Z": "redo",
+        "Delete": "take the marked run off the list",
+        "F1": "this list",
+    },
+    "In the plot": {"Click": "go to that frame", "Wheel": "zoom in time", "Double click": "show all"},
+}
+HELP = "<table cellspacing=2>{}</table>".format(
+    "".join(
+        f"<tr><td colspan=2><b>{where}</b></td></tr>"
+        + "".join(f"<tr><td>{key}&nbsp;&nbsp;</td><td>{what}</td></tr>" for key, what in keys.items())
+        for where, keys in _KEYS.items()
+    )
+)
 
 
 class CanvasKeys:

@@ -104,6 +104,9 @@ class MethodSection(QWidget):
     def _show_reference(self, choices: Choices) -> None:
         movie, value = self._session.movie, choices.reference
         numbered = isinstance(value, int)
+        own = getattr(choices.registrar, "reference", None)
+        word = f"frame {own}" if isinstance(own, int) else REFERENCES.get(own, "")
+        self.reference.setItemText(0, f"default: {word}" if word else "method's default")
         self.reference.setCurrentIndex(
             self.reference.findData(_DEFAULT if value is None else _NUMBER if numbered else value)
         )
@@ -120,7 +123,9 @@ class MethodSection(QWidget):
         if old is not None:
             self._places[key].removeWidget(old)
             old.deleteLater()
-        form = self._forms[key] = ParameterForm(record, skip=("method", "region"))
+        # the reference has its own row, and filters that every method can be given stand below "Before measuring"
+        shared = tuple(type(self._session.choices.preprocess).model_fields) if key == "registrar" else ("region",)
+        form = self._forms[key] = ParameterForm(record, skip=("method", "reference", *shared))
         form.changed.connect(lambda new, key=key, form=form: self._on_record(key, new, form))
         form.invalid.connect(lambda text, key=key: self._on_invalid(key, text))
         self._places[key].addWidget(form)
@@ -151,4 +156,4 @@ class MethodSection(QWidget):
 
 
 def _title(method: str) -> str:
-    return method.replace("-", " ").capitalize()
+    return {"reals": "REALS", "lucas-kanade": "Lucas-Kanade"}.get(method, method.capitalize())

@@ -8,7 +8,7 @@ import numpy as np
 import pyqtgraph as pg
 from qtpy.QtCore import QEvent, Qt, Signal
 from qtpy.QtGui import QColor, QPalette
-from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 if TYPE_CHECKING:
     from stackalign.session import Motion
@@ -20,6 +20,7 @@ _STYLE: dict[str, tuple[str, Qt.PenStyle]] = {
     "x": ("#e69f00", Qt.PenStyle.DashLine),
     "angle": ("#009e73", Qt.PenStyle.DashDotLine),
 }
+_STROKE = {"z": "┈┈", "y": "━━", "x": "╍╍", "angle": "━·"}  # the dashes of the lines, as letters
 _ON_DARK = {"y": "#56b4e9"}  # the dark blue cannot be read on a dark ground
 _FLAG = "#d55e00"
 _HEIGHT = 190  # pixels: high enough to read, low enough to leave the result below in sight
@@ -53,7 +54,6 @@ class MotionPlot(QWidget):
         self._turn = pg.ViewBox()
         self._turn.setMouseEnabled(x=False, y=False)
         self._cursor = pg.InfiniteLine(angle=90, movable=False)
-        self._legend = self._item.addLegend(offset=(6, 2), colCount=4, verSpacing=-6)
         self._item.scene().addItem(self._turn)
         self._item.getAxis("right").linkToView(self._turn)
         self._turn.setXLink(self._item.vb)
@@ -65,6 +65,10 @@ class MotionPlot(QWidget):
         )
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
+        box.setSpacing(0)
+        self._key = QLabel()  # above the plot: a legend inside would cover the curves
+        self._key.setTextFormat(Qt.TextFormat.RichText)
+        box.addWidget(self._key)
         box.addWidget(self._plot)
         self._paint()
 
@@ -79,31 +83,32 @@ class MotionPlot(QWidget):
         for item in [i for i in self._item.items if i is not self._cursor]:
             self._item.removeItem(item)
         self._turn.clear()
-        self._legend.clear()
-        turning = motion is not None and bool(np.nanmax(np.abs(motion.angle), initial=0.0) > 0.0005)
+        turning = motion is not None and bool(np.abs(np.nan_to_num(motion.angle)).max(initial=0.0) > 0.0005)
         self._item.showAxis("right", turning)
-        self._legend.setVisible(motion is not None)
+        self._key.setVisible(motion is not None)
         if motion is None:
             return
+        names = [*motion.axes, *(["angle"] if turning else [])]
+        key = [f'<span style="color:{self._colour(name)}">{_STROKE[name]} {name}</span>' for name in names]
         frames = np.arange(len(motion.drift)) + first
         for k, name in enumerate(motion.axes):
             self._curve(self._item, frames, motion.drift[:, k], motion.error[:, k], name)
         if turning:
             self._item.setLabel("right", "angle (°)")
-            curve = pg.PlotDataItem(frames, motion.angle, pen=self._pen("angle"))
+            curve = pg.PlotDataItem(frames, motion.angle, pen=self._pen("angle"), connect="finite")
             self._turn.addItem(curve)
-            self._legend.addItem(curve, "angle")
             self._turn.enableAutoRange(axis=pg.ViewBox.YAxis)
         flagged = np.flatnonzero(motion.flagged)
         if len(flagged):
-            height = motion.drift.max(axis=1)[flagged]
+            height = np.nan_to_num(motion.drift).max(axis=1)[flagged]
             marks = pg.ScatterPlotItem(
                 frames[flagged], height, symbol="t", size=11, brush=_FLAG, pen=pg.mkPen(self._ink(), width=0.5),
                 hoverable=True, tip=lambda x, y, data: f"frame {x:.0f}: {data}",
                 data=[motion.reasons[t] for t in flagged],
             )  # fmt: skip
             self._item.addItem(marks)
-            self._legend.addItem(marks, f"{len(flagged)} flagged")
+            key.append(f'<span style="color:{_FLAG}">▼ {len(flagged)} flagged</span>')
+        self._key.setText("&nbsp;&nbsp;&nbsp;".join(key))
         self.show_all()
 
     def show_all(self) -> None:
@@ -118,15 +123,17 @@ class MotionPlot(QWidget):
         self._cursor.setPos(frame)
 
     def _curve(self, target: Any, frames: Any, values: Any, error: Any, name: str) -> None:
-        if np.isfinite(error).any():
-            low = pg.PlotDataItem(frames, values - np.nan_to_num(error), pen=None)
-            high = pg.PlotDataItem(frames, values + np.nan_to_num(error), pen=None)
+        known = np.isfinite(values)
+        if np.isfinite(error[known]).any():
+            half = np.nan_to_num(error[known])
+            low = pg.PlotDataItem(frames[known], values[known] - half, pen=None)
+            high = pg.PlotDataItem(frames[known], values[known] + half, pen=None)
             shade = QColor(self._colour(name))
             shade.setAlpha(70)
             target.addItem(pg.FillBetweenItem(low, high, brush=shade))
         symbol = {"symbol": "o", "symbolSize": 5, "symbolBrush": self._colour(name), "symbolPen": None}
         few = symbol if len(frames) <= 30 else {}
-        target.addItem(pg.PlotDataItem(frames, values, pen=self._pen(name), name=name, **few))
+        target.addItem(pg.PlotDataItem(frames, values, pen=self._pen(name), connect="finite", **few))
 
     def _on_click(self, event: Any) -> None:
         if event.double():
@@ -163,8 +170,6 @@ class MotionPlot(QWidget):
             axis = self._item.getAxis(side)
             axis.setPen(self._ink())
             axis.setTextPen(self._ink())
-        self._legend.setLabelTextColor(self._ink())
-        self._legend.setBrush(pg.mkBrush(QColor(27, 30, 35, 190) if dark else QColor(255, 255, 255, 190)))
         self._cursor.setPen(pg.mkPen(self._ink(), width=1))
         if self._motion is not None:
             self.show_motion(self._motion, self._first)

@@ -56,6 +56,7 @@ class MovieSection(QWidget):
             keep_wheel_away(box)
             box.setKeyboardTracking(False)
             narrow(box)
+            box.setButtonSymbols(QSpinBox.ButtonSymbols.NoButtons)  # six digits must fit
         self.start.setToolTip("First frame, counted from 0")
         self.stop.setToolTip("Last frame, counted from 0")
         span = QWidget()

@@ -107,8 +107,9 @@ class RegionSection(QWidget):
             return
         if chosen == _DRAW:
             layer = self._movie_layer()
+            units = {} if layer is None else {"units": layer.units[-2:], "axis_labels": layer.axis_labels[-2:]}
             shapes = Shapes(
-                name="region", ndim=2, edge_color="#56b4e9", face_color="transparent", edge_width=_edge(layer)
+                name="region", ndim=2, edge_color="#56b4e9", face_color="transparent", edge_width=_edge(layer), **units
             )
             self._viewer.add_layer(shapes)
             self._viewer.layers.selection.active = shapes

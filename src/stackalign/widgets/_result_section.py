@@ -108,9 +108,11 @@ class ResultSection(QWidget):
         if run is None or motion is None or not 0 <= frame - run.first < len(run.registration):
             return ""
         t, stack = frame - run.first, run.movie.stack
+        if not (motion.drift[t] == motion.drift[t]).all():  # NaN
+            return f"Frame {frame} was not aligned"
         parts = []
         for k, axis in enumerate(motion.axes):
-            text = f"{axis} {motion.drift[t, k]:+.2f}{_error(motion.error[t, k])} px"
+            text = f"{axis} {_measured(motion.drift[t, k], motion.error[t, k])} px"
             if stack.pixel_size is not None:
                 text += f" ({motion.drift[t, k] * stack.pixel_size[k]:+.3g} {stack.unit})"
             parts.append(text)
@@ -120,8 +122,9 @@ class ResultSection(QWidget):
         return f"Frame {frame} moved by\n" + "\n".join(parts) + reason
 
 
-def _error(error: float) -> str:
-    """Return " ± 0.012" with two digits that count; empty if it is not known."""
+def _measured(value: float, error: float) -> str:
+    """Return "-3.92 ± 0.01" with as many digits as count; without the error where it is not known."""
     if not error >= 0:  # NaN too
-        return ""
-    return f" ± {error:.3f}" if error < 0.1 else f" ± {error:.1f}"
+        return f"{value:+.2f}"
+    digits = 3 if error < 0.0095 else 2 if error < 0.95 else 1
+    return f"{value:+.{digits}f} ± {max(error, 0.001):.{digits}f}"

@@ -37,16 +37,16 @@ class RunSection(QWidget):
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.bar.setFixedHeight(8)
-        self.stage = QLabel()
-        self.stage.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.left = QLabel()
+        self.stage, self.count, self.left = QLabel(), QLabel(), QLabel()
+        self.stage.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+        self.stage.setWordWrap(True)
         self.left.setAlignment(Qt.AlignmentFlag.AlignRight)
         buttons, words = QHBoxLayout(), QHBoxLayout()
         for line in (buttons, words):
             line.setContentsMargins(0, 0, 0, 0)
         buttons.addWidget(self.button, 1)
         buttons.addWidget(self.stop)
-        words.addWidget(self.stage, 1)
+        words.addWidget(self.count, 1)
         words.addWidget(self.left)
         self.progress = QWidget()
         inner = QVBoxLayout(self.progress)
@@ -54,6 +54,7 @@ class RunSection(QWidget):
         inner.setSpacing(2)
         inner.addWidget(self.bar)
         inner.addLayout(words)
+        inner.addWidget(self.stage)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
@@ -87,6 +88,7 @@ class RunSection(QWidget):
         self.stop.setText("Cancel")
         self.bar.setRange(0, 0)
         self.stage.setText(stage)
+        self.count.setText("")
         self.left.setText("")
         self.progress.show()
 
@@ -95,8 +97,8 @@ class RunSection(QWidget):
         progress = report.progress
         self.bar.setRange(0, max(progress.total, 1))
         self.bar.setValue(progress.done)
-        self.stage.setText(f"{progress.message or 'Working'} · {progress.done} of {progress.total}")
-        self.stage.setToolTip(self.stage.text())
+        self.stage.setText(progress.message or "Working")
+        self.count.setText(f"{progress.done} of {progress.total}")
         self.left.setText("" if report.left is None else f"{clock(report.left)} left")
 
     def cancelling(self) -> None:

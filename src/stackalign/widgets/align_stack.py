@@ -118,6 +118,7 @@ class AlignStack(QWidget):
         self.redo = small_button("Redo", "Nothing to do again", self.session.redo)
         self.help = small_button("?", HELP, self._show_help)
         self.help_text = note(HELP)
+        self.help_text.setTextFormat(Qt.TextFormat.RichText)
         self.help_text.hide()
         top = QHBoxLayout()
         top.addWidget(self.undo)
@@ -149,7 +150,7 @@ class AlignStack(QWidget):
         self.scroll.setWidgetResizable(True)
         self.scroll.setFrameShape(QFrame.Shape.NoFrame)
         self.scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.scroll.setMinimumWidth(280)
+        self.scroll.setMinimumWidth(300)
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.addWidget(self.scroll)
@@ -215,7 +216,7 @@ class AlignStack(QWidget):
             movie = self.session.movie
             if movie is not None and self.session.busy:
                 self._plotted = report.elapsed
-                motion = Motion.of(part.registration, movie.stack.frame_shape)
+                motion = Motion.of(part.registration, movie.stack.frame_shape, only_valid=True)
                 self.result.show()
                 self.result.plot.show_motion(motion, (self.session.choices.frames or (0, 0))[0])
 
