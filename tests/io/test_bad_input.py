@@ -40,13 +40,13 @@ def test_an_empty_folder(tmp_path):
 
 
 def test_a_folder_of_other_files(tmp_path):
-    for name in ("a.png", "b.png", "c.txt"):
+    for name in ("a.avi", "b.avi", "c.txt"):
         (tmp_path / name).write_text("x")
-    with pytest.raises(StackReadError, match=r"holds no TIFF file, only 2 \.png, 1 \.txt"):
+    with pytest.raises(StackReadError, match=r"holds no TIFF, PNG or JPEG file, only 2 \.avi, 1 \.txt"):
         read_stack(tmp_path)
     shutil.rmtree(tmp_path)
     (tmp_path / "inner").mkdir(parents=True)
-    with pytest.raises(StackReadError, match=r"holds no TIFF file, only 1 folder$"):
+    with pytest.raises(StackReadError, match=r"holds no TIFF, PNG or JPEG file, only 1 folder$"):
         read_stack(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Open many TIFF files as one lazy stack, in natural order; files that cannot be read become missing frames."""
+"""Open many TIFF files or pictures as one lazy stack, in natural order; what cannot be read is a missing frame."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stackalign.core.stack import FrameError
+from stackalign.io import picture
 from stackalign.io.errors import AmbiguousAxesError, StackReadError
 from stackalign.io.source import Source
 from stackalign.io.tiff import ENDINGS, open_tiff
@@ -29,19 +30,24 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 
 
 def stack_files(folder: Path) -> list[Path]:
-    """Return the TIFF files of a folder; StackReadError says what is there instead."""
+    """Return the TIFF files of a folder, else its pictures; StackReadError says what is there instead."""
     inside = [p for p in folder.iterdir() if not p.name.startswith(".")]
     there = [p for p in inside if p.is_file()]
-    found = [p for p in there if p.suffix.lower() in ENDINGS]
-    if found:
-        return found
+    for endings in (ENDINGS, picture.ENDINGS):  # pictures beside TIFF files are previews of them
+        if found := [p for p in there if p.suffix.lower() in endings]:
+            return found
     if not inside:
         raise StackReadError(f"the folder {folder} is empty")
     kinds = Counter(p.suffix.lower() or "without ending" for p in there)
     listed = (
         ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(4)) or f"{len(inside)} folder{'s' * (len(inside) > 1)}"
     )
-    raise StackReadError(f"the folder {folder} holds no TIFF file, only {listed}")
+    raise StackReadError(f"the folder {folder} holds no TIFF, PNG or JPEG file, only {listed}")
+
+
+def open_one(path: Path) -> Source:
+    """Open one file of a folder; the errors of `open_tiff` and `open_picture`."""
+    return picture.open_picture(path) if path.suffix.lower() in picture.ENDINGS else open_tiff(path)
 
 
 class FolderPixels:
@@ -67,7 +73,7 @@ class FolderPixels:
         k = int(np.searchsorted(self._starts, number, side="right")) - 1
         path = self.files[k]
         try:
-            pixels = open_tiff(path).pixels
+            pixels = open_one(path).pixels
             if tuple(pixels.shape)[-len(self._inner) :] != self._inner:
                 raise ValueError(f"its shape became {tuple(pixels.shape)} since the folder was opened")
             inside = (number - int(self._starts[k]),) if self.joined and len(pixels.shape) > len(self._inner) else ()
@@ -104,7 +110,7 @@ def open_files(files: list[Path], folder: Path, axes: str | None = None) -> Sour
     lost: dict[int, str] = {}
     for number, path in enumerate(ordered):
         try:
-            opened[number] = open_tiff(path)
+            opened[number] = open_one(path)
         except OSError as error:
             lost[number] = _reason(path, error)
     if not opened:

@@ -31,9 +31,9 @@ def read_stack(
     Parameters
     ----------
     path : path or array
-        A TIFF file of many pages (plain, ImageJ, OME, BigTIFF), a folder or a glob of TIFF files ("run/t*.tif", in
-        natural order), an OME-Zarr folder (NGFF 0.4 or 0.5), a ``.npy`` file, or a numpy, dask or zarr array
-        (t, y, x) or (t, z, y, x).
+        A TIFF file of many pages (plain, ImageJ, OME, BigTIFF), a folder or a glob of TIFF, PNG or JPEG files
+        ("run/t*.tif", in natural order), an OME-Zarr folder (NGFF 0.4 or 0.5), a ``.npy`` file, or a numpy, dask or
+        zarr array (t, y, x) or (t, z, y, x).
     axes : str, optional
         What each axis is, where the file leaves it open: "tyx", "tzyx", "zyx" (one volume), "tcyx", ...; overrides
         what the file says.
@@ -98,10 +98,13 @@ def open_source(path: Any, axes: str | None = None) -> Source:
 
 
 def _open_file(path: Path) -> Source:
+    from stackalign.io.picture import ENDINGS, open_picture
     from stackalign.io.tiff import open_tiff
 
     if path.suffix.lower() == ".npy":
         return _open_npy(path)
+    if path.suffix.lower() in ENDINGS:
+        return open_picture(path)
     if path.name in ("zarr.json", ".zattrs", ".zgroup", ".zarray"):
         return _open_folder(path.parent, None)
     return open_tiff(path, keep_open=True)
