@@ -1,8 +1,7 @@
-"""Reference policies: which image each frame is aligned to, and the rounds in which that image is re-estimated.
+"""What aligns one frame to one image, and which image that is: the reference policies.
 
-A method that aligns one frame to one image is a `PairAligner`; `align_stack` runs it over a stack for every policy
-("first", a frame number, "previous", "mean", "median", "rolling", "all-pairs", an external image). Matrices are
-homogeneous, in pixels, and map moving -> reference.
+A method that aligns one frame to one image is a `PairAligner`; `stackalign.core.rounds.align_stack` runs it over a
+stack for every policy. Matrices are homogeneous, in pixels, and map moving -> reference.
 """
 
 from __future__ import annotations
@@ -15,9 +14,68 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from stackalign.core.noise import NoiseModel
+    from stackalign.core.registration import ReferenceLike
     from stackalign.core.transform import TransformModel
 
 Template = TypeVar("Template")
+
+POLICIES = {
+    "mean": "mean of the aligned frames, re-estimated until it settles",
+    "median": "median of the aligned frames, re-estimated until it settles",
+    "first": "first frame",
+    "previous": "frame before, motion added up",
+    "rolling": "running mean of the frames aligned so far",
+    "all-pairs": "all pairs of frames within a lag, solved together",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reference:
+    """A policy: ``kind`` is one of `POLICIES`, "frame" (number ``frame``) or "image" (an external ``image``)."""
+
+    kind: str
+    frame: int = 0
+    image: NDArray[np.float32] | None = None
+
+    @classmethod
+    def of(cls, reference: ReferenceLike | Reference, length: int, frame_shape: tuple[int, ...]) -> Reference:
+        """Return the policy that a user named.
+
+        Raises
+        ------
+        ValueError
+            If there is no such frame or policy, or the image does not fit the frames.
+        """
+        if isinstance(reference, cls):
+            return reference
+        if isinstance(reference, str) and reference.strip().lstrip("-").isdigit():
+            reference = int(reference)
+        if isinstance(reference, str):
+            if reference == "first":
+                return cls("frame", 0)
+            if reference not in POLICIES:
+                known = ", ".join(map(repr, POLICIES))
+                raise ValueError(f"reference must be a frame number, an image or one of {known}, not {reference!r}")
+            return cls(reference)
+        if isinstance(reference, int | np.integer) and not isinstance(reference, bool):
+            number = int(reference)
+            if not -length <= number < length:
+                raise ValueError(f"there is no frame {number} to align to: the stack has frames 0 to {length - 1}")
+            return cls("frame", number % length)
+        image = np.asarray(reference, np.float32)
+        if image.shape != frame_shape:
+            raise ValueError(f"the reference image is {image.shape}, the frames are {frame_shape}: they must be alike")
+        return cls("image", image=image)
+
+    def __str__(self) -> str:
+        return (
+            f"frame {self.frame}"
+            if self.kind == "frame"
+            else "an external image"
+            if self.kind == "image"
+            else self.kind
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +96,8 @@ class PairResult:
         Standard error of the motion of the frame's centre, pixels; NaN if not measured.
     reason : str
         Empty for a good result, else why the frame is flagged, in words.
+    gain, offset : float
+        Brightness of the frame against the reference.
     """
 
     matrix: NDArray[np.float64]
@@ -46,6 +106,8 @@ class PairResult:
     confidence: float
     error: NDArray[np.float64]
     reason: str = ""
+    gain: float = 1.0
+    offset: float = 0.0
 
     @classmethod
     def failed(cls, ndim: int, reason: str) -> PairResult:
@@ -61,7 +123,14 @@ class PairAligner(Protocol[Template]):
         """The family of the matrices."""
         ...
 
-    def prepare(self, reference: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> Template:
+    def prepare(
+        self,
+        reference: NDArray[np.float32],
+        mask: NDArray[np.bool_] | None,
+        *,
+        noise: NoiseModel | None = None,
+        frames: float = 1.0,
+    ) -> Template:
         """Return whatever ``align`` needs of a reference, worked out once.
 
         Parameters
@@ -70,6 +139,10 @@ class PairAligner(Protocol[Template]):
             NaN where it is not known (no frame covers the pixel): such pixels do not count.
         mask : ndarray of bool, frame shape, or None
             True where a pixel of the reference counts.
+        noise : NoiseModel, optional
+            Of a frame; all pixels weigh the same if it is not known yet.
+        frames : float
+            How many frames were averaged into the reference; infinite: it is free of noise.
 
         Raises
         ------
@@ -95,4 +168,12 @@ class PairAligner(Protocol[Template]):
         PairResult
             A frame that cannot be aligned is a result with a ``reason``, never an exception.
         """
+        ...
+
+    def residuals(self, frame: NDArray[Any], template: Template, result: PairResult) -> NDArray[np.float64]:
+        """Return (model, residual) pairs (N, 2) of some thousand pixels, in intensity units of the reference."""
+        ...
+
+    def filtered(self, frame: NDArray[Any]) -> NDArray[Any]:
+        """Return the frame as ``prepare`` and ``align`` take it (band-passed, if the user asked for that)."""
         ...

@@ -131,7 +131,7 @@ def warp_sources(
         lost = warp_sources((~known).astype(np.float32), sources, order=3, fill=0.0)
         filled[np.abs(lost) > _REACH] = np.nan
         return filled
-    coefficients = _coefficients(image, 3)
+    coefficients = spline_coefficients(image, 3)
     buffer = np.empty((1, *sources.shape[1:]), coefficients.dtype)
     task = partial(gather_field, coefficients, sources, np.array([1, h, w]), fill == "edge", _value(fill), buffer)
     _in_bands(task, sources.shape[1])
@@ -242,7 +242,7 @@ def _warp_smooth(
 ) -> None:
     from stackalign.core.warp_kernels import GATHER_2D, GATHER_3D
 
-    coefficients = _coefficients(image, order)
+    coefficients = spline_coefficients(image, order)
     direct = out.dtype == coefficients.dtype and out.flags.c_contiguous
     buffer = _volume(out) if direct else np.empty(_volume(out).shape, coefficients.dtype)
     value = coefficients.dtype.type(_value(fill))
@@ -294,7 +294,7 @@ def _shift(
     _in_bands(partial(shift_rows, coefficients, first, weights, taps, box, out), int(count[0] * count[1]))
 
 
-def _coefficients(image: NDArray[Any], order: int) -> NDArray[Any]:
+def spline_coefficients(image: NDArray[Any], order: int) -> NDArray[Any]:
     """Return B-spline coefficients (z, y, x), padded by mirrored pixels."""
     from stackalign.core.warp_kernels import PAD, POLES, filter_columns, filter_rows
 

@@ -1,4 +1,4 @@
-"""The low-rank part of a stack of aligned frames: rows ``X (T, P)``, a basis ``W (k, P)`` and coefficients ``C (T, k)``.
+"""The low-rank part of aligned frames: rows ``X (T, P)``, a basis ``W (k, P)`` and coefficients ``C (T, k)``.
 
 REALS (Cho et al., WACV 2023) asks for ``min_W || X - X W^T W ||_1`` with orthonormal rows. Here ``X W^T`` is replaced by the
 coefficients that minimise the same loss over the pixels that each frame really covers, so that zeros outside the field never

@@ -1,4 +1,8 @@
-"""Numba kernels of sub-pixel translation: B-spline templates compared with frames on the frames' own pixel grid.
+"""Numba kernels of sub-pixel translation: frames and templates as B-splines, compared in one pass.
+
+`projections` and `gram` serve whole frames: the frame's spline is read on the template's grid, where all derivatives
+are worked out once (inverse compositional). `normal_equations` serves frames with holes: the template's spline is read
+on the frame's grid.
 
 The point x of a frame lies at x + shift of the template. The template is a cubic B-spline, so value and gradient are
 exact at any shift, and the frame is never interpolated: its noise stays white, which keeps the estimate unbiased.
@@ -229,9 +233,7 @@ def residuals(frame, seen, coefficients, valid, shift, brightness, step):
                     za, wa = (0, 1.0) if flat else (z + n[0] + a - 1, wz[0, a])
                     for b in range(4):
                         for c in range(4):
-                            total += (
-                                wa * wy[0, b] * wx[0, c] * coefficients[za, y + n[1] + b - 1, x + n[2] + c - 1]
-                            )
+                            total += wa * wy[0, b] * wx[0, c] * coefficients[za, y + n[1] + b - 1, x + n[2] + c - 1]
                 model = brightness[0] * total + brightness[1]
                 out[k, 0], out[k, 1] = model, frame[z, y, x] - model
                 k += 1
@@ -293,3 +295,98 @@ def add_shifted(frame, seen, shift, gain, offset, total, weight):
             else:
                 _filter_row(line, wx[0], a, b, row)
                 count += np.float32(1)
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def projections(c, first, weights, taps, box, phi):
+    """Project a shifted frame on the weighted basis images of a template.
+
+    Parameters
+    ----------
+    c : float32 (Z, Y, X)
+        Spline coefficients of the frame, padded.
+    first : int64 (3,)
+        Index in ``c`` of the first tap of the box's first pixel.
+    weights : float32 (3, 6)
+        Of the taps along each axis.
+    taps : int64 (3,)
+        Number of taps along each axis: 4, or 1 along an axis of one pixel.
+    box : int64 (2, 3)
+        Start and size of the part of the template that is used.
+    phi : float32 (K, z, y, x)
+        Basis images times weight; the last one is the weight itself.
+
+    Returns
+    -------
+    float64 (K + 1,)
+        Sum of ``phi_k * frame``, and last the weighted sum of squares of the frame.
+    """
+    count = phi.shape[0]
+    out = np.zeros(count + 1)
+    nx = box[1, 2]
+    width = nx + taps[2] - 1
+    line, f = np.empty(width, np.float32), np.empty(nx, np.float32)
+    w0, w1, w2, w3 = weights[2, 0], weights[2, 1], weights[2, 2], weights[2, 3]
+    for z in range(box[1, 0]):
+        for y in range(box[1, 1]):
+            line[:] = 0
+            for i in range(taps[0]):
+                for j in range(taps[1]):
+                    w = weights[0, i] * weights[1, j]
+                    source = c[first[0] + z + i, first[1] + y + j][first[2] : first[2] + width]
+                    for x in range(width):
+                        line[x] += w * source[x]
+            for x in range(nx):
+                f[x] = w0 * line[x] + w1 * line[x + 1] + w2 * line[x + 2] + w3 * line[x + 3]
+            for k in range(count):
+                row = phi[k, box[0, 0] + z, box[0, 1] + y][box[0, 2] : box[0, 2] + nx]
+                total = np.float32(0)
+                for x in range(nx):
+                    total += row[x] * f[x]
+                out[k] += total
+            row = phi[count - 1, box[0, 0] + z, box[0, 1] + y][box[0, 2] : box[0, 2] + nx]
+            total = np.float32(0)
+            for x in range(nx):
+                total += row[x] * f[x] * f[x]
+            out[count] += total
+    return out
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def gram(basis, phi, start, stop, inner, out):
+    """Add the products ``basis_i * phi_j`` over template rows ``start`` to ``stop``, without the ``inner`` box.
+
+    Parameters
+    ----------
+    basis : float32 (K - 1, z, y, x)
+        Gradient images, then the template; the constant image 1 comes last and is not stored.
+    phi : float32 (K, z, y, x)
+        Weighted basis images.
+    start, stop : int
+        Rows, counted over (z, y).
+    inner : int64 (2, 3)
+        Start and size of a box that is left out; of size zero: none.
+    out : float64 (K, K)
+        Upper triangle is added to.
+    """
+    count, ny, nx = phi.shape[0], phi.shape[2], phi.shape[3]
+    for r in range(start, stop):
+        z, y = r // ny, r % ny
+        within = inner[0, 0] <= z < inner[0, 0] + inner[1, 0] and inner[0, 1] <= y < inner[0, 1] + inner[1, 1]
+        gap0, gap1 = (inner[0, 2], inner[0, 2] + inner[1, 2]) if within else (nx, nx)
+        for i in range(count):
+            for j in range(i, count):
+                p = phi[i, z, y]
+                total = np.float32(0)
+                if j == count - 1:
+                    for x in range(gap0):
+                        total += p[x]
+                    for x in range(gap1, nx):
+                        total += p[x]
+                else:
+                    b = basis[j, z, y]
+                    for x in range(gap0):
+                        total += p[x] * b[x]
+                    for x in range(gap1, nx):
+                        total += p[x] * b[x]
+                out[i, j] += total

@@ -1,0 +1,229 @@
+"""Find a translation over the whole range: normalised cross-correlation of what overlaps, by FFT, without aliasing.
+
+Masked normalised cross-correlation after Padfield, IEEE Trans. Image Processing 21, 2012, eq. 4 to 7: frames are
+zero-padded to the sum of their sizes, so that a shift beyond half the frame is seen as such, and each shift is judged
+on its own overlap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from scipy import fft
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    Real = NDArray[np.float32]
+    Spectrum = NDArray[np.complex64]
+
+Normalisation = Literal["overlap", "phase", "none"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Peak:
+    """The best shift.
+
+    Attributes
+    ----------
+    shift : ndarray (d,)
+        Moving -> reference, pixels, to a fraction of a pixel.
+    correlation : float
+        Pearson correlation on the overlap at the whole-pixel peak (of the filtered frames).
+    significance : float
+        Height of the peak over all other shifts, in standard deviations of those (robust).
+    runner_up : float
+        The same of the highest peak elsewhere.
+    """
+
+    shift: NDArray[np.float64]
+    correlation: float
+    significance: float
+    runner_up: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SearchTemplate:
+    """The spectra of a reference, worked out once."""
+
+    shape: tuple[int, ...]
+    padded: tuple[int, ...]
+    values: Spectrum
+    squares: Spectrum
+    mask: Spectrum
+    masked: bool
+    normalisation: Normalisation
+    max_shift: tuple[float, ...] | None
+    min_overlap: float
+
+
+def prepare_search(
+    reference: Real,
+    mask: NDArray[np.bool_] | None,
+    *,
+    normalisation: Normalisation = "overlap",
+    max_shift: Sequence[float] | None = None,
+    min_overlap: float = 0.25,
+) -> SearchTemplate:
+    """Return the spectra of ``reference`` where ``mask`` is True (everywhere if None)."""
+    padded = tuple(fft.next_fast_len(2 * n - 1, real=True) for n in reference.shape)
+    known = np.ones(reference.shape, np.float32) if mask is None else mask.astype(np.float32)
+    values = _centred(reference, mask)
+    return SearchTemplate(
+        reference.shape,
+        padded,
+        fft.rfftn(values, padded),
+        fft.rfftn(values * values, padded),
+        fft.rfftn(known, padded),
+        mask is not None,
+        normalisation,
+        None if max_shift is None else tuple(max_shift),
+        min_overlap,
+    )
+
+
+def search(frame: Real, mask: NDArray[np.bool_] | None, template: SearchTemplate) -> Peak:
+    """Return the shift of ``frame`` (moving -> reference) with the most significant correlation.
+
+    Parameters
+    ----------
+    frame : ndarray, the template's shape
+        Float32.
+    mask : ndarray of bool or None
+        True where a pixel of the frame counts.
+    template : SearchTemplate
+        The reference.
+    """
+    values = _centred(frame, mask)
+    spectrum = fft.rfftn(values, template.padded)
+    squares = fft.rfftn(values * values, template.padded)
+    if mask is None:
+        known, overlap, sum_t, sum_tt = _whole(template)
+    else:
+        known = fft.rfftn(mask.astype(np.float32), template.padded)
+        overlap, sum_t, sum_tt = (
+            _correlate(template.mask, known, template),
+            _correlate(template.values, known, template),
+            _correlate(template.squares, known, template),
+        )
+    if template.normalisation == "phase":
+        cross = template.values * np.conj(spectrum)
+        both = fft.irfftn(cross / np.maximum(np.abs(cross), 1e-6 * np.abs(cross).max() + 1e-30), template.padded)
+    else:
+        both = _correlate(template.values, spectrum, template)
+    allowed = _allowed(template, overlap)
+    if template.normalisation != "overlap":
+        score = np.where(allowed, both, -np.inf)
+        correlation = score / max(float(np.sqrt((values**2).sum() * sum_tt.max())), 1e-30)
+        return _peak(score, correlation, allowed, template)
+    sum_f = _correlate(template.mask, spectrum, template)
+    sum_ff = _correlate(template.mask, squares, template)
+    n = np.maximum(overlap, 1)
+    top = both - sum_f * sum_t / n
+    below_f, below_t = sum_ff - sum_f**2 / n, sum_tt - sum_t**2 / n
+    # a part of the frame without contrast correlates with anything: rounding must not make it a peak
+    least = 1e-3 * np.sqrt(max(float(below_f.max()), 0.0) * max(float(below_t.max()), 0.0))
+    below = np.sqrt(np.maximum(below_f, 0) * np.maximum(below_t, 0))
+    correlation = np.clip(top / np.maximum(below, max(least, 1e-30)), -0.9999, 0.9999)
+    # Fisher's z over its standard deviation: a small overlap correlates well by chance
+    score = np.where(allowed, np.arctanh(correlation) * np.sqrt(np.maximum(overlap - 3, 0)), -np.inf)
+    return _peak(score, correlation, allowed, template)
+
+
+def _centred(image: Real, mask: NDArray[np.bool_] | None) -> Real:
+    """Return the image less its mean and in units of its contrast: float32 FFTs of squares need it."""
+    inside = image if mask is None else image[mask]
+    mean = float(inside.mean(dtype=np.float64)) if inside.size else 0.0
+    spread = float(inside.std(dtype=np.float64)) if inside.size else 1.0
+    out = (image - np.float32(mean)) * np.float32(1.0 / spread if spread > 0 else 1.0)
+    return out if mask is None else np.where(mask, out, np.float32(0))
+
+
+def _correlate(template: Spectrum, frame: Spectrum, like: SearchTemplate) -> Real:
+    return np.asarray(fft.irfftn(template * np.conj(frame), like.padded))
+
+
+def _whole(template: SearchTemplate) -> tuple[Spectrum, Real, Real, Real]:
+    """What a frame without holes needs: the same for all frames."""
+    key = id(template)
+    found = _WHOLE.get(key)
+    if found is not None and found[0] is template:
+        return found[1]
+    known = _ones(template.shape, template.padded)
+    result = (
+        known,
+        _correlate(template.mask, known, template),
+        _correlate(template.values, known, template),
+        _correlate(template.squares, known, template),
+    )
+    if len(_WHOLE) > 16:
+        _WHOLE.clear()
+    _WHOLE[key] = (template, result)
+    return result
+
+
+_WHOLE: dict[int, tuple[SearchTemplate, tuple[Spectrum, Real, Real, Real]]] = {}
+
+
+@lru_cache(maxsize=8)
+def _ones(shape: tuple[int, ...], padded: tuple[int, ...]) -> Spectrum:
+    return np.asarray(fft.rfftn(np.ones(shape, np.float32), padded))
+
+
+def _allowed(template: SearchTemplate, overlap: Real) -> NDArray[np.bool_]:
+    allowed = np.asarray(overlap >= max(template.min_overlap * float(overlap.max()), 9.0))
+    for axis, (n, size) in enumerate(zip(template.shape, template.padded, strict=True)):
+        shift = np.arange(size)
+        shift = np.where(shift < n, shift, shift - size)
+        inside = np.abs(shift) < n
+        if template.max_shift is not None:
+            inside &= np.abs(shift) <= max(template.max_shift[axis], 0)
+        view = [None] * len(template.shape)
+        view[axis] = slice(None)  # type: ignore[call-overload]
+        allowed &= inside[tuple(view)]
+    return allowed
+
+
+def _peak(
+    score: NDArray[np.floating], correlation: NDArray[np.floating], allowed: NDArray[np.bool_], template: SearchTemplate
+) -> Peak:
+    index = np.unravel_index(int(np.argmax(score)), score.shape)
+    whole, fraction = [], []
+    for axis, (i, n, size) in enumerate(zip(index, template.shape, template.padded, strict=True)):
+        whole.append(int(i) if i < n else int(i) - size)
+        fraction.append(_parabola(score, index, axis))
+    background = score[allowed]
+    background = background[:: max(len(background) // 8192, 1)]  # enough for two medians
+    middle = float(np.median(background))
+    spread = 1.4826 * float(np.median(np.abs(background - middle))) + 1e-12
+    near = [np.arange(-3, 4) + i for i in index]
+    away = score.copy()
+    away[np.ix_(*[a % s for a, s in zip(near, score.shape, strict=True)])] = -np.inf
+    second = float(away.max())
+    return Peak(
+        np.array(whole, float) + np.array(fraction),
+        float(correlation[index]),
+        (float(score[index]) - middle) / spread,
+        (second - middle) / spread if np.isfinite(second) else 0.0,
+    )
+
+
+def _parabola(score: NDArray[np.floating], index: tuple[np.intp, ...], axis: int) -> float:
+    size = score.shape[axis]
+    if size < 3:
+        return 0.0
+    values = []
+    for step in (-1, 0, 1):
+        at = list(index)
+        at[axis] = np.intp((index[axis] + step) % size)
+        values.append(float(score[tuple(at)]))
+    left, middle, right = values
+    curve = left - 2 * middle + right
+    if not np.isfinite(curve) or curve >= 0:
+        return 0.0
+    return float(np.clip(0.5 * (left - right) / curve, -0.5, 0.5))

@@ -1,0 +1,307 @@
+"""Cross-correlation: a translation found over the whole range by FFT, then refined to the Cramer-Rao bound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from stackalign.core.correlation_search import Normalisation, SearchTemplate, prepare_search, search
+from stackalign.core.preprocess import Preprocess, Window
+from stackalign.core.reduction import binned, reduction
+from stackalign.core.reference import PairResult
+from stackalign.core.registration import RegistrarParameters
+from stackalign.core.rounds import align_stack
+from stackalign.core.stack import ImageStack
+from stackalign.core.transform import TransformModel
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from stackalign.core.displacement import DisplacementModel
+    from stackalign.core.noise import NoiseModel
+    from stackalign.core.registration import ReferenceLike, Registration
+    from stackalign.core.translation import Fit, TranslationTemplate
+    from stackalign.core.work import Work
+
+ReferenceName = Literal["mean", "median", "first", "previous", "rolling", "all-pairs"]
+_CLEAR = 8.0  # standard deviations of a peak that needs no second look at a finer scale
+_LEAST = 5.5  # below, random images correlate as well
+_FINEST = 256  # px: frames of up to this size are searched at full resolution in the end
+
+
+class CrossCorrelation(RegistrarParameters):
+    """Translation, 2-D and 3-D: found by cross-correlation, refined by weighted least squares."""
+
+    method: Literal["cross-correlation"] = "cross-correlation"
+    reference: ReferenceName | int = Field(
+        "mean",
+        title="Reference",
+        description="What frames are aligned to: mean or median of the aligned frames (re-estimated until it settles),"
+        " first, previous, rolling, all-pairs, or a frame number",
+    )
+    max_shift: float | None = Field(
+        None,
+        title="Largest shift",
+        description="Shifts beyond are not looked for; none: whatever leaves the least overlap",
+        gt=0,
+        json_schema_extra={"unit": "px"},
+    )
+    min_overlap: float = Field(
+        0.25,
+        title="Least overlap",
+        description="Share of the frame that must still cover the reference",
+        gt=0,
+        le=1,
+        json_schema_extra={"advanced": True},
+    )
+    subpixel: bool = Field(
+        True,
+        title="Sub-pixel",
+        description="Refine below whole pixels; off: whole pixels, whose resampling changes no value",
+    )
+    normalisation: Normalisation = Field(
+        "overlap",
+        title="Normalisation",
+        description="overlap: each shift judged by the correlation coefficient of what overlaps; phase: phase"
+        " correlation; none: plain correlation",
+        json_schema_extra={"advanced": True},
+    )
+    window: Window = Field(
+        "none",
+        title="Window",
+        description="Weight that falls towards the borders of the reference",
+        json_schema_extra={"advanced": True},
+    )
+    low_sigma: float = Field(
+        0.0,
+        title="Smooth",
+        description="Band-pass: standard deviation of a Gaussian that takes away finer detail; 0: none",
+        ge=0,
+        le=1000,
+        json_schema_extra={"unit": "px", "advanced": True},
+    )
+    high_sigma: float = Field(
+        0.0,
+        title="Remove background",
+        description="Band-pass: standard deviation of a Gaussian whose result is subtracted; 0: none",
+        ge=0,
+        le=10_000,
+        json_schema_extra={"unit": "px", "advanced": True},
+    )
+    rolling: float = Field(
+        0.1,
+        title="Rolling weight",
+        description="Weight of a new frame in the rolling mean",
+        gt=0,
+        le=1,
+        json_schema_extra={"advanced": True},
+    )
+
+    def fit(
+        self,
+        stack: ImageStack,
+        *,
+        reference: ReferenceLike | None = None,
+        anchor: int | str | None = None,
+        mask: NDArray[np.bool_] | None = None,
+    ) -> Work[Registration]:
+        """Estimate one translation per frame; see `Registrar.fit`.
+
+        Raises
+        ------
+        ValueError
+            If the reference, the anchor or the mask do not fit the stack, or the reference has no contrast.
+        """
+        source = ImageStack.of(stack)
+        chosen = self.reference if reference is None else reference
+        aligner = self.aligner()
+        return (yield from align_stack(source, aligner, chosen, anchor=anchor, mask=mask, rolling=self.rolling))
+
+    def aligner(self) -> TranslationAligner:
+        """Return what aligns one frame to one image."""
+        filters = Preprocess(low_sigma=self.low_sigma, high_sigma=self.high_sigma, window=self.window)
+        return TranslationAligner(self, filters)
+
+    def fit_model(
+        self, images: ImageStack | ArrayLike, reference: ArrayLike | None = None, *, axis: int | None = None
+    ) -> DisplacementModel:
+        """Estimate displacements in the vocabulary of thunder-registration.
+
+        Parameters
+        ----------
+        images : ImageStack or array (t, y, x) / (t, z, y, x)
+            The frames.
+        reference : array, optional
+            Image to align to; the mean of ``images``, re-estimated, if left out.
+        axis : int, optional
+            Axis of a volume: each plane along it gets its own displacement.
+
+        Returns
+        -------
+        DisplacementModel
+            ``transformations[(k,)]``, ``toarray()``, ``transform(images)``.
+        """
+        from stackalign.core.displacement import fit_displacements
+
+        return fit_displacements(self, images, reference, axis)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Template:
+    """A reference at full size and reduced, coarsest first."""
+
+    searches: tuple[tuple[tuple[int, ...], SearchTemplate], ...]
+    reduced: tuple[tuple[tuple[int, ...], TranslationTemplate], ...]
+    full: TranslationTemplate
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TranslationAligner:
+    """Aligns one frame to one image by a translation; a `PairAligner`."""
+
+    parameters: CrossCorrelation
+    filters: Preprocess
+
+    @property
+    def model(self) -> TransformModel:
+        """A translation."""
+        return TransformModel.TRANSLATION
+
+    def filtered(self, frame: NDArray[Any]) -> NDArray[Any]:
+        """Return the band-passed frame."""
+        return self.filters.filtered(frame)
+
+    def prepare(
+        self,
+        reference: NDArray[np.float32],
+        mask: NDArray[np.bool_] | None,
+        *,
+        noise: NoiseModel | None = None,
+        frames: float = 1.0,
+    ) -> _Template:
+        """Return spectra and normal equations of a reference; see `PairAligner.prepare`."""
+        from stackalign.core.translation import TranslationTemplate
+
+        known = np.isfinite(reference)
+        counted = known if mask is None else known & mask
+        if not counted.any():
+            raise ValueError("no pixel of the reference is left: the mask covers all that is known of it")
+        full = TranslationTemplate.of(
+            reference, mask, noise=noise, frames=frames, window=self.filters.weights(reference.shape)
+        )
+        whole = bool(counted.all())
+        masked = reference if whole else np.where(counted, reference, np.float32(np.nan))
+        searches, reduced = [], []
+        for factors in _ladder(reference.shape):
+            small = binned(masked, factors)
+            holes = None if whole else np.isfinite(small)
+            if holes is not None and (holes.sum() < 16 or float(np.ptp(small[holes])) == 0):
+                continue
+            value = small if holes is None else np.where(holes, small, np.float32(0))
+            window = self.filters.weights(small.shape)
+            reach = self.parameters.max_shift
+            limit = None if reach is None else [np.ceil(reach / f) + 1 for f in factors]
+            if window is not None:
+                inside = value if holes is None else value[holes]
+                value = (value - np.float32(inside.mean())) * window
+            searches.append(
+                (
+                    factors,
+                    prepare_search(
+                        value, holes, normalisation=self.parameters.normalisation, max_shift=limit,
+                        min_overlap=self.parameters.min_overlap,
+                    ),
+                )
+            )  # fmt: skip
+            if any(f > 1 for f in factors):
+                try:
+                    reduced.append((factors, TranslationTemplate.of(small, None, frames=frames)))
+                except ValueError:  # nothing is left of it at this scale
+                    continue
+        return _Template(tuple(searches), tuple(reduced), full)
+
+    def align(self, frame: NDArray[Any], template: _Template, start: NDArray[np.float64] | None) -> PairResult:
+        """Return how ``frame`` lies on the reference; see `PairAligner.align`."""
+        from stackalign.core.translation import fit_translation
+
+        d = np.ndim(frame)
+        if start is not None:
+            found = fit_translation(frame, template.full, np.asarray(start, float)[:-1, -1])
+            if not isinstance(found, str) and found.converged:
+                return self._result(found, template)
+        shift, reason = self._searched(frame, template)
+        if shift is None:
+            return PairResult.failed(d, reason)
+        found = fit_translation(frame, template.full, shift)
+        if isinstance(found, str):
+            return PairResult.failed(d, found)
+        return self._result(found, template)
+
+    def residuals(self, frame: NDArray[Any], template: _Template, result: PairResult) -> NDArray[np.float64]:
+        """Return (intensity, residual) pairs of some thousand pixels; see `PairAligner.residuals`."""
+        from stackalign.core.translation import intensity_residuals
+
+        return intensity_residuals(frame, template.full, result.matrix[:-1, -1], result.gain, result.offset)
+
+    def _searched(self, frame: NDArray[Any], template: _Template) -> tuple[NDArray[np.float64] | None, str]:
+        """Search the whole range, from the coarsest scale on, until a peak stands out clearly."""
+        from stackalign.core.translation import fit_translation
+
+        best, best_margin, reason = None, -np.inf, "no scale of it can be compared with the reference"
+        for factors, prepared in template.searches:
+            small = binned(frame, factors)
+            finite = np.isfinite(small)
+            holes = None if finite.all() else finite
+            peak = search(small if holes is None else np.where(finite, small, np.float32(0)), holes, prepared)
+            margin = peak.significance - max(_LEAST, 0.5 * peak.runner_up)
+            if margin > best_margin:
+                scale = np.asarray(factors, float)
+                best, best_margin = (factors, peak.shift * scale), margin
+            if peak.significance > _CLEAR and peak.significance > 1.4 * peak.runner_up:
+                break
+        if best is None or best_margin < 0:
+            if best is not None:
+                reason = "no peak of the correlation stands out: it may show nothing of the reference"
+            return None, reason
+        factors, shift = best
+        for finer, reduced in template.reduced:
+            if np.prod(finer) > np.prod(factors):
+                continue
+            start = shift / np.asarray(finer, float)
+            found = fit_translation(binned(frame, finer), reduced, start)
+            if not isinstance(found, str) and found.converged and np.abs(found.shift - start).max() < 2.5:
+                shift = found.shift * np.asarray(finer, float)
+        return shift, ""
+
+    def _result(self, fit: Fit, template: _Template) -> PairResult:
+        shift, reason = fit.shift, ""
+        limit = self.parameters.max_shift
+        chance = 5 / np.sqrt(4096)
+        if not fit.converged:
+            reason = "it did not settle on one place"
+        elif limit is not None and np.abs(shift).max() > limit + 1e-6:
+            reason = f"the shift lies beyond the largest one allowed, {limit:g} px"
+        elif fit.overlap < self.parameters.min_overlap:
+            reason = f"only {fit.overlap:.0%} of the reference is in view"
+        elif fit.correlation < chance:
+            reason = f"it does not correlate with the reference ({fit.correlation:.2f})"
+        if not self.parameters.subpixel:
+            shift = np.round(shift)
+        matrix = np.eye(len(shift) + 1)
+        matrix[:-1, -1] = shift
+        signal = template.full.contrast() * fit.gain**2
+        expected = np.sqrt(signal / (signal + fit.residual**2 / max(fit.chi2, 1e-12))) if signal > 0 else 1.0
+        confidence = float(np.clip(fit.correlation / expected, 0, 1))
+        return PairResult(
+            matrix, fit.correlation, fit.residual, confidence, fit.error, reason, fit.gain, fit.offset
+        )  # fmt: skip
+
+
+def _ladder(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Return the reductions to search at, coarsest first."""
+    targets = (64, 128, _FINEST) if len(shape) == 2 else (32, 64)
+    ladder = [reduction(shape, target) for target in targets]
+    return [factors for k, factors in enumerate(ladder) if factors not in ladder[:k]]

@@ -1,0 +1,48 @@
+"""Frames that hold nothing to align, told by their pixels alone: missing, without contrast, not finite, saturated."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from stackalign.core.stack import ImageStack
+
+_ENOUGH = 0.1  # fraction of pixels that must be finite
+
+
+def read_frame(stack: ImageStack, t: int) -> tuple[NDArray[Any], str]:
+    """Read frame ``t``; returns it with the reason why it cannot be aligned, or with an empty string."""
+    if t in stack.missing:
+        return stack[t], f"missing: {stack.missing[t]}"
+    try:
+        frame = stack[t]
+    except OSError as error:  # one bad frame never ends a run
+        empty = np.zeros(stack.frame_shape, stack.dtype)
+        return empty, f"cannot be read: {error}"
+    return frame, check_frame(frame)
+
+
+def check_frame(frame: NDArray[Any]) -> str:
+    """Return why a frame cannot be aligned, in words; empty if it may."""
+    image = np.asarray(frame)
+    if image.dtype.kind == "f":
+        finite = np.isfinite(image)
+        share = float(finite.mean())
+        if share == 0:
+            return "all pixels are NaN"
+        if share < _ENOUGH:
+            return f"only {share:.0%} of the pixels are numbers"
+        if share < 1:
+            image = image[finite]
+    low, high = image.min(), image.max()
+    if low == high:
+        return f"blank: all pixels are {low:g}"
+    if image.dtype.kind in "ui":
+        top = np.iinfo(image.dtype).max
+        if high == top and float(np.mean(image == top)) > 0.5:
+            return f"saturated: over half of the pixels are at {top}"
+    return ""

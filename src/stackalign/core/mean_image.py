@@ -1,0 +1,149 @@
+"""The mean or median of aligned frames, on the reference's grid, with the number of frames behind each pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stackalign.core.resample import spline_coefficients, valid_mask, warp_frame
+from stackalign.core.threads import map_ahead, threads
+from stackalign.core.transform import TransformModel
+from stackalign.core.warp_kernels import PAD
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Aligned:
+    """Where a frame lies, and how bright it is against the others: what it takes to add it to a mean."""
+
+    matrix: NDArray[np.float64]
+    gain: float = 1.0
+    offset: float = 0.0
+
+
+def mean_image(
+    load: Callable[[int], NDArray[Any]],
+    frames: Sequence[int],
+    places: Sequence[Aligned],
+    shape: tuple[int, ...],
+    model: TransformModel,
+) -> Generator[int, None, NDArray[np.float32]]:
+    """Return the mean of aligned frames, of ``shape``; NaN where fewer than half as many as usual cover a pixel.
+
+    Parameters
+    ----------
+    load : callable
+        Reads a frame.
+    frames : sequence of int
+        Which ones.
+    places : sequence of Aligned
+        One for each of ``frames``; brightness is divided out.
+    shape : tuple of int
+        Of the mean.
+    model : TransformModel
+        Translations are added without resampling each frame on its own.
+
+    Yields
+    ------
+    int
+        Frames added so far.
+    """
+    count = max(min(8, -(-len(frames) // (2 * threads()))), 1)
+    chunks = [range(k, min(k + count, len(frames))) for k in range(0, len(frames), count)]
+    add = _add_translated if model is TransformModel.TRANSLATION else _add_warped
+
+    def sums(chunk: range) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        total, weight = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        for k in chunk:
+            add(load(frames[k]), places[k], total, weight)
+        return total, weight
+
+    total, weight = np.zeros(shape, np.float64), np.zeros(shape, np.float32)
+    done = 0
+    for chunk, (part, covered) in zip(chunks, map_ahead(sums, chunks), strict=True):
+        total += part
+        weight += covered
+        done += len(chunk)
+        yield done
+    enough = weight >= max(0.5 * float(np.median(weight[weight > 0])) if (weight > 0).any() else 1, 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(enough, total / weight, np.nan).astype(np.float32)
+    if model is TransformModel.TRANSLATION:
+        mean = _sharpened(mean, enough)
+    return mean
+
+
+def median_image(
+    load: Callable[[int], NDArray[Any]], frames: Sequence[int], places: Sequence[Aligned], shape: tuple[int, ...]
+) -> Generator[int, None, NDArray[np.float32]]:
+    """Return the median of aligned frames; parameters as for `mean_image`. Holds them all in memory."""
+
+    def warped(k: int) -> NDArray[np.float32]:
+        place = places[k]
+        image = (np.asarray(load(frames[k]), np.float32) - np.float32(place.offset)) / np.float32(place.gain)
+        return warp_frame(image, place.matrix, order=3, fill="nan", output_shape=shape)
+
+    stack = np.empty((len(frames), *shape), np.float32)
+    for k, image in enumerate(map_ahead(warped, range(len(frames)))):
+        stack[k] = image
+        yield k + 1
+    known = np.isfinite(stack).sum(axis=0)
+    enough = known >= max(0.5 * float(np.median(known[known > 0])) if (known > 0).any() else 1, 1)
+    stack[0][~enough] = 0.0  # keeps nanmedian from complaining about pixels that no frame covers
+    return np.where(enough, np.nanmedian(stack, axis=0), np.nan).astype(np.float32)
+
+
+def _add_translated(
+    frame: NDArray[Any], place: Aligned, total: NDArray[np.float32], weight: NDArray[np.float32]
+) -> None:
+    from stackalign.core.translation_kernels import add_shifted
+
+    image = np.asarray(frame, np.float32)
+    seen = np.zeros((1, 1, 1), np.float32)
+    if not (finite := np.isfinite(image)).all():
+        image, seen = np.where(finite, image, np.float32(0)), _volume(finite.astype(np.float32))
+    shift = np.zeros(3)
+    shift[3 - frame.ndim :] = place.matrix[:-1, -1]
+    scale = 1.0 / place.gain
+    add_shifted(
+        np.ascontiguousarray(_volume(image)), seen, shift, scale, -place.offset * scale, _volume(total), _volume(weight)
+    )
+
+
+def _add_warped(frame: NDArray[Any], place: Aligned, total: NDArray[np.float32], weight: NDArray[np.float32]) -> None:
+    image = (np.asarray(frame, np.float32) - np.float32(place.offset)) / np.float32(place.gain)
+    warped = warp_frame(image, place.matrix, order=3, output_shape=total.shape)
+    known = np.isfinite(warped)
+    if known.all():
+        inside = valid_mask(image.shape, place.matrix, output_shape=total.shape)
+        total += np.where(inside, warped, np.float32(0))
+    else:
+        inside = known & valid_mask(image.shape, place.matrix, output_shape=total.shape)
+        total += np.where(inside, warped, np.float32(0))
+    weight += inside
+
+
+def _sharpened(mean: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Undo the B-spline's smoothing that `add_shifted` leaves: one filter for all frames."""
+    from scipy.ndimage import distance_transform_edt
+
+    if not known.any():
+        return mean
+    filled = mean
+    if not known.all():
+        nearest = distance_transform_edt(~known, return_distances=False, return_indices=True)
+        filled = mean[tuple(nearest)]
+    sharp = spline_coefficients(filled, 3)
+    cut = slice(PAD, -PAD)
+    inner = sharp[0, cut, cut] if mean.ndim == 2 else sharp[cut, cut, cut]
+    return np.where(known, inner, np.float32(np.nan)).astype(np.float32)
+
+
+def _volume(image: NDArray[Any]) -> NDArray[Any]:
+    return image if image.ndim == 3 else image[None]

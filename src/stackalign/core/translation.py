@@ -1,0 +1,468 @@
+"""Sub-pixel translation of a frame against a template by weighted least squares, at the Cramer-Rao bound.
+
+The frame is modelled as ``gain * T(x - shift) + offset`` with noise that depends on the brightness; shift, gain and
+offset are solved together by Gauss-Newton steps (inverse compositional: Baker & Matthews, Int. J. Computer Vision 56,
+2004), so that bleaching and flicker do not bias the shift. Images are float32 (z, y, x) inside, one plane in 2-D.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import ndimage
+
+from stackalign.core import translation_kernels as kernels
+from stackalign.core.noise import NoiseModel
+from stackalign.core.resample import spline_coefficients
+from stackalign.core.warp_kernels import PAD, spline_taps
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_TOLERANCE = 1e-3  # px; what is left after the step is smaller still
+# energy of the derivative of the cardinal cubic spline, sampled at the pixels: sum of its squares
+_SLOPE_ENERGY = 1.3923
+_LONGEST = 2.0  # px a step: beyond, the linearisation says nothing
+_ALL = 1e30  # no pixel is left out for its residual
+_SAMPLES = 8192  # pixels from which residual, correlation and noise of a frame are estimated
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """The shift of one frame.
+
+    Attributes
+    ----------
+    shift : ndarray (d,)
+        Moving -> reference, pixels.
+    error : ndarray (d,)
+        Standard error of it, pixels, from the Fisher information and the noise found in the residual.
+    gain, offset : float
+        Brightness of the frame against the template.
+    correlation, residual : float
+        Pearson correlation with the template at whole frame pixels, and root mean square difference, intensity units.
+    chi2 : float
+        Residual variance over that of the noise model.
+    overlap : float
+        Fraction of the template's usable pixels that the frame covers.
+    iterations : int
+        Steps taken.
+    converged : bool
+        Whether the last one was small.
+    """
+
+    shift: NDArray[np.float64]
+    error: NDArray[np.float64]
+    gain: float
+    offset: float
+    correlation: float
+    residual: float
+    chi2: float
+    overlap: float
+    iterations: int
+    converged: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TranslationTemplate:
+    """A reference with its derivatives, weights and normal equations.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of the reference, (y, x) or (z, y, x).
+    level : float
+        Mean that is subtracted from the reference.
+    coefficients, known : float32 (z, y, x)
+        Spline coefficients of the reference (less ``level``), and 1 where a pixel and its neighbours are known.
+    basis, phi : float32 (K - 1 | K, z, y, x)
+        Gradients and values; the same and 1, times the weight.
+    normal : float64 (K, K)
+        Their products over all pixels.
+    noise : NoiseModel
+        In intensity units of the reference.
+    frames : float
+        Frames that were averaged into the reference; infinite if it is free of noise.
+    signal : float64 (K,)
+        Share of each diagonal product that is not the noise of the reference itself.
+    """
+
+    shape: tuple[int, ...]
+    level: float
+    coefficients: NDArray[np.float32]
+    known: NDArray[np.float32]
+    basis: NDArray[np.float32]
+    phi: NDArray[np.float32]
+    normal: NDArray[np.float64]
+    noise: NoiseModel
+    frames: float
+    signal: NDArray[np.float64]
+    _boxes: dict[tuple[int, ...], NDArray[np.float64]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        reference: NDArray[np.float32],
+        mask: NDArray[np.bool_] | None = None,
+        *,
+        noise: NoiseModel | None = None,
+        frames: float = 1.0,
+        window: NDArray[np.float32] | None = None,
+    ) -> TranslationTemplate:
+        """Prepare a reference.
+
+        Parameters
+        ----------
+        reference : ndarray (y, x) or (z, y, x), float32
+            NaN where it is not known.
+        mask : ndarray of bool, optional
+            True where a pixel counts.
+        noise : NoiseModel, optional
+            Weights are the inverse variance of it; equal if left out.
+        frames : float
+            Frames averaged into the reference.
+        window : ndarray, optional
+            Further weight of each pixel.
+
+        Raises
+        ------
+        ValueError
+            If no pixel is left, or the reference has no contrast.
+        """
+        d = reference.ndim
+        known = np.isfinite(reference)
+        counted = known if mask is None else known & mask
+        if not counted.any():
+            raise ValueError("no pixel of the reference is left: the mask covers all that is known of it")
+        filled = reference
+        if not known.all():
+            nearest = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
+            filled = reference[tuple(nearest)]
+            # values are known, but slopes and spline weights reach two pixels further
+            near = ndimage.binary_erosion(known, np.ones((3,) * d), iterations=2, border_value=1)
+            counted = near if mask is None else near & mask
+            if not counted.any():
+                raise ValueError("no pixel of the reference is left: too little of it is known")
+        level = float(filled[counted].mean(dtype=np.float64))
+        spread = float(filled[counted].std(dtype=np.float64))
+        if spread <= 1e-6 * max(abs(level), 1e-30) or spread == 0:
+            raise ValueError("the reference has no contrast: all its pixels are equal")
+        centred = (filled - np.float32(level)).astype(np.float32)
+        padded = spline_coefficients(centred, 3)
+        whole, cut = slice(None), slice(PAD, -PAD)
+        inner = (whole, cut, cut) if d == 2 else (cut, cut, cut)
+        volume = centred if d == 3 else centred[None]
+        gradients = [_slope(padded, axis, inner) for axis in range(3 - d, 3)]
+        basis = np.stack([*gradients, volume]).astype(np.float32)
+        model = noise or NoiseModel(1.0)
+        weight = counted / model.variance(filled)
+        if window is not None:
+            weight = weight * window
+        weight = np.ascontiguousarray(weight if d == 3 else weight[None], np.float32)
+        phi = np.concatenate([basis * weight, weight[None]])
+        total = np.zeros((d + 2, d + 2))
+        rows = phi.shape[1] * phi.shape[2]
+        kernels.gram(basis, phi, 0, rows, np.zeros((2, 3), np.int64), total)
+        usable = np.asarray(counted if d == 3 else counted[None], np.float32)
+        normal = np.triu(total) + np.triu(total, 1).T
+        return cls(
+            reference.shape,
+            level,
+            np.ascontiguousarray(padded[inner]),
+            usable,
+            basis,
+            phi,
+            normal,
+            model,
+            frames,
+            _noise_share(normal, float(usable.sum()), d, frames) if noise is not None else np.ones(d + 2),
+        )
+
+    @property
+    def ndim(self) -> int:
+        """Spatial dimensions."""
+        return len(self.shape)
+
+    def contrast(self) -> float:
+        """Return the weighted variance of the reference, intensity squared."""
+        n = self.normal
+        return float(n[-2, -2] / n[-1, -1] - (n[-2, -1] / n[-1, -1]) ** 2)
+
+    def sensitivity(self) -> NDArray[np.float64]:
+        """Return the Cramer-Rao bound of a frame that covers all of it, standard error per axis, pixels."""
+        covariance = np.linalg.pinv(self.normal)
+        return np.sqrt(np.maximum(np.diag(covariance)[: self.ndim], 0))
+
+
+def fit_translation(
+    frame: NDArray[Any], template: TranslationTemplate, start: NDArray[np.float64], *, iterations: int = 20
+) -> Fit | str:
+    """Return the shift of ``frame`` against a template, or in words why there is none.
+
+    Parameters
+    ----------
+    frame : ndarray, the template's shape
+        Any dtype; NaN do not count.
+    template : TranslationTemplate
+        The reference.
+    start : ndarray (d,)
+        First guess of the shift, moving -> reference, within about a correlation length of the truth.
+    iterations : int
+        At most.
+    """
+    image = np.asarray(frame, np.float32) - np.float32(template.level)
+    seen = None
+    if not (finite := np.isfinite(image)).all():
+        seen = finite.astype(np.float32)
+        image = np.where(finite, image, np.float32(0))
+    volume = np.ascontiguousarray(image if image.ndim == 3 else image[None])
+    if seen is not None:
+        return _fit_on_frame(volume, seen if seen.ndim == 3 else seen[None], template, start, iterations)
+    return _fit_on_template(image, volume, template, start, iterations)
+
+
+def _fit_on_template(
+    image: NDArray[np.float32],
+    volume: NDArray[np.float32],
+    template: TranslationTemplate,
+    start: NDArray[np.float64],
+    iterations: int,
+) -> Fit | str:
+    d = template.ndim
+    padded = spline_coefficients(image, 3)
+    shift, boxed = start.astype(float).copy(), None
+    normal = box = None
+    theta = np.zeros(d + 2)
+    step = np.full(d, np.inf)
+    done = 0
+    for done in range(1, iterations + 1):  # noqa: B007 - reported
+        if boxed is None or np.abs(shift - boxed).max() > 0.25:
+            found = _overlap(image.shape, template.shape, shift)
+            if found is None:
+                return "it shares no region with the reference"
+            box, boxed = found, shift.copy()
+            normal = _normal(template, box)
+        assert box is not None
+        assert normal is not None
+        first, weights, taps = _taps(d, shift, box)
+        sums = kernels.projections(padded, first, weights, taps, box, template.phi)
+        solved = _solve(normal, sums[:-1])
+        if solved is None:
+            return "what it shares with the reference has no structure"
+        theta = solved
+        if theta[d] <= 0:
+            return "it does not correlate with the reference"
+        step = theta[:d] / theta[d]
+        shift = shift + np.clip(step, -_LONGEST, _LONGEST)
+        if np.abs(step).max() < _TOLERANCE:
+            break
+    assert normal is not None
+    return _finished(volume, _NOTHING, template, shift, theta, normal, done, bool(np.abs(step).max() < 0.02))
+
+
+_NOTHING = np.zeros((1, 1, 1), np.float32)
+
+
+def _fit_on_frame(
+    volume: NDArray[np.float32],
+    seen: NDArray[np.float32],
+    template: TranslationTemplate,
+    start: NDArray[np.float64],
+    iterations: int,
+) -> Fit | str:
+    """Fit a frame with holes, on its own grid (forward additive: the template's spline follows the shift)."""
+    d = template.ndim
+    use = [*range(3 - d, 3), 3, 4]
+    shift = np.zeros(3)
+    shift[3 - d :] = start
+    noise = np.array(
+        [template.noise.constant + template.noise.slope * template.level, template.noise.slope, template.noise.floor]
+    )
+    brightness = np.array([1.0, 0.0])
+    step = np.full(d, np.inf)
+    normal, theta, done = np.eye(d + 2), np.ones(d + 2), 0
+    for done in range(1, iterations + 1):  # noqa: B007 - reported
+        # the weight of a pixel is that of the reference there, whatever pedestal the frame has
+        noise[0] = template.noise.constant + template.noise.slope * (template.level - brightness[1])
+        sums = kernels.normal_equations(
+            volume, seen, template.coefficients, template.known, shift, brightness, noise, _ALL
+        )
+        if sums[kernels.COUNT] < 9:
+            return "it shares no region with the reference"
+        whole = np.zeros((5, 5))
+        whole[np.triu_indices(5)] = sums[: kernels.NORMAL]
+        whole = np.triu(whole) + np.triu(whole, 1).T
+        normal = whole[np.ix_(use, use)]
+        solved = _solve(normal, sums[kernels.RIGHT : kernels.RIGHT + 5][use])
+        if solved is None:
+            return "what it shares with the reference has no structure"
+        brightness = brightness + solved[d:]
+        if brightness[0] <= 0:
+            return "it does not correlate with the reference"
+        # the template moves along with the shift: its derivative has the same sign
+        step = solved[:d] / brightness[0]
+        shift[3 - d :] += np.clip(step, -_LONGEST, _LONGEST)
+        theta = np.concatenate([step * brightness[0], brightness])
+        if np.abs(step).max() < _TOLERANCE:
+            break
+    return _finished(volume, seen, template, shift[3 - d :], theta, normal, done, bool(np.abs(step).max() < 0.02))
+
+
+def _finished(
+    volume: NDArray[np.float32],
+    seen: NDArray[np.float32],
+    template: TranslationTemplate,
+    shift: NDArray[np.float64],
+    theta: NDArray[np.float64],
+    normal: NDArray[np.float64],
+    iterations: int,
+    converged: bool,
+) -> Fit | str:
+    d = template.ndim
+    gain, offset = float(theta[d]), float(theta[d + 1])
+    pairs = sampled_residuals(volume, seen, template, shift, gain, offset)
+    if len(pairs) < 9:
+        return "it shares no region with the reference"
+    model, residual = pairs[:, 0], pairs[:, 1]
+    values = model + residual
+    both = float(model.std() * values.std())
+    correlation = float(((model - model.mean()) * (values - values.mean())).mean() / both) if both > 0 else 0.0
+    variance = template.noise.variance(((model - offset) / gain + template.level).astype(np.float32))
+    chi2 = float(np.mean(residual**2 / variance))
+    covariance = np.linalg.pinv(normal)
+    # the reference is itself an average of noisy frames
+    scale = chi2 * (1 + 1 / template.frames) if np.isfinite(template.frames) else chi2
+    error = np.sqrt(np.maximum(np.diag(covariance)[:d], 0) * scale) / gain
+    overlap = float(normal[-1, -1] / template.normal[-1, -1])
+    return Fit(
+        shift, error, gain, offset - (gain - 1) * template.level, correlation,
+        float(np.sqrt(np.mean(residual**2))), chi2, overlap, iterations, converged,
+    )  # fmt: skip
+
+
+def intensity_residuals(
+    frame: NDArray[Any], template: TranslationTemplate, shift: NDArray[np.float64], gain: float, offset: float
+) -> NDArray[np.float64]:
+    """Return (intensity, residual) pairs (N, 2) in the units of the reference, for a fit of the noise."""
+    image = np.asarray(frame, np.float32)
+    finite = np.isfinite(image)
+    seen = _NOTHING if finite.all() else _volume(finite.astype(np.float32))
+    image = (np.where(finite, image, np.float32(0)) - np.float32(offset)) / np.float32(gain) - np.float32(
+        template.level
+    )
+    pairs = sampled_residuals(np.ascontiguousarray(_volume(image)), seen, template, shift)
+    pairs[:, 0] += template.level
+    # a reference that is itself a mean of K frames adds 1/K to the variance of a frame
+    pairs[:, 1] /= np.sqrt(1 + 1 / template.frames) if np.isfinite(template.frames) else 1.0
+    return pairs
+
+
+def _volume(image: NDArray[Any]) -> NDArray[Any]:
+    return image if image.ndim == 3 else image[None]
+
+
+def sampled_residuals(
+    volume: NDArray[np.float32],
+    seen: NDArray[np.float32],
+    template: TranslationTemplate,
+    shift: NDArray[np.float64],
+    gain: float = 1.0,
+    offset: float = 0.0,
+) -> NDArray[np.float64]:
+    """Return (model, residual) pairs (N, 2) at some thousand pixels of the frame's own grid, where noise is white."""
+    full = np.zeros(3)
+    full[3 - template.ndim :] = shift
+    active = sum(n > 1 for n in volume.shape)
+    step = max(int((volume.size / _SAMPLES) ** (1 / max(active, 1))), 1)
+    return np.asarray(
+        kernels.residuals(volume, seen, template.coefficients, template.known, full, np.array([gain, offset]), step)
+    )
+
+
+def _slope(padded: NDArray[Any], axis: int, inner: tuple[slice, ...]) -> NDArray[np.float32]:
+    """Return the derivative of a cubic spline at the pixels: (-1, 0, 1) / 2 along ``axis``, else (1, 4, 1) / 6."""
+    out = padded
+    for a in range(3):
+        if inner[a] == slice(None):
+            continue
+        n = padded.shape[a] - 2 * PAD
+        parts = []
+        for k in (-1, 0, 1):
+            index = [slice(None)] * 3
+            index[a] = slice(PAD + k, PAD + k + n)
+            parts.append(out[tuple(index)])
+        if a == axis:
+            out = np.float32(0.5) * (parts[2] - parts[0])
+        else:
+            out = np.float32(1 / 6) * (parts[0] + parts[2]) + np.float32(2 / 3) * parts[1]
+    return np.asarray(out, np.float32)
+
+
+def _overlap(frame: tuple[int, ...], template: tuple[int, ...], shift: NDArray[np.float64]) -> NDArray[np.int64] | None:
+    """Return start and size (2, 3) of the template pixels whose source lies at least a pixel inside the frame."""
+    box = np.array([[0, 0, 0], [1, 1, 1]], np.int64)
+    for axis, (n, size, s) in enumerate(zip(frame, template, shift, strict=True), start=3 - len(frame)):
+        margin = 1 if n > 4 else 0
+        low = max(int(np.ceil(margin + s)), 0)
+        high = min(int(np.floor(n - 1 - margin + s)), size - 1)
+        if high - low < min(3, size - 1):
+            return None
+        box[0, axis], box[1, axis] = low, high - low + 1
+    return box
+
+
+def _noise_share(normal: NDArray[np.float64], count: float, d: int, frames: float) -> NDArray[np.float64]:
+    """Return the share of signal in the products of a noisy reference with itself.
+
+    Noise in the reference adds to its gradients, which makes Gauss-Newton steps too short by as much as it outweighs
+    the signal: tens of times for single frames of few photons. With weights of one over the variance, each pixel of a
+    mean of K frames adds 1/K times the filters' energy.
+    """
+    share = np.ones(d + 2)
+    if not np.isfinite(frames):
+        return share
+    energy = np.array([_SLOPE_ENERGY] * d + [1.0])
+    noise = energy * count / frames
+    share[: d + 1] = np.clip(1 - noise / np.maximum(np.diag(normal)[: d + 1], 1e-300), 0.05, 1.0)
+    return share
+
+
+def _normal(template: TranslationTemplate, box: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the products over a box: all pixels less those outside, which are few as long as the shift is small."""
+    key = tuple(int(v) for v in box.ravel())
+    found = template._boxes.get(key)
+    if found is None:
+        outside = np.zeros_like(template.normal)
+        rows = template.phi.shape[1] * template.phi.shape[2]
+        kernels.gram(template.basis, template.phi, 0, rows, box, outside)
+        found = template.normal - (np.triu(outside) + np.triu(outside, 1).T)
+        found[np.diag_indices_from(found)] *= template.signal
+        if len(template._boxes) < 4096:
+            template._boxes[key] = found
+    return found
+
+
+def _taps(
+    d: int, shift: NDArray[np.float64], box: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+    """Return where the taps of the box's first pixel lie in the padded frame, and their weights."""
+    first, weights, taps = np.zeros(3, np.int64), np.zeros((3, 6), np.float32), np.ones(3, np.int64)
+    weights[:, 0] = 1
+    for axis, s in enumerate(shift, start=3 - d):
+        n = int(np.floor(-s))
+        weights[axis] = spline_taps(3, -s - n)
+        first[axis] = box[0, axis] + n + PAD - 1
+        taps[axis] = 4
+    return first, weights, taps
+
+
+def _solve(normal: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    scale = np.sqrt(np.maximum(np.diag(normal), 0))
+    if (scale <= 0).any():
+        return None
+    scaled = normal / np.outer(scale, scale)
+    if np.linalg.cond(scaled) > 1e9:
+        return None
+    return np.asarray(np.linalg.solve(scaled, right / scale) / scale)
