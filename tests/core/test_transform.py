@@ -40,6 +40,12 @@ def test_a_matrix_is_a_copy_that_nobody_changes():
         TransformSeries.identity(2, 2).matrices[0, 0, 0] = 5
 
 
+@pytest.mark.parametrize("factor", [1e-9, -3.0, 1e9])
+def test_a_homography_of_any_norm(factor):
+    matrix = np.array([[1.0, 0.1, 4], [-0.05, 0.95, 9], [2e-4, -3e-4, 1]])
+    assert Transform(factor * matrix, "projective").matrix == pytest.approx(matrix)
+
+
 def test_points_of_another_dimension():
     with pytest.raises(ValueError, match=r"points must be \(..., 2\), got shape \(4, 3\)"):
         Transform.identity(2)(np.zeros((4, 3)))

@@ -217,6 +217,18 @@ def test_interpolation_turns_the_short_way_past_half_aplane_rotation():
     assert abs(np.rad2deg(flagged.interpolated().angles[1])) == pytest.approx(180)
 
 
+def test_volumes_turn_the_short_way_past_half_a_turn():
+    axis = np.array([0.6, 0.0, 0.8])
+    matrices = np.tile(np.eye(4), (7, 1, 1))
+    degrees = np.array([150.0, 160, 170, 180, 190, 200, 210])
+    matrices[:, :3, :3] = Rotation.from_rotvec(np.deg2rad(degrees)[:, None] * axis).as_matrix()
+    whole = TransformSeries(matrices, "euclidean")
+    flagged = whole.with_valid(np.isin(np.arange(7), (0, 2, 4, 6)))
+    assert flagged.interpolated().matrices == pytest.approx(matrices, abs=1e-9)
+    turned = whole.smoothed(0.6).matrices[2:5]
+    assert turned == pytest.approx(matrices[2:5], abs=1e-3)
+
+
 def test_frames_before_the_first_and_after_the_last_valid_one_repeat_it():
     shifts = np.array([[9, 9], [1, 2], [0, 0], [3, 6], [9, 9]], float)
     whole = TransformSeries.from_translations(shifts, [False, True, False, True, False]).interpolated()

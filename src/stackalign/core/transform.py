@@ -53,10 +53,11 @@ def as_matrix(matrix: ArrayLike) -> NDArray[np.float64]:
         raise ValueError(f"a transform is a (3, 3) or (4, 4) matrix, not {out.shape}")
     if not np.isfinite(out).all():
         raise ValueError("a transform's matrix holds NaN or infinity")
-    if abs(out[-1, -1]) < 1e-12 or abs(np.linalg.det(out)) < 1e-12:
+    corner, size = out[-1, -1], np.abs(out[-1]).max()
+    if abs(corner) > 1e-12 * size and corner != 1.0:
+        out /= corner
+    if abs(corner) <= 1e-12 * size or abs(np.linalg.det(out)) < 1e-12:
         raise ValueError(f"this matrix cannot be inverted, so it is no transform:\n{out}")
-    if out[-1, -1] != 1.0:
-        out /= out[-1, -1]
     out.setflags(write=False)
     return out
 

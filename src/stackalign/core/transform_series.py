@@ -250,10 +250,9 @@ class TransformSeries:
         middle = np.zeros(self.ndim) if centre is None else np.asarray(centre, float)
         shift = (self.matrices[:, :-1, :-1] - np.eye(self.ndim)) @ middle + self.translations
         angles = self.angles.reshape(len(self), -1)
-        if self.ndim == 2:
-            known = np.flatnonzero(self.valid)
-            angles = angles.copy()
-            angles[known] = np.unwrap(angles[known], axis=0)
+        known = np.flatnonzero(self.valid)
+        angles = angles.copy()
+        angles[known] = np.unwrap(angles[known], axis=0) if self.ndim == 2 else _unwrapped(angles[known])
         _, stretch = _polar(self.matrices[:, :-1, :-1])
         return np.hstack(
             [shift, angles, (stretch - np.eye(self.ndim)).reshape(len(self), -1), self.matrices[:, -1, :-1]]
@@ -274,6 +273,18 @@ class TransformSeries:
         matrices[:, :-1, -1] = shift - (matrices[:, :-1, :-1] - np.eye(d)) @ middle
         matrices[:, -1, :-1] = projective
         return matrices
+
+
+def _unwrapped(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return rotation vectors (T, 3) of the same rotations, each by full turns as near as can be to the one before."""
+    out = vectors.copy()
+    for t in range(1, len(out)):
+        angle = float(np.linalg.norm(out[t]))
+        if angle > 0:
+            axis = out[t] / angle
+            turns = np.rint((out[t - 1] @ axis - angle) / (2 * np.pi))
+            out[t] += 2 * np.pi * turns * axis
+    return out
 
 
 def _polar(linear: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
