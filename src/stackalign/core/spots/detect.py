@@ -1,4 +1,4 @@
-"""Find spots in an image: scale-space extrema of the Laplacian of Gaussian, checked by fits; pixels (y, x), (z, y, x)."""
+"""Find spots: scale-space extrema of the Laplacian of Gaussian, checked by fits; pixels, (y, x) or (z, y, x)."""
 
 from __future__ import annotations
 
