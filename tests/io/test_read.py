@@ -14,6 +14,7 @@ from stackalign.io.errors import AmbiguousAxesError, ChannelChoiceError, StackRe
 from stackalign.io.folder import missing_numbers, natural_key
 from stackalign.io.info import describe
 from stackalign.io.read import read_channels, read_stack
+from stackalign.io.tables import read_table
 from stackalign.io.tiff import TiffPixels
 from tests.io.sparse import sparse_bigtiff
 
@@ -179,7 +180,10 @@ def test_z_without_time_is_asked_for(tmp_path, movie):
     volume = read_stack(tmp_path / "z.tif", axes="zyx")
     assert (volume.axes, volume.shape) == ("tzyx", (1, 6, 24, 40))
     assert np.array_equal(volume[0], movie)
-    assert describe(tmp_path / "z.tif").choices == ("tyx", "zyx")
+    info = describe(tmp_path / "z.tif")
+    assert (info.choices, info.frames) == (("tyx", "zyx"), None)
+    assert "frames:      not known: which axis is time?\n" in str(info)
+    assert str(info).endswith("axes may be: tyx, zyx")
 
 
 def test_channels_without_time_are_asked_for(tmp_path, movie):
@@ -417,6 +421,20 @@ def test_real_sets(shared, place, axes, shape, dtype):
         with pytest.raises(AmbiguousAxesError) as info:
             read_stack(shared / place)
         assert axes in info.value.choices
+
+
+@pytest.mark.shared_data
+def test_real_frames_come_in_order(shared):
+    stack = read_stack(shared / "reflection_particles")
+    assert stack.metadata["lazy_files"] == tuple(str(shared / "reflection_particles" / f"{k}.tif") for k in range(1, 6))
+    assert stack[4].mean() / stack[0].mean() == pytest.approx(0.93, abs=0.01)  # its brightness falls by 7 %
+
+
+@pytest.mark.shared_data
+def test_real_localisations(shared):
+    table = read_table(shared / "bead_traces" / "bead_locs_3.csv")
+    assert {"frame", "x", "y"} <= set(table.columns)
+    assert np.isfinite(table[["frame", "x", "y"]].to_numpy()).all()
 
 
 @pytest.mark.shared_data

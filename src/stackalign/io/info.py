@@ -81,7 +81,7 @@ class FileInfo:
             ("file", self.path),
             ("format", self.format + ("" if self.compression == "none" else f", {self.compression} compression")),
             ("shape", f"{sizes}, {self.dtype}, {readable(self.size_bytes)}"),
-            ("frames", "not known: the file does not name its axes" if self.frames is None else str(self.frames)),
+            ("frames", "not known: which axis is time?" if self.frames is None else str(self.frames)),
             ("channels", ", ".join(self.channels)),
             ("pixel size", " x ".join(f"{s:.6g}" for s in self.pixel_size.values()) + f" {self.unit}"),
             ("interval", f"{self.interval:.6g} {self.interval_unit}" if self.interval is not None else ""),
