@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -170,6 +173,30 @@ def test_a_signal_cancels_cleanly(start, here, long_movie, number):
     assert time.monotonic() - begun < 5
     left = [path.name for path in here.rglob("*") if path.is_file() and path.name != "long.tif"]
     assert set(left) <= {"run.log"}
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo terminal")
+def test_progress_is_drawn_in_a_terminal_alone(here, movie):
+    ours, theirs = os.openpty()
+    words = [sys.executable, "-m", "stackalign", "align", str(movie), "-o", "out"]
+    process = subprocess.Popen(words, cwd=here, stdout=subprocess.PIPE, stderr=theirs, text=True)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        shown += part
+    out, _ = process.communicate(timeout=60)
+    os.close(ours)
+    assert process.returncode == 0, shown
+    assert b"\r" in shown
+    assert b"%" in shown
+    assert shown.endswith(b" \r")  # the line is cleared in the end
+    assert "%" not in out
 
 
 def test_a_failure_is_one_line_and_a_traceback_only_with_debug(start):

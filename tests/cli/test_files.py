@@ -7,6 +7,8 @@ import pytest
 import tifffile
 
 import stackalign as sa
+from stackalign.cli.files import TRANSFORMS
+from stackalign.io.transforms import ENDINGS
 
 
 def test_version_and_help(call):
@@ -105,9 +107,14 @@ def test_convert_keeps_all_channels(call, here):
 
 def test_convert_transforms(call, here, movie):
     truth = movie.with_name("movie.truth.json")
-    for name in ("t.csv", "t.npy", "t.json"):
-        assert call("convert", truth, name).exit_code == 0
-        assert (sa.load_transforms(name).matrices == sa.load_transforms(truth).matrices).all()
+    assert {e for e in ENDINGS if e not in (".npy", ".ngff.json")} == set(TRANSFORMS)
+    for ending in ENDINGS:
+        result = call("convert", truth, f"t{ending}")
+        assert result.exit_code == 0, result.stderr
+        found = sa.load_transforms(f"t{ending}")
+        assert np.abs(found.matrices - sa.load_transforms(truth).matrices).max() < 1e-12
+        if ending != ".npy":
+            assert "frames:      8" in call("info", f"t{ending}").stdout
 
 
 def test_nothing_is_replaced_without_overwrite(call, here, movie):

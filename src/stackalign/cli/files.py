@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
     from stackalign.core.stack import ImageStack
 
+TRANSFORMS = (".json", ".csv", ".tfm", ".txt")  # by these endings a file of transforms is told from a stack
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Compression = Annotated[
     Literal["none", "deflate", "zstd"],
     typer.Option("--compression", help="Lossless. deflate can be read by every program, zstd is the fastest."),
 ]
-_TABLES = (".json", ".csv", ".tfm", ".txt")
 
 
 def info(
@@ -30,7 +30,7 @@ def info(
     """Tell what a file, folder or glob holds, without reading its pixels."""
     import json
 
-    if Path(input).suffix.lower() in _TABLES:
+    if Path(input).suffix.lower() in TRANSFORMS:
         facts = _transforms(Path(input))
         if as_json:
             typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
@@ -62,12 +62,11 @@ def convert(
 ) -> None:
     """Write a stack (all its channels, or one) or a file of transforms in another format."""
     refuse_existing(overwrite, output)
-    if Path(input).suffix.lower() in _TABLES or output.suffix.lower() in _TABLES:
-        from stackalign.io.transforms import load_provenance, load_transforms, save_transforms
+    if Path(input).suffix.lower() in TRANSFORMS or output.suffix.lower() in TRANSFORMS:
+        from stackalign.io.transforms import load_transforms, save_transforms
 
         series = load_transforms(input)
-        provenance = load_provenance(input) if Path(input).suffix.lower() == ".json" else None
-        save_transforms(output, series, provenance)
+        save_transforms(output, series, provenance_of(Path(input)))
         done: Any = series
     else:
         from stackalign.cli.terminal import finish
@@ -117,6 +116,14 @@ def refuse_existing(overwrite: bool, *paths: Path) -> None:
             raise FileExistsError(f"{path} is there already: say --overwrite to replace it")
 
 
+def provenance_of(path: Path) -> dict[str, Any]:
+    """Return what a file of transforms says about where they come from; only our own JSON says anything."""
+    from stackalign.io.transforms import load_provenance
+
+    name = path.name.lower()
+    return load_provenance(path) if name.endswith(".json") and not name.endswith(".ngff.json") else {}
+
+
 def _with_choices(error: Any, option: str) -> str:
     said = " or ".join(f"{option} {choice}" for choice in error.choices)
     return f"{error}; say {said}" if said else str(error)
@@ -126,10 +133,10 @@ def _transforms(path: Path) -> dict[str, Any]:
     """Return what a file of transforms holds, in words."""
     import numpy as np
 
-    from stackalign.io.transforms import load_provenance, load_transforms
+    from stackalign.io.transforms import load_transforms
 
     series = load_transforms(path)
-    said = load_provenance(path) if path.suffix.lower() == ".json" else {}
+    said = provenance_of(path)
     axes = "zyx"[-series.ndim :]
     low, high = series.translations.min(0), series.translations.max(0)
     spans = ", ".join(f"{a} {lo:.3f} to {hi:.3f}" for a, lo, hi in zip(axes, low, high, strict=True))
