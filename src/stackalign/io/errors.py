@@ -27,6 +27,10 @@ class TableReadError(ValueError):
     """A file that holds no table, or not the columns asked for."""
 
 
+class PicksReadError(ValueError):
+    """A file that holds no picked particles."""
+
+
 class AmbiguousAxesError(ValueError):
     """A file does not say what its axes are.
 

@@ -327,6 +327,8 @@ def _reasons(state: _State, error: Array, kind: TransformModel, ndim: int) -> tu
         elif n < needed:
             few = "one particle is" if n == 1 else f"{n} particles are"
             out.append(f"only {few} left: translation only, the rest as in the neighbouring frames")
+        elif n == needed and needed > 1:
+            out.append(f"only {n} particles left: nothing checks the motion that they give")
         elif spread.max() > LARGE_ERROR:
             out.append(f"the particles fix the motion at the corners of the field to {spread.max():.1f} px only")
         else:

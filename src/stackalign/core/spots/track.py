@@ -8,14 +8,14 @@ place that the others predict for it, so it is found again after a gap.
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
 from scipy import ndimage
 
+from stackalign.core.frame_check import read_frame
 from stackalign.core.geometry import Box
 from stackalign.core.parameters import Parameters
 from stackalign.core.spots.consensus import choose_candidates, predict, robust_rigid
@@ -23,7 +23,7 @@ from stackalign.core.spots.fit import Estimator, Polarity, SpotModel, fit_spots
 from stackalign.core.spots.gaussian import FitStatus, SpotFits
 from stackalign.core.spots.picks import Pick, check_picks, numbered
 from stackalign.core.spots.tracks import TrackSet
-from stackalign.core.stack import FrameError, ImageStack
+from stackalign.core.stack import ImageStack
 from stackalign.core.threads import map_ahead
 from stackalign.core.work import Progress, Work, drain
 
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     Array = NDArray[np.float64]
-
-log = logging.getLogger(__name__)
 
 MEMORY = 0.1  # share of a new frame in what is remembered of a particle's brightness and width
 CHANGE = 3.0  # factor by which the brightness may differ from the remembered one
@@ -156,7 +154,8 @@ def track_spots_work(
     check_picks(picks, movie.shape)
     wanted = numbered(picks)
     chosen = options or TrackOptions()
-    tracks = TrackSet.empty([pick.id for pick in wanted], len(movie), movie.ndim)
+    missing: dict[int, str] = {}
+    tracks = replace(TrackSet.empty([pick.id for pick in wanted], len(movie), movie.ndim), missing=missing)
     tracks.start[:] = [pick.frame for pick in wanted]
     follower = _Follower(wanted, chosen, tracks, movie.frame_shape)
     first, last = int(tracks.start.min()), int(tracks.start.max())
@@ -165,28 +164,13 @@ def track_spots_work(
     total, done = len(forward) + len(backward), 0
     for frames in (forward, backward):
         follower.turn(-1 if frames is backward else 1)
-        for t, image in zip(frames, map_ahead(lambda t: _read(movie, t), frames), strict=True):
-            follower.step(t, image)
+        for t, (image, why) in zip(frames, map_ahead(lambda t: read_frame(movie, t), frames), strict=True):
+            if why:
+                missing[t] = why
+            follower.step(t, None if why else image)
             done += 1
             yield Progress(done, total, f"Following {len(wanted)} particles", tracks)
     return tracks
-
-
-def _read(movie: ImageStack, t: int) -> NDArray[Any] | None:
-    """Return a frame, or None if it is missing, unreadable or holds nothing."""
-    if t in movie.missing:
-        return None
-    try:
-        image = movie[t]
-    except FrameError as error:
-        log.warning("frame %d cannot be read: %s", t, error)
-        return None
-    low, high = image.min(), image.max()  # NaN if there is any
-    if low == high:
-        return None
-    if low != low and not np.isfinite(image).any():
-        return None
-    return image
 
 
 @dataclass(slots=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +38,8 @@ class TrackSet:
         Size of the box that was fitted; 0 for tracks made elsewhere.
     start : ndarray (P,) of int
         Frame in which each particle was picked.
+    missing : mapping of int to str
+        Frames that hold nothing to find, with the reason.
     """
 
     ids: NDArray[np.int64]
@@ -51,14 +53,15 @@ class TrackSet:
     status: NDArray[np.int8]
     box_shape: NDArray[np.int64]
     start: NDArray[np.int64]
+    missing: Mapping[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         p, t, d = self.position.shape
         expected = {"ids": (p,), "sigma": (p, t, d), "position_error": (p, t, d), "box_shape": (p, d), "start": (p,)}
-        for f in fields(self):
-            shape = expected.get(f.name, (p, t))
-            if f.name != "position" and getattr(self, f.name).shape != shape:
-                raise ValueError(f"{f.name} must be {shape}, got {getattr(self, f.name).shape}")
+        for name in _ARRAYS:
+            shape = expected.get(name, (p, t))
+            if name != "position" and getattr(self, name).shape != shape:
+                raise ValueError(f"{name} must be {shape}, got {getattr(self, name).shape}")
         if len(set(self.ids.tolist())) != p:
             raise ValueError(f"two particles have the same number: {self.ids.tolist()}")
 
@@ -135,7 +138,7 @@ class TrackSet:
         if unknown:
             raise ValueError(f"there is no particle {unknown[0]}: there are {sorted(place)}")
         rows = [place[name] for name in wanted]
-        return replace(self, **{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+        return replace(self, **{name: getattr(self, name)[rows] for name in _ARRAYS})
 
     def without(self, ids: Iterable[int]) -> TrackSet:
         """Return all particles but some."""
@@ -284,3 +287,6 @@ class TrackSet:
             raise ValueError(f"tracks must be (N, 4) or (N, 5): particle, frame, (z,) y, x; got {data.shape}")
         names = ["particle", "frame", *"zyx"[-(data.shape[1] - 2) :]]
         return cls.from_frame(pd.DataFrame(data, columns=names), length=length)
+
+
+_ARRAYS = tuple(f.name for f in fields(TrackSet) if f.name != "missing")

@@ -1,0 +1,188 @@
+"""Alignment by particles: picked or suggested, followed, and the motion that they share; maps moving -> reference."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from stackalign.core.frame_check import read_frame
+from stackalign.core.registration import FrameQuality, RegistrarParameters, Registration
+from stackalign.core.spots.detect import suggest_picks
+from stackalign.core.spots.motion import TrackMotion, motion_from_tracks
+from stackalign.core.spots.picks import Pick
+from stackalign.core.spots.track import TrackOptions, track_spots_work
+from stackalign.core.stack import ImageStack
+from stackalign.core.work import Progress, Work
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from stackalign.core.registration import ReferenceLike
+    from stackalign.core.spots.tracks import TrackSet
+
+SUGGESTED = 12  # particles, where neither picks nor a number are given
+
+
+class ParticleTracking(RegistrarParameters, TrackOptions):
+    """Follow particles and take the motion that they share: translation, rotation, scale or shear."""
+
+    method: Literal["particles"] = "particles"
+    picks: tuple[Pick, ...] = Field(
+        (),
+        title="Picks",
+        description="Particles to follow; none: some are suggested",
+        json_schema_extra={"hidden": True},
+    )
+    auto: int | None = Field(
+        None,
+        title="Suggested particles",
+        description="How many particles to suggest where none is picked; empty: 12",
+        ge=1,
+        le=10_000,
+    )
+    model: Literal["translation", "euclidean", "similarity", "affine"] = Field(
+        "euclidean",
+        title="Model",
+        description="Motion of the field: shift; and rotation (euclidean); and scale (similarity); and shear (affine)",
+    )
+    exclude: tuple[int, ...] = Field(
+        (),
+        title="Excluded particles",
+        description="Numbers of particles that are followed but take no part in the motion",
+        json_schema_extra={"hidden": True},
+    )
+
+    def fit(
+        self,
+        stack: ImageStack | ArrayLike,
+        *,
+        reference: ReferenceLike | None = None,
+        anchor: int | str | None = None,
+        mask: NDArray[np.bool_] | None = None,
+    ) -> Work[Registration]:
+        """Estimate one transform per frame.
+
+        Parameters
+        ----------
+        stack : ImageStack or array_like
+            The frames.
+        reference : str, int or ndarray, optional
+            A frame number or "first" becomes the identity. An image: the particles are followed into it, and it becomes
+            the reference. Other words change nothing: all frames together make the scene.
+        anchor : int or "mean", optional
+            Frame that becomes the identity; the first valid one if None.
+        mask : ndarray of bool, frame shape, optional
+            True where particles may be suggested. Picks are taken wherever they are.
+
+        Returns
+        -------
+        generator of Progress
+            Returns a `Registration`; its ``details`` hold "tracks" (TrackSet), "motion" (TrackMotion) and "picks".
+
+        Raises
+        ------
+        ValueError
+            If no particle is picked and none stands out, a pick does not fit the stack, or the particles cannot be
+            found in the reference image.
+        """
+        movie = ImageStack.of(stack)
+        image = None
+        if reference is not None and not isinstance(reference, str | int | np.integer):
+            image = np.asarray(reference)
+            if image.shape != movie.frame_shape:
+                raise ValueError(f"the reference image is {image.shape}, the frames are {movie.frame_shape}")
+        elif anchor is None and reference is not None:
+            anchor = _anchor(reference, len(movie))
+        picks = self.picks
+        if not picks:
+            yield Progress(0, len(movie), "Looking for particles")
+            picks = self._suggested(movie, mask)
+        tracks = yield from track_spots_work(movie, picks, self)
+        motion = motion_from_tracks(
+            tracks,
+            self.model,
+            shape=movie.frame_shape,
+            anchor=anchor,
+            include=[int(k) for k in tracks.ids if int(k) not in self.exclude],
+        )
+        if image is not None:
+            motion = self._onto(motion, image, movie, picks, tracks)
+        return Registration(
+            transforms=motion.transforms,
+            quality=_quality(motion, tracks),
+            details={"tracks": tracks, "motion": motion, "picks": tuple(picks)},
+        )
+
+    def _suggested(self, movie: ImageStack, mask: NDArray[np.bool_] | None) -> tuple[Pick, ...]:
+        count = SUGGESTED if self.auto is None else self.auto
+        for t in range(len(movie)):
+            if not read_frame(movie, t)[1]:
+                picks = suggest_picks(movie, count, frame=t, mask=mask, polarity=self.polarity)
+                if picks:
+                    return picks
+                raise ValueError(
+                    f"no particle stands out in frame {t}: pick some by hand, or choose a method that aligns images"
+                )
+        raise ValueError("no frame of the stack can be read: there is nothing to follow")
+
+    def _onto(
+        self, motion: TrackMotion, image: NDArray[Any], movie: ImageStack, picks: tuple[Pick, ...], tracks: TrackSet
+    ) -> TrackMotion:
+        """Return the motion onto an image of its own: the particles are followed from one frame into it."""
+        seen = np.where(motion.transforms.valid, tracks.found.sum(0), 0)
+        best = int(seen.argmax())
+        here = tracks.found[:, best]
+        frame = movie[best]
+        pair = ImageStack(np.stack([image.astype(np.float64), frame.astype(np.float64)]))
+        moved = []
+        for k in np.flatnonzero(here):
+            half = tracks.box_shape[k] // 2
+            start = np.clip(np.round(tracks.position[k, best]).astype(int) - half, 0, None)
+            stop = np.minimum(start + tracks.box_shape[k], movie.frame_shape)
+            bounds = tuple(int(b) for ends in zip(start, stop, strict=True) for b in ends)
+            moved.append(Pick(id=int(tracks.ids[k]), frame=1, bounds=bounds))
+        found: TrackSet | None = None
+        if moved:
+            work = track_spots_work(pair, moved, self)
+            try:
+                while True:
+                    next(work)
+            except StopIteration as stop_:
+                found = stop_.value
+        if found is None or not found.found[:, 0].any():
+            raise ValueError("the particles are not found in the reference image: is it of the same scene?")
+        included = [int(k) for k in found.ids if int(k) not in self.exclude]
+        step = motion_from_tracks(found, self.model, shape=movie.frame_shape, anchor=0, include=included)
+        bridge = step.transforms[1]
+        series = motion.transforms.rebased(best)
+        matrices = bridge.matrix @ series.matrices
+        return replace(motion, transforms=replace(series, matrices=matrices))
+
+
+def _anchor(reference: str | int | ArrayLike, length: int) -> int | None:
+    if isinstance(reference, int | np.integer):
+        frame = int(reference)
+        if not -length <= frame < length:
+            raise ValueError(f"there is no frame {frame} to be the reference: the stack has {length} frames")
+        return frame % length
+    return 0 if reference == "first" else None
+
+
+def _quality(motion: TrackMotion, tracks: TrackSet) -> FrameQuality:
+    length = len(motion.transforms)
+    known = motion.particles["suggestion"].to_numpy() == ""
+    count = max(int(known.sum()), 1)
+    with np.errstate(invalid="ignore"):
+        share = np.nansum(np.where(known[:, None], motion.weight, 0.0), axis=0) / count
+        sure = 1.0 / (1.0 + np.nan_to_num(motion.corner_error.max(1), nan=1.0) ** 2)
+    quality = FrameQuality.empty(length, tracks.ndim)
+    reasons = tuple(tracks.missing.get(t, reason) for t, reason in enumerate(motion.reasons))
+    return replace(
+        quality,
+        confidence=np.where(motion.used > 0, np.clip(share, 0, 1) * sure, 0.0),
+        error=motion.centre_error,
+        reasons=reasons,
+    )
