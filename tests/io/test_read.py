@@ -11,8 +11,8 @@ import zarr
 
 from stackalign.io.axes import resolved
 from stackalign.io.errors import AmbiguousAxesError, ChannelChoiceError, StackReadError
-from stackalign.io.folder import missing_numbers, natural_key
 from stackalign.io.info import describe
+from stackalign.io.naming import missing_numbers, natural_key
 from stackalign.io.read import read_channels, read_stack
 from stackalign.io.tables import read_table
 from stackalign.io.tiff import TiffPixels

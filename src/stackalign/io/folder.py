@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
+from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,22 +12,15 @@ import numpy as np
 from stackalign.core.stack import FrameError
 from stackalign.io import picture
 from stackalign.io.errors import AmbiguousAxesError, StackReadError
+from stackalign.io.naming import Grid, missing_numbers, name_grid, natural_key, varying_numbers
 from stackalign.io.source import Source
 from stackalign.io.tiff import ENDINGS, open_tiff
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-_DIGITS = re.compile(r"(\d+)")
-
-
-def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Return a sort key that puts 2 before 10; names that differ in leading zeros or capitals keep a fixed order."""
-    parts = [part for part in _DIGITS.split(name) if part]
-    return [(0, int(p), "") if p.isdigit() else (1, 0, p.lower()) for p in parts] + [(2, 0, name)]
 
 
 def stack_files(folder: Path) -> list[Path]:
@@ -53,15 +47,18 @@ def open_one(path: Path) -> Source:
 class FolderPixels:
     """The pixels of many files, an array that opens a file when it is indexed.
 
-    Either (file, ...) or, ``joined``, the files one after the other along their first axis.
+    Either (file, ...) or, ``joined``, the files one after the other along their first axis. None stands for a file that
+    is not there.
     """
 
-    def __init__(self, files: tuple[Path, ...], lengths: tuple[int, ...], shape: tuple[int, ...], dtype: Any) -> None:
+    def __init__(
+        self, files: Sequence[Path | None], lengths: tuple[int, ...], shape: tuple[int, ...], dtype: Any
+    ) -> None:
         self.files, self.dtype = files, np.dtype(dtype)
         self.joined = bool(lengths)
         self._inner = shape
-        self._starts = np.concatenate([[0], np.cumsum(lengths)]).astype(int) if lengths else np.arange(len(files) + 1)
-        self.shape = (int(self._starts[-1]), *shape)
+        self.starts = np.concatenate([[0], np.cumsum(lengths)]).astype(int) if lengths else np.arange(len(files) + 1)
+        self.shape = (int(self.starts[-1]), *shape)
 
     def __getitem__(self, index: tuple[Any, ...]) -> NDArray[Any]:
         first, *rest = index
@@ -70,13 +67,15 @@ class FolderPixels:
         return self._read(int(first), tuple(rest))
 
     def _read(self, number: int, index: tuple[Any, ...]) -> NDArray[Any]:
-        k = int(np.searchsorted(self._starts, number, side="right")) - 1
+        k = int(np.searchsorted(self.starts, number, side="right")) - 1
         path = self.files[k]
+        if path is None:
+            raise FrameError(f"there is no file for place {k}")
         try:
             pixels = open_one(path).pixels
             if tuple(pixels.shape)[-len(self._inner) :] != self._inner:
                 raise ValueError(f"its shape became {tuple(pixels.shape)} since the folder was opened")
-            inside = (number - int(self._starts[k]),) if self.joined and len(pixels.shape) > len(self._inner) else ()
+            inside = (number - int(self.starts[k]),) if self.joined and len(pixels.shape) > len(self._inner) else ()
             return np.asarray(pixels[(*inside, *index)])
         except FrameError:
             raise
@@ -84,10 +83,27 @@ class FolderPixels:
             raise FrameError(_reason(path, error)) from error
 
 
+class GridPixels:
+    """The pixels of files along several axes, (*grid, ...), from those of the files one after the other."""
+
+    def __init__(self, pixels: FolderPixels, grid: tuple[int, ...]) -> None:
+        self.pixels, self.grid, self.dtype = pixels, grid, pixels.dtype
+        self.shape = (*grid, *pixels.shape[1:])
+
+    def __getitem__(self, index: tuple[Any, ...]) -> NDArray[Any]:
+        lead, rest = index[: len(self.grid)], index[len(self.grid) :]
+        numbers = np.arange(prod(self.grid)).reshape(self.grid)[lead]
+        if np.ndim(numbers) == 0:
+            return self.pixels[(int(numbers), *rest)]
+        files = [self.pixels[(int(k), *rest)] for k in numbers.ravel()]
+        return np.stack(files).reshape(*numbers.shape, *files[0].shape)
+
+
 def open_files(files: list[Path], folder: Path, axes: str | None = None) -> Source:
     """Open files alike as one stack, in natural order of their names.
 
-    Each file is a moment, or the files follow each other in time where each holds a time axis.
+    Each file is a moment, or the files follow each other in time where each holds a time axis. Names that count along
+    several axes (``t001_z02_ch1``) say which file is what.
 
     Parameters
     ----------
@@ -105,63 +121,95 @@ def open_files(files: list[Path], folder: Path, axes: str | None = None) -> Sour
     AmbiguousAxesError
         If ``axes`` does not fit the files.
     """
-    ordered = tuple(sorted(files, key=lambda p: natural_key(str(p))))
-    opened: dict[int, Source] = {}
-    lost: dict[int, str] = {}
-    for number, path in enumerate(ordered):
-        try:
-            opened[number] = open_one(path)
-        except OSError as error:
-            lost[number] = _reason(path, error)
-    if not opened:
-        raise StackReadError(f"none of the {len(ordered)} files in {folder} can be read: {lost[0]}")
-    one = next(iter(opened.values()))
-    notes = [*one.notes]
-    if gaps := missing_numbers([p.name for p in ordered]):
-        notes.append(_gap_note(gaps))
-    joined = _joined(one, folder, axes)
+    ordered: tuple[Path | None, ...] = tuple(sorted(files, key=lambda p: natural_key(str(p))))
+    grid = name_grid([p.name for p in ordered if p is not None])
+    one = _first(ordered, folder)
+    if grid is not None and _fits(grid, one, axes):
+        ordered = tuple(ordered[k] if k >= 0 else None for k in grid.order)
+    else:
+        grid = None
+    opened, lost = _opened(ordered, grid)
+    notes = [*one.notes, *_notes([p.name for p in ordered if p is not None], grid)]
+    joined = grid is None and _joined(one, folder, axes)
     _check_alike(list(opened.values()), joined)
+    pixels: FolderPixels | GridPixels
+    scale = one.calibration
     if joined:
         usual = Counter(_pages(s) for s in opened.values()).most_common(1)[0][0]
         lengths = tuple(_pages(opened[k]) if k in opened else usual for k in range(len(ordered)))
         inner = one.shape[1:] if len(one.axes) > _frame_axes(one) else one.shape
-        pixels = FolderPixels(ordered, lengths, inner, _dtype(one))
+        flat = pixels = FolderPixels(ordered, lengths, inner, _dtype(one))
         labels = "t" + one.axes[-len(inner) :]
         notes.append(f"the pages of the {len(ordered)} files follow each other in time")
+    elif grid is not None:
+        flat = FolderPixels(ordered, (), one.shape, _dtype(one))
+        pixels = GridPixels(flat, grid.shape)
+        labels = grid.axes + one.axes
+        scale = replace(scale, channel_names=grid.channels or scale.channel_names)
     else:
-        pixels = FolderPixels(ordered, (), one.shape, _dtype(one))
+        flat = pixels = FolderPixels(ordered, (), one.shape, _dtype(one))
         labels = ("z" if axes is not None and "t" not in axes else "t") + one.axes
+    there = tuple(p for p in ordered if p is not None)
     return Source(
         pixels,
         labels,
         name=folder.name or "folder",
-        kind=f"folder of {len(ordered)} files ({one.kind})",
+        kind=f"folder of {len(there)} files ({one.kind})",
         path=folder,
-        calibration=one.calibration,
-        lost=_lost(pixels, labels, ordered, opened, lost),
+        calibration=scale,
+        lost=_lost(flat, labels, pixels.shape, opened, lost, grid),
         notes=tuple(notes),
-        lazy_files=ordered,
+        lazy_files=there,
         compression=one.compression,
     )
 
 
-def missing_numbers(names: list[str]) -> list[int]:
-    """Return the numbers missing in the one place where otherwise equal names count up."""
-    split = [_DIGITS.split(name) for name in names]
-    if len({tuple(parts[::2]) for parts in split}) != 1:
-        return []
-    columns = [[int(parts[k]) for parts in split] for k in range(1, len(split[0]), 2)]
-    varying = [column for column in columns if len(set(column)) > 1]
-    if len(varying) != 1:
-        return []
-    there = sorted(set(varying[0]))
-    steps = np.diff(there)
-    step = int(np.gcd.reduce(steps))  # every tenth one, where that is the rule
-    gaps = int((steps // step - 1).sum())
-    if gaps > len(there):  # time stamps rather than a count
-        return []
-    present = set(there)
-    return [n for n in range(there[0], there[-1], step) if n not in present]
+def _first(files: Sequence[Path | None], folder: Path) -> Source:
+    """Return the first file that can be read."""
+    reasons = []
+    for path in files:
+        try:
+            if path is not None:
+                return open_one(path)
+        except OSError as error:
+            reasons.append(_reason(path, error) if path is not None else str(error))
+    raise StackReadError(f"none of the {len(files)} files in {folder} can be read: {reasons[0]}")
+
+
+def _opened(files: Sequence[Path | None], grid: Grid | None) -> tuple[dict[int, Source], dict[int, str]]:
+    """Return what can be read and, of the other files, why not."""
+    opened: dict[int, Source] = {}
+    lost: dict[int, str] = {}
+    for number, path in enumerate(files):
+        if path is None:
+            lost[number] = f"there is no file for {grid.place(number) if grid else number}"
+            continue
+        try:
+            opened[number] = open_one(path)
+        except OSError as error:
+            lost[number] = _reason(path, error)
+    return opened, lost
+
+
+def _fits(grid: Grid, one: Source, axes: str | None) -> bool:
+    """Tell whether the files are to be read along the axes that their names count."""
+    if set(grid.axes) & set(one.axes):
+        return False
+    if axes is None:
+        return True
+    named = grid.axes + "".join(a for a in one.axes if a not in "yxs")
+    stated = sum(a in "tzc" for a in axes)
+    return stated == len(named) or ("c" in named and "c" not in axes and stated == len(named) - 1)
+
+
+def _notes(names: list[str], grid: Grid | None) -> list[str]:
+    if grid is not None:
+        sizes = ", ".join(f"{n} {a}" for a, n in zip(grid.axes, grid.shape, strict=True))
+        return [f"the names of the files count along several axes: {sizes}"]
+    if gaps := missing_numbers(names):
+        return [_gap_note(gaps)]
+    count = len(varying_numbers(names))
+    return [f"the names of the files count in {count} places: they are read in natural order"] if count > 1 else []
 
 
 def _gap_note(gaps: list[int]) -> str:
@@ -218,21 +266,28 @@ def _check_alike(sources: list[Source], joined: bool) -> None:
 
 
 def _lost(
-    pixels: FolderPixels,
+    flat: FolderPixels,
     labels: str,
-    files: tuple[Path, ...],
+    shape: tuple[int, ...],
     opened: Mapping[int, Source],
     unreadable: Mapping[int, str],
+    grid: Grid | None,
 ) -> dict[tuple[int, ...], str]:
     """Return the places along the axes other than y, x and s that cannot be read."""
-    lengths = [n for a, n in zip(labels, pixels.shape, strict=True) if a not in "yxs"]
+    lengths = [n for a, n in zip(labels, shape, strict=True) if a not in "yxs"]
+    files = (1,) if grid is None else grid.shape
+
+    def place(number: int) -> tuple[int, ...]:
+        return (number,) if grid is None else tuple(int(k) for k in np.unravel_index(number, files))
+
     found: dict[tuple[int, ...], str] = {}
-    for k in range(len(files)):
-        start, stop = int(pixels._starts[k]), int(pixels._starts[k + 1])
+    for k, path in enumerate(flat.files):
+        start, stop = int(flat.starts[k]), int(flat.starts[k + 1])
         if k in unreadable:
-            found |= {(t, *rest): unreadable[k] for t in range(start, stop) for rest in np.ndindex(*lengths[1:])}
+            inner = list(np.ndindex(*lengths[len(files) :]))
+            found |= {(*place(t), *rest): unreadable[k] for t in range(start, stop) for rest in inner}
             continue
-        for place, why in opened[k].lost.items():
-            reason = why if str(files[k]) in why else f"{files[k]}: {why}"
-            found[(start + place[0], *place[1:]) if pixels.joined else (k, *place)] = reason
+        for inside, why in opened[k].lost.items():
+            reason = why if str(path) in why else f"{path}: {why}"
+            found[(start + inside[0], *inside[1:]) if flat.joined else (*place(k), *inside)] = reason
     return found
