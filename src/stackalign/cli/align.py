@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from stackalign.cli.apply import WARP, Crop, Fill, Order, name_of, warp_options
+from stackalign.cli.apply import Crop, Fill, Order, name_of, warp_options
 from stackalign.cli.files import asking
 from stackalign.cli.options import (
     Axes,
@@ -26,6 +26,7 @@ from stackalign.cli.options import (
 
 if TYPE_CHECKING:
     from stackalign.config import AlignmentConfig
+    from stackalign.core.parameters import Parameters
     from stackalign.pipeline import RunResult
 
 GROUPS = ("registrar", "preprocess", "warp", "output")
@@ -101,20 +102,25 @@ def align(
     if model is not None:
         if "model" not in METHODS[method].model_fields:
             raise bad("--model", f"{method} has one model only; `stackalign methods {method}` lists its parameters")
-        groups["registrar"]["model"] = checked(METHODS[method], {"model": model}, "--model").model_dump()["model"]
+        checked(METHODS[method], {"model": model}, "--model")
+        groups["registrar"]["model"] = model
     if region is not None:
         groups["preprocess"]["region"] = region_of(region)
-    options = warp_options(order, fill, crop)
-    groups["warp"] |= {k: options[k] for k, text in zip(WARP, (order, fill, crop), strict=True) if text is not None}
+    groups["warp"] |= warp_options(order, fill, crop)
     groups["output"].setdefault("folder", str(output or f"{name_of(input)}_aligned"))
-    whole = {"reference": _number_or_word(reference), "anchor": _number_or_word(anchor), "seed": seed}
+    given = {"reference": _number_or_word(reference), "anchor": _number_or_word(anchor), "seed": seed}
+    given = {name: value for name, value in given.items() if value is not None}
+    _check_reference(given.get("reference"))
+    source = InputSpec(path=input, axes=axes, channel=channel_of(channel), frames=_span(input, axes, frames))
+    for name, value in given.items():
+        checked(AlignmentConfig, {"input": source, name: value}, f"--{name}")
     config = AlignmentConfig(
-        input=InputSpec(path=input, axes=axes, channel=channel_of(channel), frames=_span(input, axes, frames)),
+        input=source,
         registrar=checked(METHODS[method], groups["registrar"]),
         preprocess=checked(Preprocess, groups["preprocess"]),
         warp=checked(WarpOptions, groups["warp"]),
         output=checked(OutputSpec, groups["output"]),
-        **{key: value for key, value in whole.items() if value is not None},
+        **given,
     )
     carry_out(config, threads=threads, overwrite=overwrite, quiet=quiet)
 
@@ -155,7 +161,8 @@ def carry_out(
         result = finish(work, quiet=quiet)
     if not quiet:
         typer.echo(result.sentence)
-        typer.echo(f"{len(result.registration)} frames in {duration(result.seconds)} -> {result.folder.path}")
+        where = f" -> {result.folder.path}" if result.folder is not None else ""
+        typer.echo(f"{len(result.registration)} frames in {duration(result.seconds)}{where}")
     return result
 
 
@@ -172,7 +179,8 @@ def grouped(settings: dict[str, Any], method: str) -> dict[str, dict[str, Any]]:
     from stackalign.core.preprocess import Preprocess
     from stackalign.core.warp import WarpOptions
 
-    records = dict(zip(GROUPS, (METHODS[method], Preprocess, WarpOptions, OutputSpec), strict=True))
+    kinds: tuple[type[Parameters], ...] = (METHODS[method], Preprocess, WarpOptions, OutputSpec)
+    records = dict(zip(GROUPS, kinds, strict=True))
     found: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
     for key, value in settings.items():
         group, dot, name = key.rpartition(".")
@@ -194,6 +202,14 @@ def grouped(settings: dict[str, Any], method: str) -> dict[str, dict[str, Any]]:
 def _number_or_word(text: str | None) -> int | str | None:
     """Return a frame's number, or the word or file as it is."""
     return int(text) if text is not None and text.strip().lstrip("-").isdigit() else text
+
+
+def _check_reference(reference: int | str | None) -> None:
+    from stackalign.cli.methods import words
+    from stackalign.config import REFERENCES
+
+    if isinstance(reference, str) and reference not in REFERENCES and not Path(reference).expanduser().exists():
+        raise bad("--reference", f"{reference!r} is neither {words([*REFERENCES, 'a frame number'])}, nor a file")
 
 
 def _span(path: str, axes: str | None, text: str | None) -> tuple[int, int] | None:

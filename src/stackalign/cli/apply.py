@@ -135,15 +135,12 @@ def summary_lines(summary: Any) -> list[str]:
 
 
 def warp_options(order: str | None, fill: str | None, crop: str | None) -> dict[str, Any]:
-    """Return how to resample, checked against the record; a usage error names the option."""
+    """Return how to resample as far as it was said, checked against the record; a usage error names the option."""
     from stackalign.cli.records import checked
     from stackalign.core.warp import WarpOptions
 
-    values = {key: value for key, value in zip(WARP, (order, fill, crop), strict=True) if value is not None}
-    for key, value in values.items():
-        checked(WarpOptions, {key: _number(value)}, f"--{key}")
-    record = WarpOptions.model_validate({key: _number(value) for key, value in values.items()})
-    return {key: getattr(record, key) for key in WARP}
+    given = {key: _number(text) for key, text in zip(WARP, (order, fill, crop), strict=True) if text is not None}
+    return {key: getattr(checked(WarpOptions, {key: value}, f"--{key}"), key) for key, value in given.items()}
 
 
 def name_of(path: str) -> str:

@@ -16,12 +16,16 @@ class Group(TyperGroup):
     """Runs a command; its options ``--debug`` and ``--quiet`` govern what is told of errors and warnings."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command named on the line. Bad usage (exit code 2) is told by typer."""
+        """Run the command named on the line. Bad usage (exit code 2) is told by typer.
+
+        Of what is logged, warnings are shown; an error that ends the command is its one last line.
+        """
         from stackalign.core.work import WorkCancelled
 
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(_Plain())
         handler.setLevel(logging.WARNING)
+        handler.addFilter(lambda record: record.levelno < logging.ERROR or handler.level <= logging.DEBUG)
         ctx.meta[__name__] = handler
         logger.addHandler(handler)
         try:
