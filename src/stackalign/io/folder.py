@@ -124,6 +124,8 @@ def open_files(files: list[Path], folder: Path, axes: str | None = None) -> Sour
     ordered: tuple[Path | None, ...] = tuple(sorted(files, key=lambda p: natural_key(str(p))))
     grid = name_grid([p.name for p in ordered if p is not None])
     one = _first(ordered, folder)
+    if len(one.lazy_files) > 1 and {p.resolve() for p in files} <= {p.resolve() for p in one.lazy_files}:
+        return replace(one, name=folder.name or "folder", path=folder)  # one OME image spread over these very files
     if grid is not None and _fits(grid, one, axes):
         ordered = tuple(ordered[k] if k >= 0 else None for k in grid.order)
     else:

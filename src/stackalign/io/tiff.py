@@ -31,6 +31,7 @@ ENDINGS = (".tif", ".tiff", ".btf", ".tf8", ".ome", ".lsm", ".stk")
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 _LETTERS = {"T": "t", "Z": "z", "C": "c", "Y": "y", "X": "x", "S": "s"}
 _COMPRESSIONS = {1: "none", 5: "lzw", 7: "jpeg", 8: "deflate", 32946: "deflate", 32773: "packbits", 50000: "zstd"}
+_NO_PAGE = "no file that is there holds it: a part of the set is missing, or it was never written"
 _SHORT = "the file ends before this frame: it was cut off"
 
 
@@ -117,6 +118,7 @@ class _Layout(NamedTuple):
     offset: int | None
     lost: dict[int, str]
     notes: tuple[str, ...]
+    files: tuple[Path, ...]
 
 
 def open_tiff(path: Path, *, keep_open: bool = False) -> Source:
@@ -172,7 +174,7 @@ def open_tiff(path: Path, *, keep_open: bool = False) -> Source:
             calibration=scale,
             lost=lost,
             notes=layout.notes,
-            lazy_files=(path,),
+            lazy_files=layout.files,
             settled=_settled(tif),
             compression=_COMPRESSIONS.get(int(page.compression), tifffile.COMPRESSION(page.compression).name.lower()),
         )
@@ -190,7 +192,7 @@ def _layout(tif: tifffile.TiffFile) -> _Layout:
     series = [s for s in tif.series if not s.keyframe.is_reduced] or tif.series
     if not series:
         raise StackReadError(f"{path} holds no image")
-    image = series[0]
+    image = _own(tif, series)
     first = image.keyframe
     notes: list[str] = []
     pages: Sequence[Any] = image
@@ -204,7 +206,7 @@ def _layout(tif: tifffile.TiffFile) -> _Layout:
         pages = _alike(path, series)
         shape, labels = (len(pages), *first.shape), "I" + first.axes
     elif len(series) > 1:
-        notes.append(f"the file holds {len(series)} images: the first is read")
+        notes.append(f"the file holds {len(series)} images: number {series.index(image) + 1} is read")
     letters, lengths = _squeezed(labels, shape)
     page_ndim = _page_axes(lengths, first.size)
     count = prod(lengths[: len(lengths) - page_ndim])
@@ -225,7 +227,20 @@ def _layout(tif: tifffile.TiffFile) -> _Layout:
         notes.append(f"the file was cut off: the pages after the first {count} are lost")
     if len(lost) >= count:
         raise StackReadError(f"{path}: no frame can be read ({next(iter(lost.values()))})")
-    return _Layout(letters, lengths, page_ndim, pages, offset, lost, tuple(notes))
+    files: tuple[Path, ...] = (path,)
+    if image.is_multifile:
+        others = {Path(p.parent.filehandle.path) for p in image if p is not None}
+        files = (path, *sorted(others - {path}))
+    return _Layout(letters, lengths, page_ndim, pages, offset, lost, tuple(notes), files)
+
+
+def _own(tif: tifffile.TiffFile, series: Sequence[Any]) -> Any:
+    """Return the first image of which this very file holds pages: each file of an OME set describes all its images."""
+    if len(series) > 1 and tif.is_ome:
+        for image in series:
+            if any(page is not None and page.parent is tif for page in image):
+                return image
+    return series[0]
 
 
 def _announced(tif: tifffile.TiffFile) -> tuple[str, tuple[int, ...]]:
@@ -325,7 +340,7 @@ def _lost_pages(pages: Sequence[Any], count: int, size: int, *, check_all: bool)
         ):
             lost[number] = _SHORT
     if hasattr(pages, "_pages") or isinstance(pages, list):
-        lost |= {n: "the file holds no page for it" for n, p in enumerate(getattr(pages, "_pages", pages)) if p is None}
+        lost |= {n: _NO_PAGE for n, p in enumerate(getattr(pages, "_pages", pages)) if p is None}
     return dict(sorted(lost.items()))
 
 
