@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from stackalign import ImageStack, Simulation, Transform, TransformSeries, Truth, moved, simulate
+from stackalign.core.simulate.beads import Beads
 from stackalign.core.simulate.field import Field
 from stackalign.core.simulate.parameters import DRAWN, Scene
 
@@ -115,6 +116,14 @@ def test_a_bead_is_integrated_over_pixels() -> None:
     columns = np.exp(-0.5 * ((np.arange(24)[:, None] + fine - x) / 0.7) ** 2).mean(1)
     light = 1 + 3.0 * np.outer(rows, columns)
     assert np.allclose(truth.photons(0), light * 100 / light.mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("contrast", [3.0, -0.7])
+def test_beads_wider_than_the_frame_are_the_middle_of_a_larger_frame(contrast: float) -> None:
+    positions = np.random.default_rng(2).uniform(-30, 50, (40, 2))
+    small = Beads(positions, (6.0, 5.0), contrast, (20, 16)).render(np.eye(3))
+    large = Beads(positions + 100, (6.0, 5.0), contrast, (220, 216)).render(np.eye(3))
+    assert np.allclose(small, large[100:120, 100:116], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("model", MODELS)

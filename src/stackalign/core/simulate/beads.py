@@ -6,7 +6,7 @@ Their positions follow the motion; the point spread function belongs to the came
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -61,28 +61,41 @@ class Beads:
         at = Transform(matrix, TransformModel.PROJECTIVE).inverse(positions)
         reach = np.ceil(REACH * np.asarray(self.sigmas)).astype(int) + 1
         at = at[((at > -reach) & (at < np.asarray(self.shape) - 1 + reach)).all(axis=1)]
-        # a canvas wide enough for every patch: no bead needs clipping at the border
-        canvas = np.full(np.asarray(self.shape) + 4 * reach, 0.0 if self.contrast >= 0 else 1.0)
-        patch = 2 * reach + 1
-        chunk = max(1, 4_000_000 // int(np.prod(patch)))
+        whole = np.zeros(self.shape) if self.contrast >= 0 else np.ones(self.shape)
+        draw = self._draw_whole if np.prod(2 * reach + 1) > whole.size else self._draw_patches
+        size = min(int(np.prod(2 * reach + 1)), whole.size)
+        chunk = max(1, 4_000_000 // size)
         for start in range(0, len(at), chunk):
-            part = at[start : start + chunk]
-            first = np.round(part).astype(int) - reach
-            light = np.full((len(part), *(1,) * part.shape[1]), self.contrast)
-            index = np.zeros_like(light, np.int64)
-            for axis, sigma in enumerate(self.sigmas):
-                pixels = first[:, axis, None] + np.arange(patch[axis])
-                profile = _integrated(pixels - part[:, axis, None], sigma)
-                spread = [1] * light.ndim
-                spread[0], spread[1 + axis] = profile.shape
-                light = light * profile.reshape(spread)
-                index = index * canvas.shape[axis] + (pixels + 2 * reach[axis]).reshape(spread)
-            if self.contrast >= 0:
-                canvas += np.bincount(index.ravel(), light.ravel(), canvas.size).reshape(canvas.shape)
-            else:
-                np.multiply.at(canvas.reshape(-1), index.ravel(), 1 + light.ravel())
-        inner = canvas[tuple(slice(2 * r, 2 * r + n) for r, n in zip(reach, self.shape, strict=True))]
-        return inner + 1 if self.contrast >= 0 else inner
+            whole = draw(whole, at[start : start + chunk], reach)
+        return whole + 1 if self.contrast >= 0 else whole
+
+    def _draw_patches(self, whole: Array, at: Array, reach: NDArray[np.int64]) -> Array:
+        """Add beads, each within its reach."""
+        # a canvas wide enough for every patch: no bead needs clipping at the border
+        canvas = np.pad(whole, [(2 * r, 2 * r) for r in reach], constant_values=0.0 if self.contrast >= 0 else 1.0)
+        first = np.round(at).astype(int) - reach
+        pixels = [first[:, i, None] + np.arange(2 * r + 1) for i, r in enumerate(reach)]
+        light = self._light(at, pixels)
+        index = np.zeros(light.shape, np.int64)
+        for axis, p in enumerate(pixels):
+            index = index * canvas.shape[axis] + _spread(p + 2 * reach[axis], axis, at.shape[1])
+        if self.contrast >= 0:
+            canvas += np.bincount(index.ravel(), light.ravel(), canvas.size).reshape(canvas.shape)
+        else:
+            np.multiply.at(canvas.reshape(-1), index.ravel(), 1 + light.ravel())
+        return canvas[tuple(slice(2 * r, 2 * r + n) for r, n in zip(reach, self.shape, strict=True))]
+
+    def _draw_whole(self, whole: Array, at: Array, reach: NDArray[np.int64]) -> Array:
+        """Add beads wider than the frame."""
+        light = self._light(at, [np.broadcast_to(np.arange(n), (len(at), n)) for n in self.shape])
+        return np.asarray(whole + light.sum(0) if self.contrast >= 0 else whole * (1 + light).prod(0))
+
+    def _light(self, at: Array, pixels: list[NDArray[np.int64]]) -> Array:
+        """(P, ...) light of each bead on its pixels."""
+        light = np.full((len(at), *(1,) * at.shape[1]), self.contrast)
+        for axis, (p, sigma) in enumerate(zip(pixels, self.sigmas, strict=True)):
+            light = light * _spread(_integrated(p - at[:, axis, None], sigma), axis, at.shape[1])
+        return light
 
 
 def draw_beads(simulation: Simulation, transforms: TransformSeries, rng: np.random.Generator) -> Beads:
@@ -177,3 +190,8 @@ def _integrated(distance: Array, sigma: float) -> Array:
     scale = 1 / (np.sqrt(2) * sigma)
     area = np.sqrt(np.pi / 2) * sigma
     return np.asarray(area * (erf((distance + 0.5) * scale) - erf((distance - 0.5) * scale)))
+
+
+def _spread(values: NDArray[np.generic], axis: int, ndim: int) -> NDArray[Any]:
+    """Give (P, n) the shape of P patches that vary along one axis."""
+    return values.reshape([len(values), *(values.shape[1] if i == axis else 1 for i in range(ndim))])

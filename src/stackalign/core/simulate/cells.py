@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.spatial.transform import Rotation
-from scipy.special import erfc
 
 from stackalign.core.simulate.beads import scatter
-from stackalign.core.transform import Transform, TransformModel
+from stackalign.core.simulate.scene import mapped
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +26,9 @@ REACH = 5.0  # standard deviations beyond the edge to which a cell is drawn
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cells:
-    """Soft ellipses over a background of 1; the edges move with the scene.
+    """Soft ellipses over a background of 1, across whose edges the light falls as a Gaussian blur makes it fall.
+
+    The edges move with the scene.
 
     Parameters
     ----------
@@ -51,24 +52,33 @@ class Cells:
 
     def render(self, matrix: Array, frame: int | None = None) -> Array:
         """Return the frame (…, y, x) that sees the scene through ``matrix``; see `Scene.render`."""
-        to_scene = Transform(matrix, TransformModel.PROJECTIVE)
-        to_frame = to_scene.inverse
+        from stackalign.core.simulate.cell_kernels import draw_ellipsoids
+
+        d = len(self.shape)
+        signs = np.array(list(product((-1.0, 1.0), repeat=d)))
+        extents = np.sqrt(np.diagonal(np.linalg.inv(self.shapes @ self.shapes), axis1=1, axis2=2))
+        extents = extents + REACH * np.asarray(self.sigmas)
+        edges = self.positions[:, None] + signs * extents[:, None]  # (P, 2**d, d)
+        inverse = np.asarray(np.linalg.inv(matrix), np.float64)
+        boxes = mapped(inverse[None], edges.reshape(-1, d)).reshape(edges.shape)
+        start = np.maximum(np.floor(boxes.min(1)).astype(np.int64), 0)
+        stop = np.minimum(np.ceil(boxes.max(1)).astype(np.int64) + 1, self.shape)
+        seen = (start < stop).all(axis=1)
         out = np.ones(self.shape)
-        signs = np.array(list(product((-1.0, 1.0), repeat=len(self.shape))))
-        for centre, form, level in zip(self.positions, self.shapes, self.levels, strict=True):
-            radii = np.sqrt(np.diag(np.linalg.inv(form @ form))) + REACH * np.asarray(self.sigmas)
-            box = to_frame(centre + signs * radii)
-            start = np.maximum(np.floor(box.min(0)).astype(int), 0)
-            stop = np.minimum(np.ceil(box.max(0)).astype(int) + 1, self.shape)
-            if (start >= stop).any():
-                continue
-            where = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
-            pixels = np.stack(np.meshgrid(*(np.arange(s.start, s.stop) for s in where), indexing="ij"), axis=-1)
-            body = level * _soft_ellipse(to_scene(pixels) - centre, form, self.sigmas)
-            if level >= 0:
-                out[where] += body
-            else:
-                out[where] *= 1 + body
+        # a plane is drawn as a volume of one
+        flat = 3 - d
+        full = np.eye(4)
+        full[flat:, flat:] = matrix
+        draw_ellipsoids(
+            out.reshape((1,) * flat + self.shape),
+            full,
+            np.pad(self.positions[seen], ((0, 0), (flat, 0))),
+            np.pad(self.shapes[seen], ((0, 0), (flat, 0), (flat, 0))),
+            self.levels[seen],
+            np.pad(np.square(self.sigmas), (flat, 0)),
+            np.pad(start[seen], ((0, 0), (flat, 0))),
+            np.pad(stop[seen], ((0, 0), (flat, 0)), constant_values=1),
+        )
         return out
 
 
@@ -96,14 +106,3 @@ def draw_cells(simulation: Simulation, transforms: TransformSeries, rng: np.rand
         simulation.sigmas,
         simulation.shape,
     )
-
-
-def _soft_ellipse(p: Array, form: Array, sigmas: tuple[float, ...]) -> Array:
-    """1 inside, 0 outside; across the edge the step that a Gaussian blur makes of a straight one."""
-    scaled = p @ form
-    # the blur in units of the radius also rounds the cone that the distance to the centre has at its tip
-    blur2 = float((form**2 @ np.square(sigmas)).sum()) / len(sigmas)
-    r2 = (scaled**2).sum(-1)
-    beyond = np.sqrt(r2 + blur2) - np.sqrt(1 + blur2)
-    softness2 = ((scaled @ form) ** 2 @ np.square(sigmas) + blur2**2) / (r2 + blur2)
-    return np.asarray(0.5 * erfc(beyond / np.sqrt(2 * softness2)))
