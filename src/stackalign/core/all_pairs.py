@@ -26,11 +26,10 @@ if TYPE_CHECKING:
     from stackalign.core.rounds import _Run
     from stackalign.core.work import Work
 
-LAG = 5  # frames
 _ROUNDS = 15
 
 
-def align_pairs(run: _Run, lag: int = LAG) -> Work[None]:
+def align_pairs(run: _Run, lag: int) -> Work[None]:
     """Align every frame to the ``lag`` frames before it, and solve for one transform per frame.
 
     ``run.details["pairs"]`` then holds arrays of one entry a pair: ``moving``, ``onto``, ``closure`` (how far the pair

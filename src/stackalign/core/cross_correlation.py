@@ -9,10 +9,9 @@ import numpy as np
 from pydantic import Field
 
 from stackalign.core.correlation_search import Normalisation, SearchTemplate, prepare_search, search
-from stackalign.core.preprocess import Preprocess, Window
+from stackalign.core.preprocess import FilteredRegistrar
 from stackalign.core.reduction import binned, reduction
 from stackalign.core.reference import PairResult
-from stackalign.core.registration import RegistrarParameters
 from stackalign.core.rounds import align_stack
 from stackalign.core.stack import ImageStack
 from stackalign.core.transform import TransformModel
@@ -26,22 +25,15 @@ if TYPE_CHECKING:
     from stackalign.core.translation import Fit, TranslationTemplate
     from stackalign.core.work import Work
 
-ReferenceName = Literal["mean", "median", "first", "previous", "rolling", "all-pairs"]
 _CLEAR = 8.0  # standard deviations of a peak that needs no second look at a finer scale
 _LEAST = 5.5  # below, random images correlate as well
 _FINEST = 256  # px: frames of up to this size are searched at full resolution in the end
 
 
-class CrossCorrelation(RegistrarParameters):
+class CrossCorrelation(FilteredRegistrar):
     """Translation, 2-D and 3-D: found by cross-correlation, refined by weighted least squares."""
 
     method: Literal["cross-correlation"] = "cross-correlation"
-    reference: ReferenceName | int = Field(
-        "mean",
-        title="Reference",
-        description="What frames are aligned to: mean or median of the aligned frames (re-estimated until it settles),"
-        " first, previous, rolling, all-pairs, or a frame number",
-    )
     max_shift: float | None = Field(
         None,
         title="Largest shift",
@@ -69,28 +61,6 @@ class CrossCorrelation(RegistrarParameters):
         " correlation; none: plain correlation",
         json_schema_extra={"advanced": True},
     )
-    window: Window = Field(
-        "none",
-        title="Window",
-        description="Weight that falls towards the borders of the reference",
-        json_schema_extra={"advanced": True},
-    )
-    low_sigma: float = Field(
-        0.0,
-        title="Smooth",
-        description="Band-pass: standard deviation of a Gaussian that takes away finer detail; 0: none",
-        ge=0,
-        le=1000,
-        json_schema_extra={"unit": "px", "advanced": True},
-    )
-    high_sigma: float = Field(
-        0.0,
-        title="Remove background",
-        description="Band-pass: standard deviation of a Gaussian whose result is subtracted; 0: none",
-        ge=0,
-        le=10_000,
-        json_schema_extra={"unit": "px", "advanced": True},
-    )
     rolling: float = Field(
         0.1,
         title="Rolling weight",
@@ -98,6 +68,15 @@ class CrossCorrelation(RegistrarParameters):
         gt=0,
         le=1,
         json_schema_extra={"advanced": True},
+    )
+
+    lag: int = Field(
+        5,
+        title="Lag",
+        description="Reference all-pairs: each frame is aligned to as many before it",
+        ge=1,
+        le=100,
+        json_schema_extra={"unit": "frames", "advanced": True},
     )
 
     def fit(
@@ -116,14 +95,16 @@ class CrossCorrelation(RegistrarParameters):
             If the reference, the anchor or the mask do not fit the stack, or the reference has no contrast.
         """
         source = ImageStack.of(stack)
-        chosen = self.reference if reference is None else reference
-        aligner = self.aligner()
-        return (yield from align_stack(source, aligner, chosen, anchor=anchor, mask=mask, rolling=self.rolling))
+        chosen = "mean" if reference is None else reference
+        return (
+            yield from align_stack(
+                source, self.aligner(), chosen, anchor=anchor, mask=mask, rolling=self.rolling, lag=self.lag
+            )
+        )
 
     def aligner(self) -> TranslationAligner:
         """Return what aligns one frame to one image."""
-        filters = Preprocess(low_sigma=self.low_sigma, high_sigma=self.high_sigma, window=self.window)
-        return TranslationAligner(self, filters)
+        return TranslationAligner(self)
 
     def fit_model(
         self, images: ImageStack | ArrayLike, reference: ArrayLike | None = None, *, axis: int | None = None
@@ -163,7 +144,6 @@ class TranslationAligner:
     """Aligns one frame to one image by a translation; a `PairAligner`."""
 
     parameters: CrossCorrelation
-    filters: Preprocess
 
     @property
     def model(self) -> TransformModel:
@@ -172,7 +152,7 @@ class TranslationAligner:
 
     def filtered(self, frame: NDArray[Any]) -> NDArray[Any]:
         """Return the band-passed frame."""
-        return self.filters.filtered(frame)
+        return self.parameters.filtered(frame)
 
     def prepare(
         self,
@@ -190,7 +170,7 @@ class TranslationAligner:
         if not counted.any():
             raise ValueError("no pixel of the reference is left: the mask covers all that is known of it")
         full = TranslationTemplate.of(
-            reference, mask, noise=noise, frames=frames, window=self.filters.weights(reference.shape)
+            reference, mask, noise=noise, frames=frames, window=self.parameters.weights(reference.shape)
         )
         whole = bool(counted.all())
         masked = reference if whole else np.where(counted, reference, np.float32(np.nan))
@@ -201,7 +181,7 @@ class TranslationAligner:
             if holes is not None and (holes.sum() < 16 or float(np.ptp(small[holes])) == 0):
                 continue
             value = small if holes is None else np.where(holes, small, np.float32(0))
-            window = self.filters.weights(small.shape)
+            window = self.parameters.weights(small.shape)
             reach = self.parameters.max_shift
             limit = None if reach is None else [np.ceil(reach / f) + 1 for f in factors]
             if window is not None:

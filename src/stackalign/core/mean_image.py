@@ -10,7 +10,6 @@ import numpy as np
 from stackalign.core.resample import spline_coefficients, valid_mask, warp_frame
 from stackalign.core.threads import map_ahead, threads
 from stackalign.core.transform import TransformModel
-from stackalign.core.warp_kernels import PAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -132,6 +131,8 @@ def _add_warped(frame: NDArray[Any], place: Aligned, total: NDArray[np.float32],
 def _sharpened(mean: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Undo the B-spline's smoothing that `add_shifted` leaves: one filter for all frames."""
     from scipy.ndimage import distance_transform_edt
+
+    from stackalign.core.warp_kernels import PAD
 
     if not known.any():
         return mean

@@ -1,4 +1,4 @@
-"""What is done to frames before their motion is measured: a region, a band-pass, a window. The output never sees it."""
+"""What is done to frames before their motion is measured: region, band-pass, window. The output never sees it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from stackalign.core.geometry import Box
 from stackalign.core.parameters import Parameters
+from stackalign.core.registration import RegistrarParameters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +21,7 @@ Window = Literal["none", "hann", "tukey"]
 
 
 class Preprocess(Parameters):
-    """Which part of the frames counts, and how they are filtered before their motion is measured."""
+    """Which part of the frames counts when their motion is measured."""
 
     region: Region | None = Field(
         None,
@@ -28,29 +29,6 @@ class Preprocess(Parameters):
         description="Part of the reference that is used: y0, y1, x0, x1 (the last ones excluded), or three or more"
         " corners (y, x) of a polygon; none: the whole frame",
         json_schema_extra={"unit": "px"},
-    )
-    low_sigma: float = Field(
-        0.0,
-        title="Smooth",
-        description="Band-pass: standard deviation of a Gaussian that takes away finer detail; 0: none",
-        ge=0,
-        le=1000,
-        json_schema_extra={"unit": "px"},
-    )
-    high_sigma: float = Field(
-        0.0,
-        title="Remove background",
-        description="Band-pass: standard deviation of a Gaussian whose result is subtracted, so that coarser shades do"
-        " not count; 0: none",
-        ge=0,
-        le=10_000,
-        json_schema_extra={"unit": "px"},
-    )
-    window: Window = Field(
-        "none",
-        title="Window",
-        description="Weight that falls towards the borders of the reference",
-        json_schema_extra={"advanced": True},
     )
 
     @field_validator("region", mode="before")
@@ -70,14 +48,7 @@ class Preprocess(Parameters):
                 raise ValueError("a polygon needs at least three corners (y, x)")
         elif region is not None and (region[0] >= region[1] or region[2] >= region[3]):
             raise ValueError(f"a region is y0, y1, x0, x1 with y0 < y1 and x0 < x1, not {region}")
-        if self.high_sigma and self.high_sigma <= self.low_sigma:
-            raise ValueError("the background's sigma must be larger than that of the smoothing")
         return self
-
-    @property
-    def filters(self) -> bool:
-        """Whether pixels are changed."""
-        return self.low_sigma > 0 or self.high_sigma > 0
 
     def mask(self, frame_shape: Sequence[int]) -> NDArray[np.bool_] | None:
         """Return True where a pixel of the reference counts, of ``frame_shape``; None if all do.
@@ -104,9 +75,43 @@ class Preprocess(Parameters):
             raise ValueError(f"the region {region} holds no pixel of a frame of {h} x {w} pixels")
         return np.broadcast_to(plane, tuple(frame_shape)).copy()
 
+
+class FilteredRegistrar(RegistrarParameters):
+    """Base of the methods that compare intensities: they may filter and weight frames first."""
+
+    low_sigma: float = Field(
+        0.0,
+        title="Smooth",
+        description="Band-pass: standard deviation of a Gaussian that takes away finer detail; 0: none",
+        ge=0,
+        le=1000,
+        json_schema_extra={"unit": "px", "advanced": True},
+    )
+    high_sigma: float = Field(
+        0.0,
+        title="Remove background",
+        description="Band-pass: standard deviation of a Gaussian whose result is subtracted, so that coarser shades do"
+        " not count; 0: none",
+        ge=0,
+        le=10_000,
+        json_schema_extra={"unit": "px", "advanced": True},
+    )
+    window: Window = Field(
+        "none",
+        title="Window",
+        description="Weight that falls towards the borders of the reference",
+        json_schema_extra={"advanced": True},
+    )
+
+    @model_validator(mode="after")
+    def _band(self) -> FilteredRegistrar:
+        if self.high_sigma and self.high_sigma <= self.low_sigma:
+            raise ValueError("the background's sigma must be larger than that of the smoothing")
+        return self
+
     def filtered(self, frame: NDArray[Any]) -> NDArray[Any]:
         """Return the band-passed frame, float32, NaN where the frame has them; the frame itself if nothing is to do."""
-        if not self.filters:
+        if self.low_sigma == 0 and self.high_sigma == 0:
             return frame
         from scipy.ndimage import gaussian_filter
 

@@ -50,6 +50,7 @@ def align_stack(
     anchor: int | str | None = None,
     mask: NDArray[np.bool_] | None = None,
     rolling: float = 0.1,
+    lag: int = 5,
 ) -> Work[Registration]:
     """Align every frame of a stack.
 
@@ -68,6 +69,8 @@ def align_stack(
         True where a pixel of the anchor frame (of the external image) counts; it moves with the scene.
     rolling : float
         Weight of a new frame in the rolling mean.
+    lag : int
+        Frames before it that each frame is aligned to, where all pairs are.
 
     Yields
     ------
@@ -99,7 +102,7 @@ def align_stack(
         case _:
             from stackalign.core.all_pairs import align_pairs
 
-            yield from align_pairs(run)
+            yield from align_pairs(run, lag)
     yield from _rescued(run)
     return run.registration()
 

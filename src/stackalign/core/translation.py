@@ -14,6 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from stackalign.core import translation_kernels as kernels
+from stackalign.core.denoise import wiener
 from stackalign.core.noise import NoiseModel
 from stackalign.core.resample import spline_coefficients
 from stackalign.core.warp_kernels import PAD, spline_taps
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _TOLERANCE = 1e-3  # px; what is left after the step is smaller still
-# energy of the derivative of the cardinal cubic spline, sampled at the pixels: sum of its squares
-_SLOPE_ENERGY = 1.3923
 _LONGEST = 2.0  # px a step: beyond, the linearisation says nothing
 _ALL = 1e30  # no pixel is left out for its residual
 _SAMPLES = 8192  # pixels from which residual, correlation and noise of a frame are estimated
@@ -85,8 +84,6 @@ class TranslationTemplate:
         In intensity units of the reference.
     frames : float
         Frames that were averaged into the reference; infinite if it is free of noise.
-    signal : float64 (K,)
-        Share of each diagonal product that is not the noise of the reference itself.
     """
 
     shape: tuple[int, ...]
@@ -98,7 +95,6 @@ class TranslationTemplate:
     normal: NDArray[np.float64]
     noise: NoiseModel
     frames: float
-    signal: NDArray[np.float64]
     _boxes: dict[tuple[int, ...], NDArray[np.float64]] = field(default_factory=dict)
 
     @classmethod
@@ -150,6 +146,9 @@ class TranslationTemplate:
         if spread <= 1e-6 * max(abs(level), 1e-30) or spread == 0:
             raise ValueError("the reference has no contrast: all its pixels are equal")
         centred = (filled - np.float32(level)).astype(np.float32)
+        if np.isfinite(frames):
+            variance = None if noise is None else float(noise.variance(filled[counted]).mean(dtype=np.float64)) / frames
+            centred = wiener(centred, variance)
         padded = spline_coefficients(centred, 3)
         whole, cut = slice(None), slice(PAD, -PAD)
         inner = (whole, cut, cut) if d == 2 else (cut, cut, cut)
@@ -177,7 +176,6 @@ class TranslationTemplate:
             normal,
             model,
             frames,
-            _noise_share(normal, float(usable.sum()), d, frames) if noise is not None else np.ones(d + 2),
         )
 
     @property
@@ -413,22 +411,6 @@ def _overlap(frame: tuple[int, ...], template: tuple[int, ...], shift: NDArray[n
     return box
 
 
-def _noise_share(normal: NDArray[np.float64], count: float, d: int, frames: float) -> NDArray[np.float64]:
-    """Return the share of signal in the products of a noisy reference with itself.
-
-    Noise in the reference adds to its gradients, which makes Gauss-Newton steps too short by as much as it outweighs
-    the signal: tens of times for single frames of few photons. With weights of one over the variance, each pixel of a
-    mean of K frames adds 1/K times the filters' energy.
-    """
-    share = np.ones(d + 2)
-    if not np.isfinite(frames):
-        return share
-    energy = np.array([_SLOPE_ENERGY] * d + [1.0])
-    noise = energy * count / frames
-    share[: d + 1] = np.clip(1 - noise / np.maximum(np.diag(normal)[: d + 1], 1e-300), 0.05, 1.0)
-    return share
-
-
 def _normal(template: TranslationTemplate, box: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the products over a box: all pixels less those outside, which are few as long as the shift is small."""
     key = tuple(int(v) for v in box.ravel())
@@ -438,7 +420,6 @@ def _normal(template: TranslationTemplate, box: NDArray[np.int64]) -> NDArray[np
         rows = template.phi.shape[1] * template.phi.shape[2]
         kernels.gram(template.basis, template.phi, 0, rows, box, outside)
         found = template.normal - (np.triu(outside) + np.triu(outside, 1).T)
-        found[np.diag_indices_from(found)] *= template.signal
         if len(template._boxes) < 4096:
             template._boxes[key] = found
     return found

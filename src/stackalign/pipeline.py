@@ -1,0 +1,368 @@
+"""The one way from frames to a result: what the panel, the command line, a script and a recipe all call."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stackalign.core.preprocess import Preprocess
+from stackalign.core.quality import measure_work
+from stackalign.core.reference import POLICIES
+from stackalign.core.stack import ImageStack
+from stackalign.core.warp import warp
+from stackalign.core.work import Progress, drain
+from stackalign.io.errors import StackWriteError
+from stackalign.io.read import read_channels, read_stack
+from stackalign.io.run_folder import RunFolder
+from stackalign.io.write import write_stack_work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from os import PathLike
+
+    from numpy.typing import ArrayLike
+
+    from stackalign.config import AlignmentConfig
+    from stackalign.core.quality import Quality
+    from stackalign.core.registration import ReferenceLike, Registrar, Registration
+    from stackalign.core.work import Work
+
+    WriteReport = Callable[[Path, "RunResult", AlignmentConfig], None]
+
+logger = logging.getLogger(__name__)
+_ENDINGS = {"tif": "aligned.tif", "ome.tif": "aligned.ome.tif", "zarr": "aligned.zarr"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunResult:
+    """What a run gives.
+
+    Attributes
+    ----------
+    stack : ImageStack
+        The input, with the frames that were asked for.
+    registration : Registration
+        Transforms and quality of each frame.
+    quality : Quality
+        Before and after on the same pixels.
+    aligned : ImageStack
+        Lazy.
+    folder : RunFolder or None
+        The files that were written.
+    seconds : float
+        Of the whole run.
+    """
+
+    stack: ImageStack
+    registration: Registration
+    quality: Quality
+    aligned: ImageStack
+    folder: RunFolder | None = None
+    seconds: float = field(default=0.0)
+
+    @property
+    def sentence(self) -> str:
+        """What came out, for a user."""
+        count, flagged = len(self.registration), int(self.registration.quality.flagged.sum())
+        return (
+            f"Aligned {count} frame{'' if count == 1 else 's'}; {flagged or 'none'} flagged; correlation with the mean"
+            f" {self.quality.correlation_before:.3f} -> {self.quality.correlation_after:.3f}."
+        )
+
+
+def register(
+    stack: ImageStack | ArrayLike,
+    registrar: Registrar,
+    *,
+    reference: ReferenceLike | None = None,
+    anchor: int | str | None = None,
+    mask: ArrayLike | None = None,
+    preprocess: Preprocess | None = None,
+    on_progress: Callable[[Progress], object] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Registration:
+    """Estimate one transform per frame.
+
+    Parameters
+    ----------
+    stack : ImageStack or array (t, y, x) / (t, z, y, x)
+        The frames.
+    registrar : Registrar
+        The method with its parameters: ``CrossCorrelation()``, ...
+    reference : str, int or array, optional
+        "mean", "median", "first", "previous", "rolling", "all-pairs", a frame number or an image; the method's default
+        if left out.
+    anchor : int or "mean", optional
+        Frame that becomes the identity; by default the reference frame, else the first valid one; nothing is rebased
+        where the reference is an external image.
+    mask : array of bool, frame shape, optional
+        True where a pixel of the reference counts.
+    preprocess : Preprocess, optional
+        The region that counts.
+    on_progress : callable, optional
+        Called with every `Progress`.
+    should_stop : callable, optional
+        Asked after every step.
+
+    Returns
+    -------
+    Registration
+        Frames that cannot be aligned are flagged with their reason and interpolated.
+
+    Raises
+    ------
+    ValueError
+        If an argument does not fit the stack.
+    WorkCancelled
+        If ``should_stop`` said so; its ``partial`` is the registration so far.
+    """
+    work = register_work(stack, registrar, reference=reference, anchor=anchor, mask=mask, preprocess=preprocess)
+    return drain(work, on_progress, should_stop).unwrap()
+
+
+def register_work(
+    stack: ImageStack | ArrayLike,
+    registrar: Registrar,
+    *,
+    reference: ReferenceLike | None = None,
+    anchor: int | str | None = None,
+    mask: ArrayLike | None = None,
+    preprocess: Preprocess | None = None,
+) -> Work[Registration]:
+    """Estimate one transform per frame, as work; parameters as for `register`."""
+    begun, started = time.perf_counter(), datetime.now(UTC)
+    source = ImageStack.of(stack)
+    counted = None if mask is None else np.asarray(mask, bool)
+    prepared = preprocess or Preprocess()
+    region = prepared.mask(source.frame_shape)
+    if region is not None:
+        counted = region if counted is None else counted & region
+    result = yield from registrar.fit(source, reference=reference, anchor=anchor, mask=counted)
+    provenance = _provenance(source, registrar, reference, anchor, prepared, result)
+    provenance["times"] = {"started": started.isoformat(timespec="seconds"), "seconds": time.perf_counter() - begun}
+    return replace(result, provenance={**provenance, **result.provenance})
+
+
+def _provenance(
+    stack: ImageStack, registrar: Any, reference: Any, anchor: Any, preprocess: Preprocess, result: Registration
+) -> dict[str, Any]:
+    from stackalign import __version__
+
+    words = reference if isinstance(reference, str | int | None) else "an external image"
+    parameters = registrar.model_dump(mode="json") if hasattr(registrar, "model_dump") else {}
+    return {
+        "program": f"stackalign {__version__}",
+        "method": registrar.method,
+        "parameters": parameters,
+        "reference": words,
+        "anchor": anchor,
+        "preprocess": preprocess.model_dump(mode="json"),
+        "source": str(stack.metadata.get("path", stack.name)),
+        "frames": len(stack),
+        "frame_shape": list(stack.frame_shape),
+        "rounds": result.details.get("rounds"),
+    }
+
+
+def run(
+    config: AlignmentConfig,
+    *,
+    folder: str | PathLike[str] | None = None,
+    overwrite: bool = False,
+    write_report: WriteReport | None = None,
+    on_progress: Callable[[Progress], object] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> RunResult:
+    """Carry out a recipe; parameters and errors as for `run_work`."""
+    if write_report is None:
+        write_report = _report_writer()
+    work = run_work(config, folder=folder, overwrite=overwrite, write_report=write_report)
+    return drain(work, on_progress, should_stop).unwrap()
+
+
+def run_work(
+    config: AlignmentConfig,
+    *,
+    folder: str | PathLike[str] | None = None,
+    overwrite: bool = False,
+    write_report: WriteReport | None = None,
+) -> Work[RunResult]:
+    """Read, align, measure and write, as work.
+
+    Parameters
+    ----------
+    config : AlignmentConfig
+        The recipe.
+    folder : path, optional
+        Where the result goes, instead of the recipe's own folder; nothing is written if neither names one.
+    overwrite : bool
+        Whether files of an earlier run may be replaced.
+    write_report : callable, optional
+        Writes the report; no report if left out.
+
+    Raises
+    ------
+    StackReadError, AmbiguousAxesError, ChannelChoiceError
+        If the input cannot be read as it stands.
+    StackWriteError
+        If the folder holds an earlier run, or cannot be written.
+    ValueError
+        If the recipe does not fit the stack.
+    """
+    begun = time.perf_counter()
+    place = folder if folder is not None else config.output.folder
+    target = None if place is None else _folder(place, config, overwrite)
+    with _or_nothing(target), _logged(None if target is None else target.log):
+        stacks, chosen = _inputs(config)
+        stack = stacks[chosen]
+        logger.info("read %r", stack)
+        reference = _reference(config, stack)
+        registration = yield from register_work(
+            stack, config.registrar, reference=reference, anchor=config.anchor, preprocess=config.preprocess
+        )
+        registration = replace(registration, provenance={**registration.provenance, "seed": config.seed})
+        for t in np.flatnonzero(registration.quality.flagged):
+            logger.warning("frame %d is flagged: %s", t, registration.quality.reasons[t])
+        quality = yield from measure_work(stack, registration.transforms)
+        options = config.warp
+        aligned = [
+            warp(s, registration.transforms, order=options.order, fill=options.fill, crop=options.crop) for s in stacks
+        ]
+        result = RunResult(stack, registration, quality, aligned[chosen], target, time.perf_counter() - begun)
+        if target is not None:
+            yield from _written(result, aligned, config, target, write_report)
+        result = replace(result, seconds=time.perf_counter() - begun)
+        logger.info("%s", result.sentence)
+        logger.info("%s", quality.sentence)
+        logger.info("finished in %.2f s", result.seconds)
+    return result
+
+
+def _inputs(config: AlignmentConfig) -> tuple[list[ImageStack], int]:
+    """Read the channel that is measured, and the others, which share its transforms."""
+    spec = config.input
+    stack = read_stack(spec.path, axes=spec.axes, channel=spec.channel)
+    stacks, chosen = [stack], 0
+    if isinstance(spec.channel, int) or (isinstance(spec.channel, str) and spec.channel != "luminance"):
+        stacks = list(read_channels(spec.path, axes=spec.axes))
+        name = spec.channel
+        chosen = name if isinstance(name, int) else next(
+            (k for k, s in enumerate(stacks) if s.name == stack.name or s.metadata.get("channel") == name), 0
+        )  # fmt: skip
+    if spec.frames is not None:
+        start, stop = spec.frames
+        if stop > len(stack):
+            raise ValueError(
+                f"frames {start} to {stop - 1} were asked for, but {spec.path} has frames 0 to {len(stack) - 1}"
+            )
+        stacks = [s.selected(slice(start, stop)) for s in stacks]
+    return stacks, chosen % len(stacks)
+
+
+def _reference(config: AlignmentConfig, stack: ImageStack) -> Any:
+    """Return the reference of a recipe: a path is read as an image, of one frame or the mean of its frames."""
+    named = config.reference
+    if not isinstance(named, str) or named in POLICIES:
+        return named
+    if not Path(named).expanduser().exists():
+        known = ", ".join(POLICIES)
+        raise ValueError(f"reference {named!r} is neither a file nor one of {known}, nor a frame number")
+    other = read_stack(named, axes="zyx" if stack.ndim == 3 else None)
+    if other.frame_shape != stack.frame_shape:
+        raise ValueError(
+            f"the reference {named} is {other.frame_shape}, the frames are {stack.frame_shape}: they must be alike"
+        )
+    return np.mean(other.asarray(), axis=0, dtype=np.float32)
+
+
+def _folder(place: str | PathLike[str], config: AlignmentConfig, overwrite: bool) -> RunFolder:
+    path = Path(place).expanduser()
+    names = (*RunFolder(path).files, *(path / name for name in _ENDINGS.values()))
+    there = [p for p in names if p.exists() and p != RunFolder(path).log]  # a log alone is no result
+    if there and not overwrite:
+        raise StackWriteError(
+            f"{path} holds an earlier run ({there[0].name}): choose another folder, or let it be replaced (--overwrite)"
+        )
+    source = Path(config.input.path).expanduser()
+    for old in there:
+        if source.exists() and old.resolve() == source.resolve():
+            raise StackWriteError(
+                f"cannot write {old}: the stack is being read from this very file; choose another folder"
+            )
+    return RunFolder.create(path)
+
+
+def _written(
+    result: RunResult,
+    aligned: list[ImageStack],
+    config: AlignmentConfig,
+    target: RunFolder,
+    write_report: WriteReport | None,
+) -> Work[None]:
+    from stackalign.config import save_recipe
+
+    # what takes long, and can fail or be cancelled, comes first: until it is whole an earlier result stands untouched
+    name = target.path / _ENDINGS[config.output.format]
+    stacks: Any = aligned if len(aligned) > 1 else aligned[0]
+    yield from write_stack_work(name, stacks, compression=config.output.compression)
+    target.write_registration(result.registration, result.quality.to_frame())
+    kept = config.model_copy(update={"output": config.output.model_copy(update={"folder": str(target.path)})})
+    save_recipe(target.recipe, kept)
+    if config.output.report and write_report is not None:
+        yield Progress(0, 1, "Writing the report")
+        write_report(target.report, result, kept)
+        yield Progress(1, 1, "Writing the report")
+
+
+def _report_writer() -> WriteReport:
+    """Return the report's writer, which lies above this module: looked up by name when a script runs a recipe."""
+    from importlib import import_module
+
+    writer: WriteReport = import_module("stackalign.report").write_report
+    return writer
+
+
+@contextmanager
+def _or_nothing(target: RunFolder | None) -> Iterator[None]:
+    """Take the folder away again if the run ends with nothing in it but its log: the error says what the log does."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            if target is not None and list(target.path.iterdir()) == [target.log]:
+                target.log.unlink()
+                target.path.rmdir()
+        raise
+
+
+@contextmanager
+def _logged(path: Path | None) -> Iterator[None]:
+    """Keep what the program says while it runs in ``run.log``."""
+    if path is None:
+        yield
+        return
+    root = logging.getLogger("stackalign")
+    try:
+        handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    except OSError as error:
+        raise StackWriteError(error.errno, f"cannot write {path}: {error.strerror}") from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(min(level, logging.INFO) if level else logging.INFO)
+    try:
+        yield
+    except BaseException as error:
+        root.error("stopped: %s", error or type(error).__name__)
+        raise
+    finally:
+        root.setLevel(level)
+        root.removeHandler(handler)
+        handler.close()
