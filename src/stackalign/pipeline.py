@@ -15,6 +15,7 @@ import numpy as np
 from stackalign.core.preprocess import Preprocess
 from stackalign.core.quality import measure_work
 from stackalign.core.reference import POLICIES
+from stackalign.core.resample import check_options
 from stackalign.core.stack import ImageStack
 from stackalign.core.warp import warp
 from stackalign.core.work import Progress, drain
@@ -223,13 +224,14 @@ def run_work(
         stacks, chosen = _inputs(config)
         stack = stacks[chosen]
         logger.info("read %r", stack)
+        check_options(stack, config.warp.order, config.warp.fill)  # now, not after an hour of aligning
         reference = _reference(config, stack)
         registration = yield from register_work(
             stack, config.registrar, reference=reference, anchor=config.anchor, preprocess=config.preprocess
         )
         registration = replace(registration, provenance={**registration.provenance, "seed": config.seed})
         for t in np.flatnonzero(registration.quality.flagged):
-            logger.warning("frame %d is flagged: %s", t, registration.quality.reasons[t])
+            logger.warning("frame %d is flagged: %s", int(t), registration.quality.reasons[t])
         quality = yield from measure_work(stack, registration.transforms)
         options = config.warp
         aligned = [
