@@ -69,20 +69,24 @@ def test_a_result_is_kept_unless_told_otherwise(call, here, movie):
 
 def test_options_reach_the_recipe(call, here, movie):
     words = ["--frames", "1:7", "--reference", "3", "--anchor", "mean", "--region", "4:60,8:72", "--seed", "5"]
-    words += ["--order", "1", "--fill", "nan", "--set", "output.compression=deflate", "--crop", "valid"]
+    words += ["--order", "1", "--fill", "edge", "--set", "output.compression=deflate", "--crop", "valid"]
     result = call("align", movie, "-o", "out", "-q", *words)
-    if "nan" in result.stderr:  # integers have no NaN: refused, and said so
-        assert result.exit_code == 1
-        words[words.index("nan")] = "edge"
-        result = call("align", movie, "-o", "out", "-q", *words)
     assert result.exit_code == 0, result.stderr
     config = sa.load_recipe("out/recipe.yaml")
     assert config.input.frames == (1, 7)
     assert (config.reference, config.anchor, config.seed) == (3, "mean", 5)
     assert config.preprocess.region == (4, 60, 8, 72)
-    assert (config.warp.order, config.warp.crop) == (1, "valid")
+    assert config.warp.model_dump() == {"order": 1, "fill": "edge", "crop": "valid"}
     assert config.output.compression == "deflate"
     assert len(sa.load_transforms("out/transforms.json")) == 6
+
+
+def test_integers_have_no_nan_to_fill_with(call, here, movie):
+    result = call("align", movie, "-o", "out", "--fill", "nan")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("stackalign: uint16 pixels cannot hold NaN")
+    assert result.stderr.count("\n") == 1
+    assert not (here / "out").exists()
 
 
 def test_open_ended_range_of_frames(call, here, movie):
