@@ -33,7 +33,7 @@ def config_of(movie: Movie, choices: Choices) -> AlignmentConfig:
 
     return AlignmentConfig(
         input=InputSpec(
-            path=movie.path or movie.stack.name or "movie",
+            path=movie.path or movie.name,
             axes=movie.file_axes,
             channel=movie.file_channel,
             frames=choices.frames,
@@ -43,6 +43,7 @@ def config_of(movie: Movie, choices: Choices) -> AlignmentConfig:
         preprocess=choices.preprocess,
         registrar=choices.registrar,
         warp=choices.warp,
+        seed=choices.seed,
     )
 
 
@@ -57,12 +58,13 @@ def choices_of(config: AlignmentConfig) -> Choices:
         frames=config.input.frames,
         preprocess=config.preprocess,
         warp=config.warp,
+        seed=config.seed,
     )
 
 
 def script_of(movie: Movie, choices: Choices) -> str:
     """Return a Python script that does the same as a run and its saving."""
-    arguments = [repr(movie.path or f"{movie.stack.name or 'movie'}.tif")]
+    arguments = [repr(movie.path or f"{movie.name}.tif")]
     arguments += [
         f"{name}={value!r}"
         for name, value in (("axes", movie.file_axes), ("channel", movie.file_channel))
@@ -276,7 +278,6 @@ def result_work(run: Run) -> Work[RunResult]:
         stack=stack,
         folder=None,
         seconds=run.seconds,
-        sentence=run.sentence,
     )
 
 
@@ -289,8 +290,22 @@ def report_work(run: Run, path: Path, write_report: WriteReport) -> Work[Saved]:
     return Saved(path)
 
 
-def save_folder_work(run: Run, folder: Path, write_report: WriteReport) -> Work[Saved]:
-    """Write everything that the command line writes into a folder; the report comes from above, as ``write_report``."""
+def save_folder_work(
+    run: Run, folder: Path, write_report: WriteReport, others: tuple[ImageStack, ...] = ()
+) -> Work[Saved]:
+    """Write everything that the command line writes into a folder; files of an earlier run there are replaced.
+
+    Parameters
+    ----------
+    run : Run
+        The result.
+    folder : Path
+        Made if it is not there.
+    write_report : callable
+        From above this module.
+    others : tuple of ImageStack
+        Further channels that move alike.
+    """
     from stackalign.config import save_recipe
     from stackalign.io.run_folder import RunFolder
     from stackalign.io.write import write_stack_work
@@ -298,8 +313,10 @@ def save_folder_work(run: Run, folder: Path, write_report: WriteReport) -> Work[
     config = config_of(run.movie, run.choices)
     result = yield from result_work(run)
     files = RunFolder.create(folder)
-    yield from write_stack_work(files.aligned, result.aligned)
+    stacks = [result.aligned, *(aligned(run, stack) for stack in others)]
+    yield from write_stack_work(files.aligned, stacks)
     files.write_registration(run.registration, result.quality.to_frame())
+    config = config.model_copy(update={"output": config.output.model_copy(update={"folder": str(files.path)})})
     save_recipe(files.recipe, config)
     yield Progress(0, 1, "Drawing the report")
     write_report(files.report, replace(result, folder=files), config)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from stackalign.core.work import Work
 
 Vertices: TypeAlias = tuple[tuple[float, float], ...]
+_FEW = 0.0005  # a correlation that changes by less is the same in the digits that are shown
 _LEAST = 8  # pixels: less than this along an axis cannot hold a shift
 
 
@@ -38,6 +39,8 @@ class Movie:
         The file; None if the movie is only in memory.
     file_axes, file_channel
         What ``read_stack`` must be told to read the same from the file.
+    title : str
+        The layer's name; empty: the stack's own.
     """
 
     stack: ImageStack
@@ -47,6 +50,12 @@ class Movie:
     path: str | None = None
     file_axes: str | None = None
     file_channel: int | str | None = None
+    title: str = ""
+
+    @property
+    def name(self) -> str:
+        """What the user calls it."""
+        return self.title or self.stack.name or "movie"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,6 +126,8 @@ class Choices:
         Region and filters.
     warp : WarpOptions
         How frames are resampled when the result is applied.
+    seed : int
+        Of everything that is drawn at random.
     """
 
     registrar: Any
@@ -125,6 +136,7 @@ class Choices:
     frames: tuple[int, int] | None = None
     preprocess: Any = None
     warp: Any = None
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -195,7 +207,12 @@ class Run:
         text = f"Aligned {frames_text(count)}; {flagged or 'none'} flagged"
         if self.quality is not None:
             q = self.quality
-            text += f"; correlation with the mean {q.correlation_before:.2f} → {q.correlation_after:.2f}"
+            text += (
+                f"; correlation with the mean {q.correlation_before:.3f} → {q.correlation_after:.3f}, crispness"
+                f" {q.crispness_before:.2f} → {q.crispness_after:.2f}"
+            )
+            if q.correlation_after < q.correlation_before - _FEW:
+                text += ". That is worse than doing nothing: try another reference, a region, or filters"
         return text + "."
 
 
@@ -246,10 +263,12 @@ def run_work(stack: ImageStack, choices: Choices) -> Work[RunOutput]:
             progress = next(registering)
             part = progress.partial
             if isinstance(part, Registration):
-                part = output(part, complete=False)
+                noted = {"method": choices.registrar.method, "cancelled": True, **part.provenance}
+                part = output(replace(part, provenance=noted), complete=False)
             yield replace(progress, partial=part if isinstance(part, RunOutput) else None)
     except StopIteration as end:
         registration: Registration = end.value
+        registration = replace(registration, provenance={**registration.provenance, "seed": choices.seed})
     finally:
         registering.close()
     measuring = measure_work(stack, registration.transforms)

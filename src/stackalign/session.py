@@ -159,7 +159,7 @@ class AlignmentSession:
         if old is None or movie is None:  # the viewer's doing, not the user's: nothing to take back
             self._exchange(values)
         else:
-            self._do(Edit(f"open {movie.stack.name}", values))
+            self._do(Edit(f"open {movie.name}", values))
 
     def open_stack(self, stack: Any, path: str | None = None) -> None:
         """Work on a stack or an array that has no layer."""

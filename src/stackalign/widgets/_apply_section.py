@@ -9,6 +9,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QCheckBox, QLabel, QVBoxLayout, QWidget
 
 from stackalign.export import aligned_like, config_of, origin_of
+from stackalign.session import methods
 from stackalign.widgets._layers import KEY, axes_choices, data_to_physical, embedded, look_of, source_of, spatial_axes
 
 if TYPE_CHECKING:
@@ -125,9 +126,10 @@ def aligned_layer(run: Run, layer: Layer) -> Layer:
         "axes": run.movie.axes.replace("s", ""),
         "first": run.first,
         "provenance": dict(run.registration.provenance),
-        "recipe": config_of(run.movie, run.choices).model_dump(mode="json"),
         "transforms": run.registration.transforms.to_dict(),
     }
+    if run.choices.registrar.method in methods():  # a method of somebody else's has no place in a recipe
+        noted["recipe"] = config_of(run.movie, run.choices).model_dump(mode="json")
     common = {
         "name": f"{layer.name} [aligned]",
         "scale": layer.scale,

@@ -150,7 +150,7 @@ class _Row(QWidget):
             step = extra.get("step") or _step(min(known, default=1.0))
             start = min(max(0.0, low), high)
             box = FloatSpinBox(min=low, max=high, step=step, value=start)
-            box.native.setDecimals(max(3, len(f"{step:.9f}".rstrip("0").partition(".")[2])))
+            box.native.setDecimals(max(2, len(f"{step:.9f}".rstrip("0").partition(".")[2])))
             return box
         if isinstance(kind, tuple):
             words = extra.get("words") or [_word(choice) for choice in kind]

@@ -100,7 +100,7 @@ def movie_of(layer: Image, axes: str, channel: int | str | None = None) -> Movie
     timed = f"{unit['t']:~}" not in ("pix", "pixel", "px", "")
     stack = replace(
         stack,
-        name=layer.name,
+        name=stack.name if path else layer.name,  # provenance is the same as from the command line
         pixel_size=tuple(scale[a] for a in "zyx" if a in scale) if sized else None,
         unit=f"{unit['x']:~}" if sized else "µm",
         interval=float(scale["t"]) if timed else None,
@@ -115,6 +115,7 @@ def movie_of(layer: Image, axes: str, channel: int | str | None = None) -> Movie
         path=path,
         file_axes=file_axes,
         file_channel=file_channel,
+        title=layer.name,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal
@@ -104,9 +105,11 @@ class MethodSection(QWidget):
     def _show_reference(self, choices: Choices) -> None:
         movie, value = self._session.movie, choices.reference
         numbered = isinstance(value, int)
+        if isinstance(value, str) and self.reference.findData(value) < 0:  # a recipe may name an image
+            self.reference.addItem(f"image {Path(value).name}", value)
         own = getattr(choices.registrar, "reference", None)
-        word = f"frame {own}" if isinstance(own, int) else REFERENCES.get(own, "")
-        self.reference.setItemText(0, f"default: {word}" if word else "method's default")
+        word = f"frame {own}" if isinstance(own, int) else str(own or "")
+        self.reference.setItemText(0, f"default ({word})" if word else "method's default")
         self.reference.setCurrentIndex(
             self.reference.findData(_DEFAULT if value is None else _NUMBER if numbered else value)
         )

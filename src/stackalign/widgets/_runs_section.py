@@ -40,7 +40,7 @@ class RunsSection(QWidget):
         self.list.clear()
         for run in self._session.runs:
             item = QListWidgetItem(run.label)
-            item.setToolTip(f"{run.movie.stack.name}: {run.sentence}")
+            item.setToolTip(f"{run.movie.name}: {run.sentence}")
             item.setData(Qt.ItemDataRole.UserRole, run.number)
             self.list.addItem(item)
         rows = min(max(len(self._session.runs), 1), _SHOWN)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
-from qtpy.QtWidgets import QApplication, QFileDialog, QHBoxLayout, QMenu, QWidget
+from qtpy.QtWidgets import QApplication, QFileDialog, QHBoxLayout, QMenu, QMessageBox, QWidget
 
 from stackalign.export import (
     choices_of,
@@ -19,6 +19,7 @@ from stackalign.export import (
     save_transforms_as,
     script_of,
 )
+from stackalign.io.run_folder import RunFolder
 from stackalign.widgets._errors import show_error
 from stackalign.widgets._style import menu_button, small_button
 
@@ -110,7 +111,8 @@ class SaveSection(QWidget):
 
         run = self._session.current
         if path and run is not None:
-            self._start("Saving", lambda: save_folder_work(run, Path(path), write_report), self._done)
+            others = self._companions()
+            self._start("Saving", lambda: save_folder_work(run, Path(path), write_report, others), self._done)
 
     def save_transforms(self, path: str) -> None:
         """Write the transforms to a file."""
@@ -183,7 +185,7 @@ class SaveSection(QWidget):
         if movie is None:
             return f"aligned{ending}"
         folder = Path(movie.path).parent if movie.path else Path()
-        return str(folder / f"{_plain(movie.stack.name)} aligned{ending}")
+        return str(folder / f"{_plain(movie.name)} aligned{ending}")
 
     def _ask_movie(self) -> None:
         self.save_movie(_ask_file(self, "Save the aligned movie", self._suggested(".tif"), _MOVIES))
@@ -195,7 +197,13 @@ class SaveSection(QWidget):
         self.save_recipe(_ask_file(self, "Save the recipe", self._suggested(".yaml"), _RECIPES))
 
     def _ask_folder(self) -> None:
-        self.save_folder(QFileDialog.getExistingDirectory(self, "Save everything into a folder"))
+        path = QFileDialog.getExistingDirectory(self, "Save everything into a folder")
+        there = [file.name for file in RunFolder(Path(path)).files if path and file.exists()]
+        if there:
+            words = f"{path} holds an earlier run ({', '.join(there)}). Replace it?"
+            if QMessageBox.question(self, "Replace the earlier run?", words) != QMessageBox.StandardButton.Yes:
+                return
+        self.save_folder(path)
 
     def _ask_open_recipe(self) -> None:
         self.open_recipe(QFileDialog.getOpenFileName(self, "Open a recipe", "", _RECIPES)[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QPushButton, QScrollArea, QShortcut, QVBoxLayout, QWidget
 
@@ -251,8 +251,14 @@ class AlignStack(QWidget):
         if self.session.current is run:
             self._preview.show(True)
             self.result.preview.setFocus()
+            QTimer.singleShot(0, self._show_next_step)
         else:
-            say(self.message, f"Run {run.number} of {run.movie.stack.name} is finished: open it under Runs.")
+            say(self.message, f"Run {run.number} of {run.movie.name} is finished: open it under Runs.")
+
+    def _show_next_step(self) -> None:
+        """Scroll as far as it takes to see what came out and what can be done with it, once it is laid out."""
+        if not self._closed:
+            self.scroll.ensureWidgetVisible(self.add, 0, 8)
 
     def _on_partial(self, output: RunOutput | None) -> None:
         if isinstance(output, RunOutput):
@@ -341,6 +347,10 @@ class AlignStack(QWidget):
 
     def _show_help(self) -> None:
         self.help_text.setVisible(not self.help_text.isVisible())
+
+    def sizeHint(self) -> QSize:
+        """Wide enough for most names beside the canvas; it works from 300 px on."""
+        return QSize(340, 720)
 
     # the end
 
