@@ -1,4 +1,4 @@
-"""What leaves the panel: files, report, recipe, script; with the real method, and equal to what the other doors give."""
+"""What leaves the panel: files, report, recipe, script; with the real method, and equal to the other doors."""
 
 import json
 import runpy
