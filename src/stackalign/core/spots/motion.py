@@ -35,6 +35,8 @@ ABSOLUTE, ROUNDS = 8, 25  # rounds of least absolute distances, then of reweight
 SIGNIFICANCE = 1e-3  # p-value, over all particles, under which one is said to move on its own
 LEAST_LOG = 0.15  # spread of log(rms / expected) that particles have at least
 LEAST_OWN = 0.05  # px of own motion that is worth naming
+SETTLED = 5e-4  # px: no frame moves more in a round
+MOST_AT_ONCE = 300  # particles whose places are solved for together
 LARGE_ERROR = 1.0  # px at the corners from which on a frame is flagged
 
 
@@ -131,17 +133,19 @@ def motion_from_tracks(
     length, ndim = chosen.length, chosen.ndim
     extent = _extent(chosen) if shape is None else np.asarray(shape, float)
     middle = (extent - 1) / 2
-    state = _solve(chosen, middle, kind)
+    found = chosen.position[chosen.found]
+    origin = found.mean(0) if len(found) else middle  # numbers near 0; moving the tracks changes nothing but that
+    state = _solve(chosen, origin, kind)
     matrices = np.tile(np.eye(ndim + 1), (length, 1, 1))
     matrices[:, :-1, :-1] = state.linear
-    matrices[:, :-1, -1] = state.shift - state.linear @ middle + middle
+    matrices[:, :-1, -1] = state.shift - state.linear @ origin + origin
     valid = state.used > 0
     series = TransformSeries(matrices, kind, valid)
     poor = valid & (state.used < needed_points(kind.value, ndim))
     if poor.any():
-        series = _with_neighbours_rotation(series, poor, chosen, state, middle)
+        series = _with_neighbours_rotation(series, poor, chosen, state, origin)
     series = series.interpolated(centre=middle)
-    scene = state.scene + middle
+    scene = state.scene + origin
     if valid.any():
         frame: Any = int(np.flatnonzero(valid)[0]) if anchor is None else anchor
         before = series.matrices[0]
@@ -150,7 +154,7 @@ def motion_from_tracks(
         scene = scene @ gauge[:-1, :-1].T + gauge[:-1, -1]
     mapped = np.einsum("tij,ptj->pti", series.matrices[:, :-1, :-1], chosen.position) + series.translations
     residual = mapped - scene[:, None]
-    points = np.vstack([corners(tuple(np.maximum(extent, 1).astype(int))) - middle, np.zeros((1, ndim))])
+    points = np.vstack([corners(tuple(np.maximum(extent, 1).astype(int))), middle[None]]) - origin
     error = _errors(state, points, kind)
     weight = np.where(chosen.found, state.robust.T, np.nan)
     return TrackMotion(
@@ -169,7 +173,7 @@ def motion_from_tracks(
 
 @dataclass(slots=True, eq=False)
 class _State:
-    """What the fit ends with; arrays in the order (T, P, d), positions about the field's centre."""
+    """What the fit ends with; arrays in the order (T, P, d), positions about the particles' mean place."""
 
     points: Array  # (T, P, d), 0 where not found
     here: NDArray[np.bool_]  # (T, P)
@@ -189,10 +193,10 @@ def _extent(tracks: TrackSet) -> Array:
     return np.asarray(np.floor(np.nanmax(tracks.position.reshape(-1, tracks.ndim), axis=0)) + 1.0)
 
 
-def _solve(tracks: TrackSet, middle: Array, kind: TransformModel) -> _State:
+def _solve(tracks: TrackSet, origin: Array, kind: TransformModel) -> _State:
     ndim = tracks.ndim
     here = np.ascontiguousarray(tracks.found.T)
-    points = np.where(here[..., None], np.swapaxes(tracks.position, 0, 1) - middle, 0.0)
+    points = np.where(here[..., None], np.swapaxes(tracks.position, 0, 1) - origin, 0.0)
     points = np.ascontiguousarray(points)
     known = np.mean(np.swapaxes(tracks.position_error, 0, 1) ** 2, axis=2)
     finite = np.isfinite(known) & here
@@ -213,22 +217,48 @@ def _solve(tracks: TrackSet, middle: Array, kind: TransformModel) -> _State:
     typical = np.empty(count)
     robust = here.astype(float)
     weight = robust / variance
-    common, previous = 0.0, np.inf
+    common = 0.0
+    # placing the scene and fitting the frames in turn settles fast, unless few particles link parts of the movie
+    gappy = ndim == 2 and count <= MOST_AT_ONCE and bool(here.mean(0).min(initial=1.0) < 0.9)
     for turn in range(ABSOLUTE + ROUNDS):
         kernels.distances(points, here, scene, linear, shift, off)
         if turn < ABSOLUTE:  # least absolute distances: outliers pull with a bounded force
             weight = np.where(here, 1.0 / np.maximum(off, expected), 0.0)
         else:
             weight, robust, common = _weights(off, here, variance, typical, ndim)
+        before = shift.copy()
         kernels.fit_frames(points, scene, weight, code, needed, linear, shift, used)
-        kernels.place_scene(points, weight, linear, shift, scene)
+        if gappy:
+            _step_scene(points, scene, weight, code, needed, linear, shift, used)
+        else:
+            kernels.place_scene(points, weight, linear, shift, scene)
         _fix_gauge(linear, shift, scene, used > 0, kind)
-        merit = float(np.abs(shift).sum() + np.abs(linear).sum())
-        if turn > ABSOLUTE and abs(merit - previous) <= 1e-7 * max(length, 1):
+        if turn > ABSOLUTE and np.abs(shift - before).max() <= SETTLED:
             break
-        previous = merit
+    kernels.fit_frames(points, scene, weight, code, needed, linear, shift, used)
     scene[~here.any(0)] = np.nan
     return _State(points, here, variance, linear, shift, scene, robust, weight, common, used)
+
+
+def _step_scene(
+    points: Array,
+    scene: Array,
+    weight: Array,
+    code: int,
+    needed: int,
+    linear: Array,
+    shift: Array,
+    used: NDArray[np.int64],
+) -> None:
+    """Move the whole scene at once to where it and all frames agree best, for the present weights (Gauss-Newton)."""
+    count = len(scene)
+    matrix, right = np.zeros((2 * count, 2 * count)), np.zeros(2 * count)
+    kernels.scene_equations(points, scene, weight, code, needed, linear, shift, used, matrix, right)
+    size = np.sqrt(np.maximum(np.diag(matrix), 1e-300))
+    scaled = matrix / size[:, None] / size[None]
+    step = np.linalg.lstsq(scaled, right / size, rcond=1e-9)[0] / size
+    scene += step.reshape(count, 2)
+    kernels.fit_frames(points, scene, weight, code, needed, linear, shift, used)
 
 
 def _weights(
@@ -274,27 +304,27 @@ def _fix_gauge(linear: Array, shift: Array, scene: Array, valid: NDArray[np.bool
 
 
 def _with_neighbours_rotation(
-    series: TransformSeries, poor: NDArray[np.bool_], tracks: TrackSet, state: _State, middle: Array
+    series: TransformSeries, poor: NDArray[np.bool_], tracks: TrackSet, state: _State, origin: Array
 ) -> TransformSeries:
     """Give frames with too few particles the linear part between their neighbours', and the measured translation."""
     full = series.valid & ~poor
     if not full.any():
         return series
-    filled = series.with_valid(full).interpolated(centre=middle)
+    filled = series.with_valid(full).interpolated(centre=origin)
     matrices = series.matrices.copy()
     for t in np.flatnonzero(poor):
         linear = filled.matrices[t, :-1, :-1]
         w = state.weight[t]
         p = w > 0
         seen = np.average(tracks.position[p, t], axis=0, weights=w[p])
-        place = np.average(state.scene[p] + middle, axis=0, weights=w[p])
+        place = np.average(state.scene[p] + origin, axis=0, weights=w[p])
         matrices[t, :-1, :-1] = linear
         matrices[t, :-1, -1] = place - linear @ seen
     return TransformSeries(matrices, series.model, series.valid)
 
 
 def _errors(state: _State, at: Array, kind: TransformModel) -> Array:
-    """(T, N) standard error along one axis (rms over the axes) of the motion of N points about the field's centre."""
+    """(T, N) standard error along one axis (rms over the axes) of the motion of N points about the particles' mean."""
     w = state.weight
     total = w.sum(1)
     ndim = state.points.shape[2]

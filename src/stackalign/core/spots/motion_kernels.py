@@ -229,3 +229,110 @@ def median_particle(values, out):
                 kept[n] = values[t, p]
                 n += 1
         out[p] = np.median(kept[:n]) if n else np.nan
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def scene_equations(points, scene, weight, model, needed, linear, shift, used, matrix, right):
+    """Build the normal equations of the scene with the frames eliminated (Schur complement), 2-D.
+
+    ``matrix`` (2 P, 2 P) and ``right`` (2 P,) give the step of the scene after which, with the best motion of every
+    frame, the weighted squares are least. Its null space is the choice of the reference.
+    """
+    length, count, _ = points.shape
+    matrix[:] = 0.0
+    right[:] = 0.0
+    present = np.empty(count, np.int64)
+    jacobian = np.empty((count, 6, 2))  # of a frame's parameters, for its particles
+    solved = np.empty((count, 6, 2))
+    normal, factor = np.empty((6, 6)), np.zeros((6, 6))
+    gradient, step = np.empty(6), np.empty(6)
+    for t in range(length):
+        n = 0
+        for p in range(count):
+            if weight[t, p] > 0:
+                present[n] = p
+                n += 1
+        if n == 0:
+            continue
+        kind = model if used[t] >= needed else TRANSLATION
+        k = 2 + (0 if kind == TRANSLATION else (1 if kind == EUCLIDEAN else (2 if kind == SIMILARITY else 4)))
+        normal[:] = 0.0
+        gradient[:] = 0.0
+        for i in range(n):
+            p = present[i]
+            w = weight[t, p]
+            y = linear[t, 0, 0] * points[t, p, 0] + linear[t, 0, 1] * points[t, p, 1] + shift[t, 0]
+            x = linear[t, 1, 0] * points[t, p, 0] + linear[t, 1, 1] * points[t, p, 1] + shift[t, 1]
+            ry, rx = y - scene[p, 0], x - scene[p, 1]
+            j = jacobian[i]
+            j[:] = 0.0
+            j[0, 0] = j[1, 1] = 1.0
+            if kind == AFFINE:
+                j[2, 0], j[3, 0], j[4, 1], j[5, 1] = y, x, y, x
+            elif kind != TRANSLATION:
+                j[2, 0], j[2, 1] = -x, y
+                if kind == SIMILARITY:
+                    j[3, 0], j[3, 1] = y, x
+            for a in range(k):
+                gradient[a] += w * (j[a, 0] * ry + j[a, 1] * rx)
+                for b in range(a + 1):
+                    normal[a, b] += w * (j[a, 0] * j[b, 0] + j[a, 1] * j[b, 1])
+            matrix[2 * p, 2 * p] += w
+            matrix[2 * p + 1, 2 * p + 1] += w
+            right[2 * p] += w * ry
+            right[2 * p + 1] += w * rx
+        if not _factor(normal, k, factor):
+            continue
+        _forward(factor, k, gradient, step)
+        for i in range(n):
+            w = weight[t, present[i]]
+            for axis in range(2):
+                for a in range(k):
+                    s = w * jacobian[i, a, axis]
+                    for b in range(a):
+                        s -= factor[a, b] * solved[i, b, axis]
+                    solved[i, a, axis] = s / factor[a, a]
+        for i in range(n):
+            p = present[i]
+            for a in range(k):
+                right[2 * p] -= solved[i, a, 0] * step[a]
+                right[2 * p + 1] -= solved[i, a, 1] * step[a]
+            for m in range(n):
+                q = present[m]
+                yy = yx = xy = xx = 0.0
+                for a in range(k):
+                    yy += solved[i, a, 0] * solved[m, a, 0]
+                    yx += solved[i, a, 0] * solved[m, a, 1]
+                    xy += solved[i, a, 1] * solved[m, a, 0]
+                    xx += solved[i, a, 1] * solved[m, a, 1]
+                matrix[2 * p, 2 * q] -= yy
+                matrix[2 * p, 2 * q + 1] -= yx
+                matrix[2 * p + 1, 2 * q] -= xy
+                matrix[2 * p + 1, 2 * q + 1] -= xx
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _factor(matrix, n, out):
+    """Cholesky factor of the lower triangle; False if it is not positive definite."""
+    for i in range(n):
+        for j in range(i + 1):
+            s = matrix[i, j]
+            for k in range(j):
+                s -= out[i, k] * out[j, k]
+            if i == j:
+                if not s > 1e-10 * matrix[i, i]:
+                    return False
+                out[i, i] = np.sqrt(s)
+            else:
+                out[i, j] = s / out[j, j]
+    return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _forward(factor, n, right, out):
+    """Solve with the lower factor alone."""
+    for i in range(n):
+        s = right[i]
+        for k in range(i):
+            s -= factor[i, k] * out[k]
+        out[i] = s / factor[i, i]

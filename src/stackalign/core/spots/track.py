@@ -20,7 +20,7 @@ from stackalign.core.geometry import Box
 from stackalign.core.parameters import Parameters
 from stackalign.core.spots.consensus import choose_candidates, predict, robust_rigid
 from stackalign.core.spots.fit import Estimator, Polarity, SpotModel, fit_spots
-from stackalign.core.spots.gaussian import FitStatus, SpotFits
+from stackalign.core.spots.gaussian import FitStatus, GaussianSpot, SpotFits
 from stackalign.core.spots.picks import Pick, check_picks, numbered
 from stackalign.core.spots.tracks import TrackSet
 from stackalign.core.stack import ImageStack
@@ -34,10 +34,12 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-MEMORY = 0.1  # share of a new frame in what is remembered of a particle's brightness and width
+MEMORY = 0.3  # share of a new frame in what is remembered of a particle's brightness and width
 CHANGE = 3.0  # factor by which the brightness may differ from the remembered one
 WIDTH_CHANGE = 1.8
 TOLERANCE = 2.0  # px around the common motion in which a particle counts as following it
+CROWD_ROUNDS = 3  # of subtracting the neighbours and fitting again
+_DARK = (FitStatus.NO_CONTRAST, FitStatus.OUT_OF_VIEW)
 ENOUGH = 0.6  # share of the particles that must be found together before no search is needed
 
 
@@ -302,45 +304,71 @@ class _Follower:
     def _fit(
         self, image: NDArray[Any], rows: NDArray[np.int64], place: Array
     ) -> tuple[SpotFits, NDArray[np.int64], NDArray[np.int8]]:
-        """Fit every particle at its place; the pixels nearer to another one do not count."""
-        shape = np.array(self.shape)
-        corner = np.clip(np.round(place).astype(np.int64) - (self.box[rows] - 1) // 2, 0, shape - self.box[rows])
-        view = ((place < -1) | (place > shape)).any(1)
-        sizes = {tuple(size) for size in self.box[rows].tolist()}
-        parts: list[tuple[NDArray[np.int64], SpotFits]] = []
-        for size in sorted(sizes):
-            group = np.flatnonzero((self.box[rows] == size).all(1))
-            patches = np.empty((len(group), *size), np.float64 if image.dtype.itemsize > 2 else np.float32)
-            for i, g in enumerate(group):
-                patches[i] = image[tuple(slice(c, c + s) for c, s in zip(corner[g], size, strict=True))]
-                self._mask_others(patches[i], corner[g], place, int(g), size)
-            options = self.options.fit_options
-            if image.dtype.kind == "u":
-                options["saturation"] = float(np.iinfo(image.dtype).max)
-            dark = self.amplitude[rows[group]] < 0
-            for kind in (False, True):
-                part = np.flatnonzero(dark == kind)
-                if len(part):
-                    parts.append(
-                        (group[part], fit_spots(patches[part], polarity="dark" if kind else "bright", **options))
+        """Fit every particle at its place; two in one box are told apart by what is remembered of the other."""
+        corner = np.round(place).astype(np.int64) - (self.box[rows] - 1) // 2
+        corner = np.clip(corner, 0, np.array(self.shape) - self.box[rows])
+        patches = [
+            np.array(image[tuple(slice(c, c + n) for c, n in zip(at, size, strict=True))])
+            for at, size in zip(corner.tolist(), self.box[rows].tolist(), strict=True)
+        ]
+        fits = self._fit_patches(patches, rows, image.dtype)
+        near = np.asarray((np.abs(place[:, None] - place[None]) < 0.8 * self.box[rows][:, None]).all(2))
+        np.fill_diagonal(near, False)
+        crowded = np.flatnonzero(near.any(1))
+        for _ in range(CROWD_ROUNDS if len(crowded) else 0):
+            centre = self._crowd_centres(fits, corner, place, rows)
+            clean = []
+            for k in crowded:
+                patch = patches[k].astype(np.float64)
+                for other in np.flatnonzero(near[k] & ~np.isin(fits.status, _DARK)):
+                    spot = GaussianSpot(
+                        float(self.amplitude[rows[other]]),
+                        centre[other],
+                        np.full(len(self.shape), self.width[rows[other]]),
                     )
-        order = np.argsort(np.concatenate([p for p, _ in parts]), kind="stable")
-        names = SpotFits.__dataclass_fields__
-        fits = SpotFits(**{n: np.concatenate([getattr(f, n) for _, f in parts])[order] for n in names})
+                    patch -= spot.image(patch.shape, corner[k])
+                clean.append(patch)
+            again = self._fit_patches(clean, rows[crowded], np.dtype(np.float64))
+            for name in SpotFits.__dataclass_fields__:
+                getattr(fits, name)[crowded] = getattr(again, name)
         status = fits.status.copy()
-        status[view] = FitStatus.OUT_OF_VIEW
+        status[((place < -1) | (place > np.array(self.shape))).any(1)] = FitStatus.OUT_OF_VIEW
+        apart = np.sqrt(((place[:, None] - place[None]) ** 2).sum(2)) + np.where(near, 0.0, np.inf)
+        # nearer than that, the two make one spot: better no position than a mixed one
+        merged = (apart < 1.2 * np.maximum(self.width[rows][:, None], self.width[rows][None])).any(1)
+        status[merged & (status == FitStatus.OK)] = FitStatus.AMBIGUOUS
         return fits, corner, status
 
-    def _mask_others(self, patch: Array, corner: Array, place: Array, k: int, size: tuple[int, ...]) -> None:
-        near = (np.abs(place - place[k]) < 1.2 * np.array(size)).all(1)
-        near[k] = False
-        for other in np.flatnonzero(near):
-            apart = place[other] - place[k]
-            if (apart**2).sum() < (2 * self.width[np.flatnonzero(self.alive)[k]]) ** 2:
-                continue  # too near to be told apart by a line between them
-            grid = np.ogrid[tuple(slice(c, c + s) for c, s in zip(corner, size, strict=True))]
-            side = sum((g - p) * a for g, p, a in zip(grid, place[k] + 0.5 * apart, apart, strict=True))
-            patch[np.broadcast_to(side, patch.shape) > 0] = np.nan
+    def _fit_patches(self, patches: list[NDArray[Any]], rows: NDArray[np.int64], dtype: np.dtype[Any]) -> SpotFits:
+        """Fit patches of any sizes, those of one size and polarity at once."""
+        options = self.options.fit_options
+        if dtype.kind == "u":
+            options["saturation"] = float(np.iinfo(dtype).max)
+        groups: dict[tuple[Any, ...], list[int]] = {}
+        for k, patch in enumerate(patches):
+            groups.setdefault((patch.shape, bool(self.amplitude[rows[k]] < 0)), []).append(k)
+        parts = [
+            fit_spots(np.stack([patches[k] for k in members]), polarity="dark" if dark else "bright", **options)
+            for (_, dark), members in groups.items()
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        order = np.argsort(np.concatenate([np.array(members) for members in groups.values()]), kind="stable")
+        names = SpotFits.__dataclass_fields__
+        return SpotFits(**{name: np.concatenate([getattr(p, name) for p in parts])[order] for name in names})
+
+    def _crowd_centres(self, fits: SpotFits, corner: NDArray[np.int64], place: Array, rows: NDArray[np.int64]) -> Array:
+        """Return where each particle is thought to be: its fit, unless that is another one's spot."""
+        found = fits.position + corner
+        ok = fits.ok
+        moved = np.median((found - place)[ok], axis=0) if ok.any() else np.zeros(place.shape[1])
+        expected = place + moved
+        trusted = ok & (np.sqrt(((found - expected) ** 2).sum(1)) < np.maximum(TOLERANCE, self.width[rows]))
+        apart = np.sqrt(((found[:, None] - found[None]) ** 2).sum(2))
+        np.fill_diagonal(apart, np.inf)
+        with np.errstate(invalid="ignore"):
+            trusted &= ~(apart < 1.0).any(1)
+        return np.where(trusted[:, None], found, expected)
 
     def _judge(
         self, rows: NDArray[np.int64], fits: SpotFits, found: Array, place: Array, status: NDArray[np.int8]
@@ -463,6 +491,9 @@ class _Follower:
     ) -> None:
         """Update what is expected of the next frame."""
         self.missed[rows] = np.where(good, 0, self.missed[rows] + 1)
+        lost = rows[~good]
+        self.own[lost] += self.own_speed[lost]  # one that moves on its own moves on, ever slower
+        self.own_speed[lost] *= 0.95
         if not good.any():
             return
         kept = rows[good]
