@@ -154,12 +154,16 @@ class ParticleTracking(RegistrarParameters, TrackOptions):
                 found = stop_.value
         if found is None or not found.found[:, 0].any():
             raise ValueError("the particles are not found in the reference image: is it of the same scene?")
-        included = [int(k) for k in found.ids if int(k) not in self.exclude]
-        step = motion_from_tracks(found, self.model, shape=movie.frame_shape, anchor=0, include=included)
-        bridge = step.transforms[1]
-        series = motion.transforms.rebased(best)
-        matrices = bridge.matrix @ series.matrices
-        return replace(motion, transforms=replace(series, matrices=matrices))
+        # onto the particles' places in the scene, which all frames know together, rather than in that one frame
+        rows = [k for k, name in enumerate(motion.ids) if int(name) in found.ids]
+        known = found.selected(motion.ids[rows])
+        known.position[:, 1] = np.where(known.found[:, 1, None], motion.scene[rows], np.nan)
+        known.position_error[:, 1] = 0.0
+        step = motion_from_tracks(known, self.model, shape=movie.frame_shape, anchor=0)
+        if not step.transforms.valid.all():
+            raise ValueError("the particles are not found in the reference image: is it of the same scene?")
+        matrices = step.transforms.matrices[1] @ motion.transforms.matrices
+        return replace(motion, transforms=replace(motion.transforms, matrices=matrices))
 
 
 def _anchor(reference: str | int | ArrayLike, length: int) -> int | None:
