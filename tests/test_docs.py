@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from stackalign.cli import app
 
 ROOT = Path(__file__).parents[1]
 SHELL = {"README.md", "command-line.md", "recipes.md"}
@@ -36,10 +40,11 @@ def test_blocks_run(page, tmp_path, monkeypatch):
             # blank lines in front: a traceback names the line of the page
             exec(compile("\n" * (line - 1) + text, str(page), "exec"), names)
         else:
-            shell(text, f"{page.name}, line {line}", tmp_path)
+            (shell if page.name == "README.md" else commands)(text, f"{page.name}, line {line}", tmp_path)
 
 
 def shell(text: str, where: str, folder: Path) -> None:
+    """Run commands as a user does, each a process of its own."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     ended = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", text],
@@ -50,6 +55,16 @@ def shell(text: str, where: str, folder: Path) -> None:
         timeout=240,
     )
     assert ended.returncode == 0, f"{where}\n{ended.stdout}\n{ended.stderr}"
+
+
+def commands(text: str, where: str, folder: Path) -> None:
+    """Run commands, ours in this process: they need not start anew each time."""
+    for line in filter(None, text.splitlines()):
+        if line.startswith("stackalign "):
+            result = CliRunner().invoke(app, shlex.split(line)[1:])
+            assert result.exit_code == 0, f"{where}: {line}\n{result.output}"
+        else:
+            shell(line, where, folder)
 
 
 def test_readme_names_every_command_that_it_needs_and_all_work_from_nothing():

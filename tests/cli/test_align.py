@@ -153,30 +153,27 @@ def test_help_of_align_lists_every_parameter(call):
     assert "0|1|3|5" in text
 
 
-@pytest.fixture
-def long_movie(here):
-    rng = np.random.default_rng(0)
-    sa.write_stack("long.tif", rng.integers(0, 999, (3000, 256, 256), np.uint16))
-    return here / "long.tif"
+@pytest.fixture(scope="module")
+def long_movie(tmp_path_factory):
+    path = tmp_path_factory.mktemp("long") / "long.tif"
+    frame = np.random.default_rng(0).integers(0, 99, (128, 128), np.uint8)
+    return sa.write_stack(path, np.broadcast_to(frame, (8000, 128, 128)))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_cancels_cleanly(start, here, long_movie, number):
-    process = start("align", "long.tif", "-o", "out")
-    deadline = time.monotonic() + 20
-    while not (here / "out").exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-        if time.monotonic() > deadline - 16:
-            break
+    process = start("align", long_movie, "-o", "out")
+    deadline = time.monotonic() + 60
+    while not (here / "out" / "run.log").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)  # well into the work
     begun = time.monotonic()
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert err.strip().endswith("stackalign: cancelled")
-    assert out == ""
-    assert time.monotonic() - begun < 5
-    left = [path.name for path in here.rglob("*") if path.is_file() and path.name != "long.tif"]
-    assert set(left) <= {"run.log"}
+    assert (out, err) == ("", "stackalign: cancelled\n")
+    assert time.monotonic() - begun < 10  # compiling a kernel on a busy machine included
+    assert not list(here.iterdir())
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo terminal")
