@@ -56,7 +56,9 @@ def as_matrix(matrix: ArrayLike) -> NDArray[np.float64]:
     corner, size = out[-1, -1], np.abs(out[-1]).max()
     if abs(corner) > 1e-12 * size and corner != 1.0:
         out /= corner
-    if abs(corner) <= 1e-12 * size or abs(np.linalg.det(out)) < 1e-12:
+    with np.errstate(over="ignore", invalid="ignore"):
+        volume = abs(np.linalg.det(out))
+    if abs(corner) <= 1e-12 * size or not 1e-12 <= volume < np.inf:
         raise ValueError(f"this matrix cannot be inverted, so it is no transform:\n{out}")
     out.setflags(write=False)
     return out

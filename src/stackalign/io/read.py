@@ -130,7 +130,7 @@ def _open_files(files: list[Path], folder: Path, axes: str | None) -> Source:
 def _open_npy(path: Path) -> Source:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # a damaged header raises errors of many kinds
         raise StackReadError(f"{path} is no NumPy array that can be read ({error})") from error
     labels = UNKNOWN * (array.ndim - 2) + "yx"
     return _squeezed(array, labels, name=path.stem, kind="NumPy", path=path, lazy_files=(path,))

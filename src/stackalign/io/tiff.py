@@ -159,13 +159,23 @@ def open_tiff(path: Path, *, keep_open: bool = False) -> Source:
             notes=layout.notes,
             lazy_files=layout.files,
             settled=_settled(tif),
-            compression=_COMPRESSIONS.get(int(page.compression), tifffile.COMPRESSION(page.compression).name.lower()),
+            compression=_compression(int(page.compression)),
         )
 
 
 def stem(path: Path) -> str:
     """Return a file's name without its endings (``.ome.tif`` counts as one)."""
     return path.name.removesuffix(path.suffix).removesuffix(".ome")
+
+
+def _compression(code: int) -> str:
+    """Return the name of a compression, or its number if nobody knows it."""
+    if code in _COMPRESSIONS:
+        return _COMPRESSIONS[code]
+    try:
+        return str(tifffile.COMPRESSION(code).name).lower()
+    except ValueError:
+        return f"unknown ({code})"
 
 
 def _calibration(tif: tifffile.TiffFile) -> calibration.Calibration:

@@ -74,6 +74,8 @@ def layout_of(tif: tifffile.TiffFile) -> Layout:
     elif len(series) > 1:
         notes.append(f"the file holds {len(series)} images: number {series.index(image) + 1} is read")
     letters, lengths = _squeezed(labels, shape)
+    if 0 in lengths:
+        raise StackReadError(f"{path} holds no image: its size is {' x '.join(map(str, lengths))}")
     page_ndim = _page_axes(lengths, first.size)
     count = prod(lengths[: len(lengths) - page_ndim])
     offset = None if image.is_multifile else _contiguous(image, pages, count)

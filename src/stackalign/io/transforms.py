@@ -120,7 +120,7 @@ def load_transforms(path: str | PathLike[str], *, pixel_size: Sequence[float] | 
             case ".csv":
                 found = _from_table(read_table(source))
             case ".npy":
-                matrices = np.load(source, allow_pickle=False)
+                matrices = _array(source)
                 found = TransformSeries(matrices, _simplest(matrices))
             case ".tfm" | ".txt":
                 return _unscaled(from_itk(source.read_text(encoding="utf-8")), pixel_size)
@@ -236,6 +236,13 @@ def _from_table(table: pd.DataFrame) -> TransformSeries:
     valid = _flags(table["valid"]) if "valid" in table else None
     model = TransformModel(str(table["model"].iloc[0])) if "model" in table and len(table) else _simplest(matrices)
     return TransformSeries(matrices, model, valid)  # type: ignore[arg-type]
+
+
+def _array(path: Path) -> NDArray[np.float64]:
+    try:
+        return np.asarray(np.load(path, allow_pickle=False), float)
+    except Exception as error:  # a damaged header raises errors of many kinds
+        raise ValueError(f"it is no array of numbers ({error})") from error
 
 
 def _in_order(table: pd.DataFrame) -> pd.DataFrame:
