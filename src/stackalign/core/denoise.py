@@ -7,7 +7,7 @@ cross-power with a frame then equals the filtered power, so that steps have the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import fft
@@ -37,10 +37,10 @@ def wiener(image: NDArray[np.float32], variance: float | None = None) -> NDArray
     axes = [a for a, n in enumerate(image.shape) if n >= 8]
     if not axes:
         return image
-    spectrum = fft.dctn(image, axes=axes, norm="ortho", workers=1)
+    spectrum: NDArray[Any] = fft.dctn(image, axes=axes, norm="ortho", workers=1)
     radius = _radius(image.shape, axes)
     bins = np.minimum((radius * (_BINS / np.sqrt(len(axes)))).astype(np.int32), _BINS - 1)
-    power_of = np.square(spectrum, dtype=np.float32)
+    power_of = np.square(spectrum)
     count = np.maximum(np.bincount(bins.ravel(), minlength=_BINS), 1)
     power = np.bincount(bins.ravel(), power_of.ravel(), _BINS) / count
     floor = _corner_power(power_of, axes)
@@ -66,7 +66,7 @@ def wiener(image: NDArray[np.float32], variance: float | None = None) -> NDArray
 
 def _radius(shape: tuple[int, ...], axes: list[int]) -> NDArray[np.float32]:
     """Return the spatial frequency of each coefficient of a cosine transform, in units of Nyquist."""
-    total = np.zeros((1,) * len(shape), np.float32)
+    total: NDArray[Any] = np.zeros((1,) * len(shape), np.float32)
     for axis in axes:
         n = shape[axis]
         line = (np.arange(n, dtype=np.float32) / n) ** 2

@@ -7,7 +7,7 @@ offset are solved together by Gauss-Newton steps (inverse compositional: Baker &
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from stackalign.core import translation_kernels as kernels
 from stackalign.core.denoise import wiener
 from stackalign.core.noise import NoiseModel
 from stackalign.core.resample import spline_coefficients
-from stackalign.core.warp_kernels import PAD, spline_taps
+from stackalign.core.warp_kernels import PAD
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _TOLERANCE = 1e-3  # px; what is left after the step is smaller still
 _LONGEST = 2.0  # px a step: beyond, the linearisation says nothing
 _ALL = 1e30  # no pixel is left out for its residual
-_SAMPLES = 8192  # pixels from which residual, correlation and noise of a frame are estimated
+_SAMPLES = 4096  # pixels from which residual, correlation and noise of a frame are estimated
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,7 +95,6 @@ class TranslationTemplate:
     normal: NDArray[np.float64]
     noise: NoiseModel
     frames: float
-    _boxes: dict[tuple[int, ...], NDArray[np.float64]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -190,7 +189,7 @@ class TranslationTemplate:
 
     def sensitivity(self) -> NDArray[np.float64]:
         """Return the Cramer-Rao bound of a frame that covers all of it, standard error per axis, pixels."""
-        covariance = np.linalg.pinv(self.normal)
+        covariance = _inverse(self.normal)
         return np.sqrt(np.maximum(np.diag(covariance)[: self.ndim], 0))
 
 
@@ -228,38 +227,26 @@ def _fit_on_template(
     start: NDArray[np.float64],
     iterations: int,
 ) -> Fit | str:
+    """Fit a whole frame on the template's grid, where all derivatives are known."""
     d = template.ndim
     padded = spline_coefficients(image, 3)
-    shift, boxed = start.astype(float).copy(), None
-    normal = box = None
-    theta = np.zeros(d + 2)
-    step = np.full(d, np.inf)
-    done = 0
-    for done in range(1, iterations + 1):  # noqa: B007 - reported
-        if boxed is None or np.abs(shift - boxed).max() > 0.25:
-            found = _overlap(image.shape, template.shape, shift)
-            if found is None:
-                return "it shares no region with the reference"
-            box, boxed = found, shift.copy()
-            normal = _normal(template, box)
-        assert box is not None
-        assert normal is not None
-        first, weights, taps = _taps(d, shift, box)
-        sums = kernels.projections(padded, first, weights, taps, box, template.phi)
-        solved = _solve(normal, sums[:-1])
-        if solved is None:
-            return "what it shares with the reference has no structure"
-        theta = solved
-        if theta[d] <= 0:
-            return "it does not correlate with the reference"
-        step = theta[:d] / theta[d]
-        shift = shift + np.clip(step, -_LONGEST, _LONGEST)
-        if np.abs(step).max() < _TOLERANCE:
-            break
-    assert normal is not None
-    return _finished(volume, _NOTHING, template, shift, theta, normal, done, bool(np.abs(step).max() < 0.02))
+    shift = np.zeros(3)
+    shift[3 - d :] = start
+    normal, theta = np.zeros((d + 2, d + 2)), np.zeros(d + 2)
+    status, done = kernels.fit_shift(
+        padded, PAD, np.array(volume.shape), template.phi, template.basis, template.normal, shift,
+        _TOLERANCE, _LONGEST, iterations, normal, theta,
+    )  # fmt: skip
+    if status < 0:
+        return _REASONS[status]
+    return _finished(volume, _NOTHING, template, shift[3 - d :], theta, normal, done, status == kernels.SETTLED)
 
 
+_REASONS = {
+    kernels.NO_OVERLAP: "it shares no region with the reference",
+    kernels.NO_STRUCTURE: "what it shares with the reference has no structure",
+    kernels.NO_CORRELATION: "it does not correlate with the reference",
+}
 _NOTHING = np.zeros((1, 1, 1), np.float32)
 
 
@@ -288,17 +275,17 @@ def _fit_on_frame(
             volume, seen, template.coefficients, template.known, shift, brightness, noise, _ALL
         )
         if sums[kernels.COUNT] < 9:
-            return "it shares no region with the reference"
+            return _REASONS[kernels.NO_OVERLAP]
         whole = np.zeros((5, 5))
         whole[np.triu_indices(5)] = sums[: kernels.NORMAL]
         whole = np.triu(whole) + np.triu(whole, 1).T
         normal = whole[np.ix_(use, use)]
-        solved = _solve(normal, sums[kernels.RIGHT : kernels.RIGHT + 5][use])
-        if solved is None:
-            return "what it shares with the reference has no structure"
+        solved = np.zeros(d + 2)
+        if not kernels.solved(normal, sums[kernels.RIGHT : kernels.RIGHT + 5][use], solved):
+            return _REASONS[kernels.NO_STRUCTURE]
         brightness = brightness + solved[d:]
         if brightness[0] <= 0:
-            return "it does not correlate with the reference"
+            return _REASONS[kernels.NO_CORRELATION]
         # the template moves along with the shift: its derivative has the same sign
         step = solved[:d] / brightness[0]
         shift[3 - d :] += np.clip(step, -_LONGEST, _LONGEST)
@@ -321,22 +308,18 @@ def _finished(
     d = template.ndim
     gain, offset = float(theta[d]), float(theta[d + 1])
     pairs = sampled_residuals(volume, seen, template, shift, gain, offset)
-    if len(pairs) < 9:
-        return "it shares no region with the reference"
-    model, residual = pairs[:, 0], pairs[:, 1]
-    values = model + residual
-    both = float(model.std() * values.std())
-    correlation = float(((model - model.mean()) * (values - values.mean())).mean() / both) if both > 0 else 0.0
-    variance = template.noise.variance(((model - offset) / gain + template.level).astype(np.float32))
-    chi2 = float(np.mean(residual**2 / variance))
-    covariance = np.linalg.pinv(normal)
+    noise = template.noise
+    model = np.array([noise.constant + noise.slope * template.level, noise.slope, noise.floor])
+    count, correlation, residual, chi2 = kernels.statistics(pairs, gain, offset, model)
+    if count < 9:
+        return _REASONS[kernels.NO_OVERLAP]
     # the reference is itself an average of noisy frames
     scale = chi2 * (1 + 1 / template.frames) if np.isfinite(template.frames) else chi2
-    error = np.sqrt(np.maximum(np.diag(covariance)[:d], 0) * scale) / gain
+    error = np.sqrt(np.maximum(np.diag(_inverse(normal))[:d], 0) * scale) / gain
     overlap = float(normal[-1, -1] / template.normal[-1, -1])
     return Fit(
         shift, error, gain, offset - (gain - 1) * template.level, correlation,
-        float(np.sqrt(np.mean(residual**2))), chi2, overlap, iterations, converged,
+        float(np.sqrt(residual)), chi2, overlap, iterations, converged,
     )  # fmt: skip
 
 
@@ -398,52 +381,9 @@ def _slope(padded: NDArray[Any], axis: int, inner: tuple[slice, ...]) -> NDArray
     return np.asarray(out, np.float32)
 
 
-def _overlap(frame: tuple[int, ...], template: tuple[int, ...], shift: NDArray[np.float64]) -> NDArray[np.int64] | None:
-    """Return start and size (2, 3) of the template pixels whose source lies at least a pixel inside the frame."""
-    box = np.array([[0, 0, 0], [1, 1, 1]], np.int64)
-    for axis, (n, size, s) in enumerate(zip(frame, template, shift, strict=True), start=3 - len(frame)):
-        margin = 1 if n > 4 else 0
-        low = max(int(np.ceil(margin + s)), 0)
-        high = min(int(np.floor(n - 1 - margin + s)), size - 1)
-        if high - low < min(3, size - 1):
-            return None
-        box[0, axis], box[1, axis] = low, high - low + 1
-    return box
-
-
-def _normal(template: TranslationTemplate, box: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the products over a box: all pixels less those outside, which are few as long as the shift is small."""
-    key = tuple(int(v) for v in box.ravel())
-    found = template._boxes.get(key)
-    if found is None:
-        outside = np.zeros_like(template.normal)
-        rows = template.phi.shape[1] * template.phi.shape[2]
-        kernels.gram(template.basis, template.phi, 0, rows, box, outside)
-        found = template.normal - (np.triu(outside) + np.triu(outside, 1).T)
-        if len(template._boxes) < 4096:
-            template._boxes[key] = found
-    return found
-
-
-def _taps(
-    d: int, shift: NDArray[np.float64], box: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
-    """Return where the taps of the box's first pixel lie in the padded frame, and their weights."""
-    first, weights, taps = np.zeros(3, np.int64), np.zeros((3, 6), np.float32), np.ones(3, np.int64)
-    weights[:, 0] = 1
-    for axis, s in enumerate(shift, start=3 - d):
-        n = int(np.floor(-s))
-        weights[axis] = spline_taps(3, -s - n)
-        first[axis] = box[0, axis] + n + PAD - 1
-        taps[axis] = 4
-    return first, weights, taps
-
-
-def _solve(normal: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    scale = np.sqrt(np.maximum(np.diag(normal), 0))
-    if (scale <= 0).any():
-        return None
-    scaled = normal / np.outer(scale, scale)
-    if np.linalg.cond(scaled) > 1e9:
-        return None
-    return np.asarray(np.linalg.solve(scaled, right / scale) / scale)
+def _inverse(normal: NDArray[np.float64]) -> NDArray[np.float64]:
+    scale = 1 / np.sqrt(np.maximum(np.diag(normal), 1e-300))
+    try:
+        return np.asarray(np.linalg.inv(normal * np.outer(scale, scale)) * np.outer(scale, scale))
+    except np.linalg.LinAlgError:
+        return np.full_like(normal, np.nan)

@@ -9,6 +9,8 @@ exact at any shift, and the frame is never interpolated: its noise stays white, 
 Images are passed as (z, y, x) with one plane in 2-D; a shift along an axis of one pixel must be zero.
 """
 
+# mypy: allow-untyped-defs, allow-untyped-calls
+
 from __future__ import annotations
 
 import numpy as np
@@ -390,3 +392,142 @@ def gram(basis, phi, start, stop, inner, out):
                     for x in range(gap1, nx):
                         total += p[x] * b[x]
                 out[i, j] += total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def solved(normal, right, out):
+    """Solve a small symmetric system by Gaussian elimination on its scaled matrix; False if it is singular."""
+    n = len(right)
+    scale = np.empty(n)
+    for i in range(n):
+        if not normal[i, i] > 0.0:
+            return False
+        scale[i] = 1.0 / np.sqrt(normal[i, i])
+    a = np.empty((n, n + 1))
+    for i in range(n):
+        for j in range(n):
+            a[i, j] = normal[i, j] * scale[i] * scale[j]
+        a[i, n] = right[i] * scale[i]
+    for k in range(n):
+        p = k
+        for i in range(k + 1, n):
+            if abs(a[i, k]) > abs(a[p, k]):
+                p = i
+        if abs(a[p, k]) < 1e-9:
+            return False
+        if p != k:
+            for j in range(n + 1):
+                a[k, j], a[p, j] = a[p, j], a[k, j]
+        for i in range(k + 1, n):
+            f = a[i, k] / a[k, k]
+            for j in range(k, n + 1):
+                a[i, j] -= f * a[k, j]
+    for i in range(n - 1, -1, -1):
+        total = a[i, n]
+        for j in range(i + 1, n):
+            total -= a[i, j] * out[j] / scale[j]
+        out[i] = total / a[i, i] * scale[i]
+    return True
+
+
+NO_OVERLAP, NO_STRUCTURE, NO_CORRELATION, MOVED, SETTLED = -3, -2, -1, 0, 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def fit_shift(c, pad, shape, phi, basis, whole, shift, tolerance, longest, iterations, normal, theta):
+    """Find the shift of a whole frame against a template by inverse compositional Gauss-Newton steps.
+
+    Parameters
+    ----------
+    c : float32 (Z, Y, X)
+        Spline coefficients of the frame, with ``pad`` mirrored pixels around each axis that is longer than 1.
+    pad : int
+    shape : int64 (3,)
+        Of the frame.
+    phi, basis : float32
+        See `projections` and `gram`.
+    whole : float64 (K, K)
+        Products over the whole template.
+    shift : float64 (3,)
+        Frame -> template, pixels; first guess, changed in place.
+    tolerance, longest : float
+        Step that ends the search, and the longest step taken, pixels.
+    iterations : int
+    normal, theta : float64 (K, K), (K,)
+        Filled with the products over the overlap and the last solution: gain times step, gain, offset.
+
+    Returns
+    -------
+    status : int
+        `SETTLED`, `MOVED` (still moving by over 0.02 px) or what went wrong.
+    done : int
+        Steps taken.
+    """
+    count = phi.shape[0]
+    d = count - 2
+    size = np.array([phi.shape[1], phi.shape[2], phi.shape[3]])
+    box, boxed = np.zeros((2, 3), np.int64), np.full(3, np.inf)
+    first, taps, weights = np.zeros(3, np.int64), np.ones(3, np.int64), np.zeros((3, 6), np.float32)
+    weights[:, 0] = 1.0
+    outside = np.zeros((count, count))
+    longest_step = np.inf
+    for done in range(1, iterations + 1):
+        if not np.abs(shift - boxed).max() <= 0.25:
+            for axis in range(3):
+                if axis < 3 - d:
+                    box[0, axis], box[1, axis] = 0, 1
+                    continue
+                margin = 1 if shape[axis] > 4 else 0
+                low = max(int(np.ceil(margin + shift[axis])), 0)
+                high = min(int(np.floor(shape[axis] - 1 - margin + shift[axis])), size[axis] - 1)
+                if high - low < min(3, size[axis] - 1):
+                    return NO_OVERLAP, done
+                box[0, axis], box[1, axis] = low, high - low + 1
+            outside[:] = 0.0
+            gram(basis, phi, 0, size[0] * size[1], box, outside)
+            for i in range(count):
+                for j in range(i, count):
+                    normal[i, j] = normal[j, i] = whole[i, j] - outside[i, j]
+            boxed[:] = shift
+        for axis in range(3 - d, 3):
+            n = int(np.floor(-shift[axis]))
+            weights[axis, :4] = spline_weights(-shift[axis] - n)[0]
+            first[axis] = box[0, axis] + n + pad - 1
+            taps[axis] = 4
+        sums = projections(c, first, weights, taps, box, phi)
+        if not solved(normal, sums[:count], theta):
+            return NO_STRUCTURE, done
+        if theta[d] <= 0.0:
+            return NO_CORRELATION, done
+        longest_step = 0.0
+        for k in range(d):
+            step = theta[k] / theta[d]
+            longest_step = max(longest_step, abs(step))
+            shift[3 - d + k] += min(max(step, -longest), longest)
+        if longest_step < tolerance:
+            return SETTLED, done
+    return (SETTLED if longest_step < 0.02 else MOVED), iterations
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def statistics(pairs, gain, offset, noise):
+    """Return count, correlation, mean squared residual, and that over the noise, of (model, residual) pairs."""
+    n = len(pairs)
+    sm = sv = smm = svv = smv = srr = chi = 0.0
+    for k in range(n):
+        m, r = pairs[k, 0], pairs[k, 1]
+        v = m + r
+        sm += m
+        sv += v
+        srr += r * r
+        chi += r * r / max(noise[0] + noise[1] * (m - offset) / gain, noise[2])
+    if n == 0:
+        return 0, 0.0, 0.0, 0.0
+    sm, sv = sm / n, sv / n
+    for k in range(n):
+        m, v = pairs[k, 0] - sm, pairs[k, 0] + pairs[k, 1] - sv
+        smm += m * m
+        svv += v * v
+        smv += m * v
+    below = np.sqrt(smm * svv)
+    return n, smv / below if below > 0.0 else 0.0, srr / n, chi / n
