@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stackalign.core.resample import spline_coefficients, valid_mask, warp_frame
-from stackalign.core.threads import map_ahead, threads
+from stackalign.core.threads import map_ahead
 from stackalign.core.transform import TransformModel
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def mean_image(
     int
         Frames added so far.
     """
-    count = max(min(8, -(-len(frames) // (2 * threads()))), 1)
+    # float sums depend on their order: chunks are the same however many threads there are
+    count = min(8, -(-len(frames) // 8))
     chunks = [range(k, min(k + count, len(frames))) for k in range(0, len(frames), count)]
     add = _add_translated if model is TransformModel.TRANSLATION else _add_warped
 
