@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 AXIS_COLOURS = {"y": "#0072B2", "x": "#E69F00", "z": "#009E73"}
 BEFORE, AFTER, FLAG, ANGLE = "#999999", "#0072B2", "#D55E00", "#CC79A7"
 LONGEST = 480  # pixels of a mean image's longer side in a figure: more cannot be seen and swells the file
+SMALL = 240  # the same of one frame among several
 MANY = 2000  # frames from which points would hide the line
 _MICRONS = {"um", "micron", "microns", "micrometer", "micrometre", "\\u00b5m"}
 
@@ -180,7 +181,7 @@ def frames_figure(
     """
     if not len(frames):
         raise ValueError("no frame to show")
-    rows = [[_plane(stack[t]) for t in frames] for stack in (before, after)]
+    rows = [[_plane(stack[t], SMALL) for t in frames] for stack in (before, after)]
     ratio = rows[0][0].shape[0] / rows[0][0].shape[1]
     width = 9.0 / max(len(frames), 3)
     figure = _figure((width * len(frames), float(np.clip(width * ratio, 0.5, 6.0)) * 2 + 0.5))
@@ -277,13 +278,13 @@ def unit_of(unit: str) -> str:
     return "µm" if unit.lower() in _MICRONS else unit
 
 
-def _plane(image: Any) -> NDArray[np.float64]:
-    """Return a plane of at most `LONGEST` pixels a side, by averaging blocks, and along z for volumes."""
+def _plane(image: Any, longest: int = LONGEST) -> NDArray[np.float64]:
+    """Return a plane of at most ``longest`` pixels a side, by averaging blocks, and along z for volumes."""
     plane = np.asarray(image, np.float64)
     if plane.ndim == 3:
         counted = np.isfinite(plane).sum(0)
         plane = np.where(counted > 0, np.nansum(plane, axis=0) / np.maximum(counted, 1), np.nan)
-    step = -(-max(plane.shape) // LONGEST)
+    step = -(-max(plane.shape) // longest)
     if step == 1:
         return plane
     height, width = (n // step * step or n for n in plane.shape)

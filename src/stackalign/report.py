@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _INK = "#0a0b0c"  # no colour of a figure: where it stands, the page puts its own
 _FEW = 0.0005  # a correlation that changes by less is the same in the digits that are shown
+TOLD_ELSEWHERE = ("parameters", "preprocess", "times", "frames", "frame_shape", "seed")
 MANY_REASONS = 40  # flagged frames that are listed; the rest is in quality.csv
 
 
@@ -93,9 +94,10 @@ def _content(result: RunResult, config: AlignmentConfig) -> dict[str, Any]:
         "figures": _figures(result),
         "input": _input(result, config),
         "parameters": list(_rows(config.model_dump(mode="json"))),
-        "provenance": list(_rows(dict(registration.provenance), skip=("parameters",))),
+        "provenance": list(_rows(dict(registration.provenance), skip=TOLD_ELSEWHERE)),
+        "started": registration.provenance.get("times", {}).get("started", ""),
         "seconds": f"{result.seconds:.3g}",
-        "command": "stackalign run recipe.yaml --overwrite",
+        "command": shlex.join(["stackalign", "run", str(_recipe(result, config)), "--overwrite"]),
         "align_command": align_command(config),
         "version": stackalign.__version__,
     }
@@ -142,6 +144,12 @@ def _typed(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{k}: {_typed(v)}" for k, v in value.items()) + "}"
     return str(value)
+
+
+def _recipe(result: RunResult, config: AlignmentConfig) -> Path:
+    if result.folder is not None:
+        return result.folder.recipe
+    return Path(config.output.folder or ".") / "recipe.yaml"
 
 
 def _number(value: float) -> str:
