@@ -1,5 +1,6 @@
 """What users hand over by mistake, each with the sentence that they get, and what is damaged but still readable."""
 
+import pickle
 import shutil
 
 import numpy as np
@@ -58,6 +59,16 @@ def test_another_file_named_tif(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(StackReadError, match=rf"{name}.* (is not a TIFF file|holds no image|make no sense|cut off)"):
         read_stack(tmp_path / name)
+
+
+def test_a_file_that_may_not_be_opened(tmp_path, movie, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied", str(tmp_path / "a.tif"))
+
+    tifffile.imwrite(tmp_path / "a.tif", movie)
+    monkeypatch.setattr(tifffile, "TiffFile", refuse)
+    with pytest.raises(StackReadError, match=r"^/.*a\.tif cannot be opened: Permission denied$"):
+        read_stack(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("content", [b"no array", b"", b"\x93NUMPY\x01\x00v\x00{'descr': '<u2'"])
@@ -193,6 +204,25 @@ def test_a_file_that_vanishes_after_opening(tmp_path, movie):
     with pytest.raises(FrameError, match=r"f3\.tif.*its shape became \(5, 40\) since the folder was opened"):
         stack[3]
     assert np.array_equal(stack[4], movie[4])
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_movie_that_shrinks_or_vanishes_after_opening(tmp_path, movie, compression):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, movie, compression=compression, metadata={"axes": "TYX"})
+    stack = read_stack(path)
+    cut(path, 9000 if compression is None else 0.9)
+    with pytest.raises(FrameError, match=r"a\.tif: page 5 cannot be read"):
+        stack[5]
+    path.unlink()
+    if compression is None:
+        with pytest.raises(FrameError, match=r"a\.tif: page 0 cannot be read"):
+            read_stack_again(stack)
+
+
+def read_stack_again(stack):
+    """Read the first frame as another process would, that has nothing open."""
+    return pickle.loads(pickle.dumps(stack.frames))[0]
 
 
 def test_frames_of_different_shapes(tmp_path, movie):

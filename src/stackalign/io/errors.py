@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 class StackReadError(OSError):
     """A file or folder that holds no stack that can be read."""
 
+    def __str__(self) -> str:
+        return self.strerror or super().__str__()  # without the number that OSError puts in front
+
 
 class StackWriteError(OSError):
     """A file that could not be written; what stood there before is untouched."""

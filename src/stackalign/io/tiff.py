@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import struct
 from contextlib import ExitStack
 from itertools import product
 from math import prod
@@ -85,9 +84,12 @@ class TiffPixels:
         count = prod(self.shape[self._lead :])
         with self._lock:
             if self._map is None:
-                there = (self.path.stat().st_size - (self._offset or 0)) // (count * self.dtype.itemsize)
-                pages = min(there, prod(self.shape[: self._lead]))
-                self._map = np.memmap(self.path, self.dtype, "r", self._offset or 0, (pages, count))
+                try:
+                    there = (self.path.stat().st_size - (self._offset or 0)) // (count * self.dtype.itemsize)
+                    pages = min(there, prod(self.shape[: self._lead]))
+                    self._map = np.memmap(self.path, self.dtype, "r", self._offset or 0, (pages, count))
+                except (OSError, ValueError) as error:
+                    raise FrameError(f"{self.path}: page {number} cannot be read ({error})") from error
         if number >= len(self._map):
             raise FrameError(f"{self.path}: page {number} cannot be read ({SHORT})")
         return np.asarray(self._map[number]).reshape(self.shape[self._lead :])
@@ -122,7 +124,9 @@ def open_tiff(path: Path, *, keep_open: bool = False) -> Source:
     """
     try:
         tif = tifffile.TiffFile(path)
-    except (tifffile.TiffFileError, ValueError, struct.error) as error:
+    except OSError as error:
+        raise StackReadError(error.errno, f"{path} cannot be opened: {error.strerror}") from error
+    except Exception as error:  # a damaged header raises errors of many kinds
         raise StackReadError(f"{path} is not a TIFF file, whatever its name says ({error})") from error
     with ExitStack() as handles:
         handles.enter_context(tif)

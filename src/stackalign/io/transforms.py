@@ -276,6 +276,8 @@ def _simplest(matrices: NDArray[np.float64]) -> TransformModel:
         return TransformModel.PROJECTIVE
     if np.abs(linear - identity).max(initial=0) < 1e-12:
         return TransformModel.TRANSLATION
+    if np.abs(linear).max(initial=0) > 1e100:
+        return TransformModel.AFFINE  # likewise
     gram = linear @ np.swapaxes(linear, -1, -2)
     scale = np.trace(gram, axis1=-2, axis2=-1) / linear.shape[-1]
     if np.abs(gram - scale[:, None, None] * identity).max(initial=0) > 1e-9 or (np.linalg.det(linear) < 0).any():
