@@ -207,11 +207,12 @@ def test_a_file_that_vanishes_after_opening(tmp_path, movie):
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])
-def test_a_movie_that_shrinks_or_vanishes_after_opening(tmp_path, movie, compression):
+def test_a_movie_that_shrinks_or_vanishes_after_opening(tmp_path, rng, compression):
     path = tmp_path / "a.tif"
+    movie = rng.integers(0, 60000, (6, 200, 300), dtype=np.uint16)  # more than any buffer holds
     tifffile.imwrite(path, movie, compression=compression, metadata={"axes": "TYX"})
     stack = read_stack(path)
-    cut(path, 9000 if compression is None else 0.6)
+    cut(path, 0.6)
     with pytest.raises(FrameError, match=r"a\.tif: page 5 cannot be read"):
         stack[5]
     path.unlink()
