@@ -23,6 +23,7 @@ from stackalign.cli.options import (
     region_of,
     settings_of,
 )
+from stackalign.cli.track import Auto, Picks
 
 if TYPE_CHECKING:
     from stackalign.config import AlignmentConfig
@@ -76,6 +77,8 @@ def align(
         str | None,
         typer.Option("--region", metavar="Y0:Y1,X0:X1", help="Look only at this part of the reference (pixels)."),
     ] = None,
+    picks: Picks = None,
+    auto: Auto = None,
     order: Order = None,
     fill: Fill = None,
     crop: Crop = None,
@@ -104,6 +107,7 @@ def align(
             raise bad("--model", f"{method} has one model only; `stackalign methods {method}` lists its parameters")
         checked(METHODS[method], {"model": model}, "--model")
         groups["registrar"]["model"] = model
+    _take_picks(groups["registrar"], method, picks, auto)
     if region is not None:
         groups["preprocess"]["region"] = region_of(region)
     groups["warp"] |= warp_options(order, fill, crop)
@@ -202,6 +206,24 @@ def grouped(settings: dict[str, Any], method: str) -> dict[str, dict[str, Any]]:
 def _number_or_word(text: str | None) -> int | str | None:
     """Return a frame's number, or the word or file as it is."""
     return int(text) if text is not None and text.strip().lstrip("-").isdigit() else text
+
+
+def _take_picks(values: dict[str, Any], method: str, picks: Path | None, auto: int | None) -> None:
+    """Put picked or suggested particles among the parameters of a method that follows particles."""
+    from stackalign.config import METHODS
+
+    given = [option for option, value in (("--picks", picks), ("--auto", auto)) if value is not None]
+    if len(given) == 2:
+        raise bad("--picks", "say either --picks FILE or --auto N, not both")
+    if given and "picks" not in METHODS[method].model_fields:
+        follow = [name for name, record in METHODS.items() if "picks" in record.model_fields]
+        raise bad(given[0], f"{method} follows no particles" + (f": choose -m {follow[0]}" if follow else ""))
+    if picks is not None:
+        from stackalign.io.picks import read_picks
+
+        values["picks"] = [pick.model_dump() for pick in read_picks(picks)]
+    if auto is not None:
+        values["auto"] = auto
 
 
 def _check_reference(reference: int | str | None) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import stackalign
-from stackalign.cli import align, apply, demo, files, methods, simulate
+from stackalign.cli import align, apply, demo, files, methods, simulate, track
 from stackalign.cli.group import Group
 
 app = typer.Typer(
@@ -42,6 +42,7 @@ app.command("align", cls=align.AlignCommand, short_help="Align a movie; writes t
 app.command("run", short_help="Repeat a run from its recipe.")(align.run)
 app.command("apply", cls=apply.ApplyCommand, short_help="Resample a stack by known transforms.")(apply.apply)
 app.command("measure", short_help="Compare a stack before and after its transforms.")(apply.measure)
+app.command("track", cls=track.TrackCommand, short_help="Follow particles through a movie, into a table.")(track.track)
 app.command("simulate", cls=simulate.SimulateCommand, short_help="Make a movie that moves in a known way.")(
     simulate.simulate
 )

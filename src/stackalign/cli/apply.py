@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from stackalign.cli.files import Compression, Json, open_channels, refuse_existing
+from stackalign.cli.files import Compression, Json, open_channels, open_stack, refuse_existing
 from stackalign.cli.options import Axes, Channel, Debug, Frames, Overwrite, Quiet, Threads
 
 if TYPE_CHECKING:
@@ -97,12 +97,9 @@ def measure(
     """Compare a stack before and after its transforms, on the region that is valid in all frames."""
     import json
 
-    from stackalign.cli.files import asking
-    from stackalign.cli.options import bad, channel_of, frames_of
     from stackalign.cli.terminal import finish
     from stackalign.core.quality import measure_work
     from stackalign.core.threads import set_threads
-    from stackalign.io.read import read_stack
     from stackalign.io.tables import write_table
     from stackalign.io.transforms import load_transforms
 
@@ -110,12 +107,7 @@ def measure(
     if output is not None:
         refuse_existing(overwrite, output)
     series = load_transforms(transforms)
-    with asking():
-        stack = read_stack(input, axes=axes, channel=channel_of(channel))
-    if (span := frames_of(frames, len(stack))) is not None:
-        if span[1] > len(stack):
-            raise bad("--frames", f"{frames!r} goes beyond the {len(stack)} frames of {input}")
-        stack = stack.selected(slice(*span))
+    stack = open_stack(input, axes, channel, frames)
     _fit(series, stack, transforms, input)
     quality = finish(measure_work(stack, series), quiet=quiet)
     if output is not None:

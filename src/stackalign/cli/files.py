@@ -88,12 +88,26 @@ def open_channels(path: str, axes: str | None, channel: str | None, frames: str 
             stacks = list(read_channels(path, axes=axes))
         else:
             stacks = [read_stack(path, axes=axes, channel=channel_of(channel))]
-    span = frames_of(frames, len(stacks[0]))
+    return [within(stack, frames, path) for stack in stacks]
+
+
+def open_stack(path: str, axes: str | None, channel: str | None, frames: str | None) -> "ImageStack":
+    """Return one channel of a file within a range of frames."""
+    from stackalign.io.read import read_stack
+
+    with asking():
+        stack = read_stack(path, axes=axes, channel=channel_of(channel))
+    return within(stack, frames, path)
+
+
+def within(stack: "ImageStack", frames: str | None, path: str) -> "ImageStack":
+    """Return the frames ``A:B`` of a stack; a usage error if it has fewer."""
+    span = frames_of(frames, len(stack))
     if span is None:
-        return stacks
-    if span[1] > len(stacks[0]):
-        raise bad("--frames", f"{frames!r} goes beyond the {len(stacks[0])} frames of {path}")
-    return [stack.selected(slice(*span)) for stack in stacks]
+        return stack
+    if span[1] > len(stack):
+        raise bad("--frames", f"{frames!r} goes beyond the {len(stack)} frames of {path}")
+    return stack.selected(slice(*span))
 
 
 @contextmanager

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import stackalign as sa
+from stackalign.io.picks import read_picks
+
+
+def test_suggested_particles_are_followed_and_kept(call, here, movie):
+    result = call("track", movie, "--auto", "6", "-o", "spots.csv")
+    assert result.exit_code == 0, result.stderr
+    table = sa.read_table("spots.csv")
+    assert {"frame", "particle", "y", "x"} <= set(table.columns)
+    picks = read_picks("spots.picks.json")
+    assert 1 <= len(picks) <= 6
+    truth = sa.load_transforms(movie.with_name("movie.truth.json")).translations
+    drift = table.pivot(index="frame", columns="particle", values=["y", "x"])
+    moved = drift - drift.iloc[0]
+    for i, axis in enumerate("yx"):
+        assert np.abs(moved[axis].median(axis=1).to_numpy() + truth[:, i]).max() < 0.3
+    again = call("track", movie, "--picks", "spots.picks.json", "-o", "again.csv")
+    assert again.exit_code == 0, again.stderr
+    assert (here / "again.csv").read_bytes() == (here / "spots.csv").read_bytes()
+
+
+@pytest.mark.parametrize("words", [(), ("--auto", "3", "--picks", "a.json"), ("--auto", "0"), ("--set", "serach=3")])
+def test_bad_usage(call, here, movie, words):
+    assert call("track", movie, *words).exit_code == 2
+    assert not list(here.iterdir())
+
+
+def test_picks_that_are_none(call, here, movie):
+    (here / "picks.json").write_text("[]")
+    result = call("track", movie, "--picks", "picks.json")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("stackalign: picks.json ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_nothing_to_follow(call, here):
+    sa.write_stack("flat.tif", np.full((4, 64, 64), 7, np.uint16))
+    result = call("track", "flat.tif", "--auto", "3")
+    assert result.exit_code == 1
+    assert "stackalign: " in result.stderr
+    assert [path.name for path in here.iterdir()] == ["flat.tif"]
+
+
+def test_help_lists_every_parameter(call):
+    text = call("track", "--help").stdout
+    assert "search = 25  (number, >= 1 and <= 1000; px)" in text
+
+
+def test_picks_are_for_methods_that_follow_particles(call, here, movie):
+    result = call("align", movie, "--auto", "3", "-o", "out")
+    assert result.exit_code == 2
+    assert "cross-correlation follows no particles" in result.stderr
