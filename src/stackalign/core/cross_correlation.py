@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -130,13 +131,55 @@ class CrossCorrelation(FilteredRegistrar):
         return fit_displacements(self, images, reference, axis)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class _Template:
-    """A reference at full size and reduced, coarsest first."""
+    """A reference at full size; reduced, and as spectra, once a frame has to be searched for."""
 
-    searches: tuple[tuple[tuple[int, ...], SearchTemplate], ...]
-    reduced: tuple[tuple[tuple[int, ...], TranslationTemplate], ...]
-    full: TranslationTemplate
+    def __init__(
+        self, parameters: CrossCorrelation, reference: NDArray[np.float32], full: TranslationTemplate, frames: float
+    ) -> None:
+        self.full = full
+        self._parameters, self._reference, self._frames = parameters, reference, frames
+
+    @cached_property
+    def searches(self) -> tuple[tuple[tuple[int, ...], SearchTemplate], ...]:
+        """Binning factors and spectra, coarsest first."""
+        found, limit = [], self._parameters.max_shift
+        for factors in _ladder(self._reference.shape):
+            small = binned(self._reference, factors)
+            known = np.isfinite(small)
+            holes = None if known.all() else known
+            if holes is not None and (holes.sum() < 16 or float(np.ptp(small[holes])) == 0):
+                continue
+            value = small if holes is None else np.where(holes, small, np.float32(0))
+            window = self._parameters.weights(small.shape)
+            if window is not None:
+                inside = value if holes is None else value[holes]
+                value = (value - np.float32(inside.mean())) * window
+            prepared = prepare_search(
+                value,
+                holes,
+                normalisation=self._parameters.normalisation,
+                max_shift=None if limit is None else [np.ceil(limit / f) + 1 for f in factors],
+                min_overlap=self._parameters.min_overlap,
+            )
+            found.append((factors, prepared))
+        return tuple(found)
+
+    @cached_property
+    def reduced(self) -> tuple[tuple[tuple[int, ...], TranslationTemplate], ...]:
+        """Binning factors and normal equations, coarsest first; without the full size."""
+        from stackalign.core.translation import TranslationTemplate
+
+        found = []
+        for factors in _ladder(self._reference.shape):
+            if all(f == 1 for f in factors):
+                continue
+            try:
+                small = TranslationTemplate.of(binned(self._reference, factors), None, frames=self._frames)
+            except ValueError:  # nothing is left of it at this scale
+                continue
+            found.append((factors, small))
+        return tuple(found)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,36 +215,8 @@ class TranslationAligner:
         full = TranslationTemplate.of(
             reference, mask, noise=noise, frames=frames, window=self.parameters.weights(reference.shape)
         )
-        whole = bool(counted.all())
-        masked = reference if whole else np.where(counted, reference, np.float32(np.nan))
-        searches, reduced = [], []
-        for factors in _ladder(reference.shape):
-            small = binned(masked, factors)
-            holes = None if whole else np.isfinite(small)
-            if holes is not None and (holes.sum() < 16 or float(np.ptp(small[holes])) == 0):
-                continue
-            value = small if holes is None else np.where(holes, small, np.float32(0))
-            window = self.parameters.weights(small.shape)
-            reach = self.parameters.max_shift
-            limit = None if reach is None else [np.ceil(reach / f) + 1 for f in factors]
-            if window is not None:
-                inside = value if holes is None else value[holes]
-                value = (value - np.float32(inside.mean())) * window
-            searches.append(
-                (
-                    factors,
-                    prepare_search(
-                        value, holes, normalisation=self.parameters.normalisation, max_shift=limit,
-                        min_overlap=self.parameters.min_overlap,
-                    ),
-                )
-            )  # fmt: skip
-            if any(f > 1 for f in factors):
-                try:
-                    reduced.append((factors, TranslationTemplate.of(small, None, frames=frames)))
-                except ValueError:  # nothing is left of it at this scale
-                    continue
-        return _Template(tuple(searches), tuple(reduced), full)
+        masked = reference if counted.all() else np.where(counted, reference, np.float32(np.nan))
+        return _Template(self.parameters, masked, full, frames)
 
     def align(self, frame: NDArray[Any], template: _Template, start: NDArray[np.float64] | None) -> PairResult:
         """Return how ``frame`` lies on the reference; see `PairAligner.align`."""

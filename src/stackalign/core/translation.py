@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _TOLERANCE = 1e-3  # px; what is left after the step is smaller still
 _LONGEST = 2.0  # px a step: beyond, the linearisation says nothing
 _ALL = 1e30  # no pixel is left out for its residual
+_PLANES = slice(PAD - 1, 2 - PAD)  # what a volume's coefficients keep of the mirrored planes
+_SLOPE = 3  # pixels along an axis that it takes to tell a slope
 _SAMPLES = 4096  # pixels from which residual, correlation and noise of a frame are estimated
 
 
@@ -75,7 +77,8 @@ class TranslationTemplate:
     level : float
         Mean that is subtracted from the reference.
     coefficients, known : float32 (z, y, x)
-        Spline coefficients of the reference (less ``level``), and 1 where a pixel and its neighbours are known.
+        Spline coefficients of the reference (less ``level``), and 1 where a pixel and its neighbours are known. Volumes
+        carry one mirrored plane in front and two behind, so that those of few planes are read up to their borders.
     basis, phi : float32 (K - 1 | K, z, y, x)
         Gradients and values; the same and 1, times the weight.
     normal : float64 (K, K)
@@ -136,7 +139,9 @@ class TranslationTemplate:
             nearest = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
             filled = reference[tuple(nearest)]
             # values are known, but slopes and spline weights reach two pixels further
-            near = ndimage.binary_erosion(known, np.ones((3,) * d), iterations=2, border_value=1)
+            # (fewer in volumes of few planes, of which nothing would be left)
+            reach = np.ones([5 if n > 8 else 3 if n > 4 else 1 for n in known.shape])
+            near = ndimage.binary_erosion(known, reach, border_value=1)
             counted = near if mask is None else near & mask
             if not counted.any():
                 raise ValueError("no pixel of the reference is left: too little of it is known")
@@ -165,11 +170,14 @@ class TranslationTemplate:
         kernels.gram(basis, phi, 0, rows, np.zeros((2, 3), np.int64), total)
         usable = np.asarray(counted if d == 3 else counted[None], np.float32)
         normal = np.triu(total) + np.triu(total, 1).T
+        for k, n in enumerate(reference.shape):
+            if n < _SLOPE:
+                normal[k, k] = 1.0  # all else in its row is zero, so that its step is zero too
         return cls(
             reference.shape,
             level,
-            np.ascontiguousarray(padded[inner]),
-            usable,
+            np.ascontiguousarray(padded[_PLANES, cut, cut] if d == 3 else padded[inner]),
+            np.pad(usable, ((1, 2), (0, 0), (0, 0)), mode="edge") if d == 3 else usable,
             basis,
             phi,
             normal,
@@ -181,6 +189,11 @@ class TranslationTemplate:
     def ndim(self) -> int:
         """Spatial dimensions."""
         return len(self.shape)
+
+    @property
+    def blind(self) -> NDArray[np.bool_]:
+        """(d,) True along axes of one or two pixels: no slope is known there, so only whole steps can be told."""
+        return np.array([n < _SLOPE for n in self.shape])
 
     def contrast(self) -> float:
         """Return the weighted variance of the reference, intensity squared."""
@@ -210,6 +223,7 @@ def fit_translation(
         At most.
     """
     image = np.asarray(frame, np.float32) - np.float32(template.level)
+    start = np.where(template.blind, np.round(start), start)
     seen = None
     if not (finite := np.isfinite(image)).all():
         seen = finite.astype(np.float32)
@@ -271,8 +285,9 @@ def _fit_on_frame(
     for done in range(1, iterations + 1):  # noqa: B007 - reported
         # the weight of a pixel is that of the reference there, whatever pedestal the frame has
         noise[0] = template.noise.constant + template.noise.slope * (template.level - brightness[1])
+        planes, there = _planes(volume.shape, template, shift)
         sums = kernels.normal_equations(
-            volume, seen, template.coefficients, template.known, shift, brightness, noise, _ALL
+            volume[planes], seen[planes], template.coefficients, template.known, there, brightness, noise, _ALL
         )
         if sums[kernels.COUNT] < 9:
             return _REASONS[kernels.NO_OVERLAP]
@@ -280,6 +295,9 @@ def _fit_on_frame(
         whole[np.triu_indices(5)] = sums[: kernels.NORMAL]
         whole = np.triu(whole) + np.triu(whole, 1).T
         normal = whole[np.ix_(use, use)]
+        for k in np.flatnonzero(template.blind):
+            normal[k], normal[:, k], normal[k, k] = 0.0, 0.0, 1.0
+            sums[kernels.RIGHT + use[k]] = 0.0
         solved = np.zeros(d + 2)
         if not kernels.solved(normal, sums[kernels.RIGHT : kernels.RIGHT + 5][use], solved):
             return _REASONS[kernels.NO_STRUCTURE]
@@ -316,6 +334,7 @@ def _finished(
     # the reference is itself an average of noisy frames
     scale = chi2 * (1 + 1 / template.frames) if np.isfinite(template.frames) else chi2
     error = np.sqrt(np.maximum(np.diag(_inverse(normal))[:d], 0) * scale) / gain
+    error[template.blind] = np.nan
     overlap = float(normal[-1, -1] / template.normal[-1, -1])
     return Fit(
         shift, error, gain, offset - (gain - 1) * template.level, correlation,
@@ -335,8 +354,6 @@ def intensity_residuals(
     )
     pairs = sampled_residuals(np.ascontiguousarray(_volume(image)), seen, template, shift)
     pairs[:, 0] += template.level
-    # a reference that is itself a mean of K frames adds 1/K to the variance of a frame
-    pairs[:, 1] /= np.sqrt(1 + 1 / template.frames) if np.isfinite(template.frames) else 1.0
     return pairs
 
 
@@ -357,9 +374,24 @@ def sampled_residuals(
     full[3 - template.ndim :] = shift
     active = sum(n > 1 for n in volume.shape)
     step = max(int((volume.size / _SAMPLES) ** (1 / max(active, 1))), 1)
+    planes, there = _planes(volume.shape, template, full)
     return np.asarray(
-        kernels.residuals(volume, seen, template.coefficients, template.known, full, np.array([gain, offset]), step)
-    )
+        kernels.residuals(
+            volume[planes], seen[planes] if seen.size > 1 else seen, template.coefficients, template.known, there,
+            np.array([gain, offset]), step,
+        )
+    )  # fmt: skip
+
+
+def _planes(
+    frame: tuple[int, ...], template: TranslationTemplate, shift: NDArray[np.float64]
+) -> tuple[slice, NDArray[np.float64]]:
+    """Return the planes of a frame that lie inside the template, and the shift of these in its mirrored planes."""
+    if template.ndim == 2:
+        return slice(None), shift
+    first = max(int(np.ceil(-shift[0] - 1e-6)), 0)
+    last = min(int(np.floor(template.shape[0] - 1 - shift[0] + 1e-6)), frame[0] - 1)
+    return slice(first, max(last + 1, first)), shift + np.array([first + 1.0, 0.0, 0.0])
 
 
 def _slope(padded: NDArray[Any], axis: int, inner: tuple[slice, ...]) -> NDArray[np.float32]:
