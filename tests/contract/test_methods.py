@@ -138,6 +138,18 @@ def test_volumes_of_one_plane_and_frames_of_one_stack_agree(method, stack):
     assert np.abs(thick[:, 1:] - flat).max() < 0.02
 
 
+@METHOD
+@pytest.mark.parametrize("planes", [2, 3, 5, 8])
+def test_volumes_of_few_planes(method, planes):
+    with_volumes(method)
+    if method == "particles":
+        pytest.skip("a spot needs planes above and below it")
+    drift = DRIFT_3D * [0, 1, 1]
+    result = sa.register(cases.camera(cases.moved(cases.scene((planes, 48, 56), 3), drift)), registrar(method))
+    assert not result.quality.flagged.any()
+    assert deviation(result, drift) < case(method).tolerance
+
+
 # time
 
 

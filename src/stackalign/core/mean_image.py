@@ -110,10 +110,21 @@ def _add_translated(
         image, seen = np.where(finite, image, np.float32(0)), _volume(finite.astype(np.float32))
     shift = np.zeros(3)
     shift[3 - frame.ndim :] = place.matrix[:-1, -1]
+    volume, total, weight = _volume(image), _volume(total), _volume(weight)
+    if frame.ndim == 3:
+        # taps reach a plane before and two behind: mirrored ones, so that volumes of few planes are used whole
+        count = len(volume)
+        first = max(int(np.ceil(shift[0] - 1e-6)), 0)
+        last = min(int(np.floor(count - 1 + shift[0] + 1e-6)), len(total) - 1)
+        if last < first:
+            return
+        total, weight = total[first : last + 1], weight[first : last + 1]
+        volume = np.pad(volume, ((1, 2), (0, 0), (0, 0)), mode="reflect" if count > 1 else "edge")
+        if seen.size > 1:
+            seen = np.pad(seen, ((1, 2), (0, 0), (0, 0)), mode="reflect" if count > 1 else "edge")
+        shift[0] -= first + 1
     scale = 1.0 / place.gain
-    add_shifted(
-        np.ascontiguousarray(_volume(image)), seen, shift, scale, -place.offset * scale, _volume(total), _volume(weight)
-    )
+    add_shifted(np.ascontiguousarray(volume), seen, shift, scale, -place.offset * scale, total, weight)
 
 
 def _add_warped(frame: NDArray[Any], place: Aligned, total: NDArray[np.float32], weight: NDArray[np.float32]) -> None:

@@ -477,10 +477,10 @@ def fit_shift(c, pad, shape, phi, basis, whole, shift, tolerance, longest, itera
                 if axis < 3 - d:
                     box[0, axis], box[1, axis] = 0, 1
                     continue
-                margin = 1 if shape[axis] > 4 else 0
+                margin = 1 if shape[axis] > 8 else 0
                 low = max(int(np.ceil(margin + shift[axis])), 0)
                 high = min(int(np.floor(shape[axis] - 1 - margin + shift[axis])), size[axis] - 1)
-                if high - low < min(3, size[axis] - 1):
+                if high - low < min(3, size[axis] // 2):
                     return NO_OVERLAP, done
                 box[0, axis], box[1, axis] = low, high - low + 1
             outside[:] = 0.0
