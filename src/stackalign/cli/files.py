@@ -1,5 +1,6 @@
 """``stackalign info`` and ``stackalign convert``: what a file holds, and the same in another format."""
 
+import re
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -118,9 +119,9 @@ def asking() -> "Iterator[None]":
     try:
         yield
     except AmbiguousAxesError as error:
-        raise AmbiguousAxesError(_with_choices(error, "--axes"), error.choices) from error
+        raise AmbiguousAxesError(_typed(error, "--axes"), error.choices) from error
     except ChannelChoiceError as error:
-        raise ChannelChoiceError(_with_choices(error, "--channel"), error.choices) from error
+        raise ChannelChoiceError(_typed(error, "--channel"), error.choices) from error
 
 
 def refuse_existing(overwrite: bool, *paths: Path) -> None:
@@ -138,9 +139,16 @@ def provenance_of(path: Path) -> dict[str, Any]:
     return load_provenance(path) if name.endswith(".json") and not name.endswith(".ngff.json") else {}
 
 
-def _with_choices(error: Any, option: str) -> str:
-    said = " or ".join(f"{option} {choice}" for choice in error.choices)
-    return f"{error}; say {said}" if said else str(error)
+def _typed(error: Any, option: str) -> str:
+    """Return what a file leaves open, with the answers as they are typed here: ``--axes tyx (z read as time)``."""
+    name = option.strip("-")
+    text = str(error)
+    for spoken in (f"Say so with {name}= ({option} on the command line): ", f"with {name}= ({option}), "):
+        question, found, answers = text.partition(spoken)
+        if found:
+            answers = re.sub(rf"\"([^\"]*)\"|{name}='([^']*)'|\b(\d+)(?= \()", rf"{option} \1\2\3", answers)
+            return f"{question}{'Say' if spoken.startswith('Say') else 'with'} {answers}"
+    return text + "".join(f" {option} {choice}" for choice in error.choices if str(choice) not in text)
 
 
 def _transforms(path: Path) -> dict[str, Any]:
