@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import tifffile
 
 import stackalign as sa
 from stackalign.cli.files import TRANSFORMS
@@ -61,7 +60,6 @@ def test_info_tells_what_transforms_hold(call, movie):
 
 
 def test_info_names_the_choices_of_ambiguous_axes(call, here):
-    tifffile.imwrite("plain.tif", np.zeros((3, 4, 16, 16), np.uint16), photometric="minisblack", metadata=None)
     np.save("open.npy", np.zeros((3, 4, 16, 16), np.uint16))
     assert "axes may be" in call("info", "open.npy").stdout
     result = call("convert", "open.npy", "out.tif")

@@ -37,7 +37,7 @@ class TrackCommand(TyperCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help, then the parameters."""
         from stackalign.cli.methods import parameter_table
-        from stackalign.core.spots.track import TrackOptions
+        from stackalign.core.spots.options import TrackOptions
 
         super().format_help(ctx, formatter)
         formatter.write(f"\nParameters (--set key=value):\n{parameter_table(TrackOptions)}\n")
@@ -63,7 +63,8 @@ def track(
     """Follow particles through a movie: a row a particle and frame, in pixels; suggested picks go beside the table."""
     from stackalign.cli.records import checked
     from stackalign.cli.terminal import finish
-    from stackalign.core.spots.track import TrackOptions, track_spots_work
+    from stackalign.core.spots.options import TrackOptions
+    from stackalign.core.spots.track import track_spots_work
     from stackalign.core.threads import set_threads
     from stackalign.io.picks import write_picks
     from stackalign.io.tables import write_table
