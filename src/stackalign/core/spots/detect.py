@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from stackalign.core.geometry import Box
-from stackalign.core.spots.fit import Polarity, fit_spots
+from stackalign.core.spots.fit import fit_spots
 from stackalign.core.spots.picks import Pick
 from stackalign.core.stack import ImageStack
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
+
+    from stackalign.core.spots.options import Polarity
 
 # Widths searched, pixels. The normalised response of a spot is greatest at its own width (Lindeberg, IJCV 30, 1998).
 WIDTHS = (1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0)

@@ -6,7 +6,7 @@ as Poisson counts shifted by the read noise's variance (Huang et al., Nature Met
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,10 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from stackalign.core.geometry import Box
-
-SpotModel: TypeAlias = Literal["circular", "elliptic", "rotated"]
-Estimator: TypeAlias = Literal["mle", "lsq"]
-Polarity: TypeAlias = Literal["auto", "bright", "dark"]
+    from stackalign.core.spots.options import Estimator, Polarity, SpotModel
 
 MODELS = {"circular": kernels.CIRCULAR, "elliptic": kernels.ELLIPTIC, "rotated": kernels.ROTATED}
 POLARITIES = {"auto": 0, "bright": 1, "dark": -1}

@@ -12,8 +12,9 @@ from stackalign.core.frame_check import read_frame
 from stackalign.core.registration import FrameQuality, RegistrarParameters, Registration
 from stackalign.core.spots.detect import suggest_picks
 from stackalign.core.spots.motion import TrackMotion, motion_from_tracks
+from stackalign.core.spots.options import TrackOptions
 from stackalign.core.spots.picks import Pick
-from stackalign.core.spots.track import TrackOptions, track_spots_work
+from stackalign.core.spots.track import track_spots_work
 from stackalign.core.stack import ImageStack
 from stackalign.core.work import Progress, Work
 
