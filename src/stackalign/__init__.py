@@ -27,6 +27,7 @@ _HOME = {
     "HeldOut": "core.spots.held_out",
     "ImageStack": "core.stack",
     "InputSpec": "config",
+    "LucasKanade": "core.lucas_kanade",
     "OutputSpec": "config",
     "ParticleTracking": "core.spots.registrar",
     "Pick": "core.spots.picks",
@@ -124,6 +125,7 @@ if TYPE_CHECKING:
     from stackalign.core.displacement import Displacement as Displacement
     from stackalign.core.displacement import DisplacementModel as DisplacementModel
     from stackalign.core.geometry import Box as Box
+    from stackalign.core.lucas_kanade import LucasKanade as LucasKanade
     from stackalign.core.preprocess import Preprocess as Preprocess
     from stackalign.core.quality import Quality as Quality
     from stackalign.core.quality import measure as measure

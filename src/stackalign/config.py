@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from stackalign.core.cross_correlation import CrossCorrelation
+from stackalign.core.lucas_kanade import LucasKanade
 from stackalign.core.parameters import Parameters
 from stackalign.core.preprocess import Preprocess
 from stackalign.core.reference import POLICIES
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
     from stackalign.core.registration import RegistrarParameters
 
-METHODS: dict[str, type[RegistrarParameters]] = {"cross-correlation": CrossCorrelation}
-AnyRegistrar: TypeAlias = CrossCorrelation
+METHODS: dict[str, type[RegistrarParameters]] = {"cross-correlation": CrossCorrelation, "lucas-kanade": LucasKanade}
+AnyRegistrar: TypeAlias = Annotated[CrossCorrelation | LucasKanade, Field(discriminator="method")]
 REFERENCES = POLICIES
 VERSION = 1
 

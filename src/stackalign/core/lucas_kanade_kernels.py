@@ -1,0 +1,429 @@
+"""Numba kernels of gradient alignment: a frame's spline read at warped pixels and projected on the template's motions.
+
+Images are (z, y, x), one plane in 2-D. A motion moves the pixel x by ``sum_k p_k v_k(x)``, where each ``v_k`` is a
+polynomial of degree two in the coordinates, so that all steepest-descent images ``grad T . v_k`` follow from the few
+weighted gradients and the moments of the coordinates: one iteration reads d + 2 images, whatever the model.
+
+Coordinates in polynomials are ``(x - middle) / radius``, of order one. Coefficient tables ``flow`` are (K, 3, 7): for
+each parameter and axis the factors of ``1, z, y, x, y y, y x, x x``.
+"""
+
+# mypy: allow-untyped-defs, allow-untyped-calls
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from stackalign.core.warp_kernels import PAD
+
+TERMS = 7
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _bound(at_zero, step, low, high):
+    """Return the part of [low, high] where ``at_zero + step * j >= 0``."""
+    if step > 1e-300:
+        return max(low, np.ceil(-at_zero / step - 1e-9)), high
+    if step < -1e-300:
+        return low, min(high, np.floor(-at_zero / step + 1e-9))
+    return (low, high) if at_zero >= -1e-9 else (1.0, 0.0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _covered(matrix, size, k, i, width):
+    """Return the columns start, stop of row (k, i) whose source lies in a frame, a pixel away from its borders."""
+    low, high = 0.0, width - 1.0
+    p = matrix[3]
+    depth, tilt = p[0] * k + p[1] * i + p[3], p[2]
+    low, high = _bound(depth - 1e-3, tilt, low, high)
+    for axis in range(3):
+        if high < low:
+            return 0, 0
+        m = matrix[axis]
+        start, step = m[0] * k + m[1] * i + m[3], m[2]
+        margin = 1.0 if size[axis] > 4 else 0.0
+        last = size[axis] - 1.0 - margin
+        low, high = _bound(start - margin * depth, step - margin * tilt, low, high)
+        if high < low:
+            return 0, 0
+        low, high = _bound(last * depth - start, last * tilt - step, low, high)
+    if high < low:
+        return 0, 0
+    return int(low), int(high) + 1
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _sources(matrix, k, i, axis, first, count, out):
+    """Write coordinate ``axis`` of the sources of ``count`` pixels of row (k, i), from column ``first`` on."""
+    m, p = matrix[axis], matrix[3]
+    start, step = m[0] * k + m[1] * i + m[3] + m[2] * first, m[2]
+    for j in range(count):
+        out[j] = start + step * j
+    if p[0] != 0.0 or p[1] != 0.0 or p[2] != 0.0:
+        depth = p[0] * k + p[1] * i + p[3] + p[2] * first
+        for j in range(count):
+            out[j] /= depth + p[2] * j
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _weights(at, count, first, w0, w1, w2, w3):
+    """Split coordinates into the index of the first of four taps, in padded coefficients, and the taps' weights."""
+    one, sixth, two_thirds, half = np.float32(1), np.float32(1 / 6), np.float32(2 / 3), np.float32(0.5)
+    for j in range(count):
+        padded = at[j] + PAD  # positive: the conversion rounds down
+        whole = np.int32(padded)
+        f = np.float32(padded - whole)
+        g = one - f
+        first[j] = whole - np.int32(1)
+        f2, g2 = f * f, g * g
+        w0[j] = sixth * g2 * g
+        w1[j] = two_thirds - f2 * (one - half * f)
+        w2[j] = two_thirds - g2 * (one - half * g)
+        w3[j] = sixth * f2 * f
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _combine_2d(c, stride, iy, ix, y0, y1, y2, y3, x0, x1, x2, x3, count, out):
+    s1 = np.uint32(stride)
+    s2 = np.uint32(2 * stride)
+    s3 = np.uint32(3 * stride)
+    for j in range(count):
+        a = np.uint32(iy[j] * stride + ix[j])
+        total = np.float32(0)
+        wx = x0[j]
+        total += wx * (y0[j] * c[a] + y1[j] * c[a + s1] + y2[j] * c[a + s2] + y3[j] * c[a + s3])
+        a += np.uint32(1)
+        total += x1[j] * (y0[j] * c[a] + y1[j] * c[a + s1] + y2[j] * c[a + s2] + y3[j] * c[a + s3])
+        a += np.uint32(1)
+        total += x2[j] * (y0[j] * c[a] + y1[j] * c[a + s1] + y2[j] * c[a + s2] + y3[j] * c[a + s3])
+        a += np.uint32(1)
+        total += x3[j] * (y0[j] * c[a] + y1[j] * c[a + s1] + y2[j] * c[a + s2] + y3[j] * c[a + s3])
+        out[j] = total
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _combine_3d(c, plane, stride, iz, iy, ix, wz, wy, wx, count, out):
+    for j in range(count):
+        start = np.uint64(iz[j]) * np.uint64(plane) + np.uint64(iy[j] * stride + ix[j])
+        total = np.float32(0)
+        for a in range(4):
+            layer = np.float32(0)
+            for b in range(4):
+                at = start + np.uint64(a) * np.uint64(plane) + np.uint64(b * stride)
+                line = wx[0, j] * c[at] + wx[1, j] * c[at + np.uint64(1)]
+                line += wx[2, j] * c[at + np.uint64(2)] + wx[3, j] * c[at + np.uint64(3)]
+                layer += wy[b, j] * line
+            total += wz[a, j] * layer
+        out[j] = total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _read(flat, plane, stride, solid, matrix, k, i, start, count, at, first, w, out):
+    """Read the frame's spline at the sources of one row."""
+    for axis in range(0 if solid else 1, 3):
+        _sources(matrix, k, i, axis, start, count, at)
+        _weights(at, count, first[axis], w[axis, 0], w[axis, 1], w[axis, 2], w[axis, 3])
+    if solid:
+        _combine_3d(flat, plane, stride, first[0], first[1], first[2], w[0], w[1], w[2], count, out)
+    else:
+        _combine_2d(
+            flat, stride, first[1], first[2], w[1, 0], w[1, 1], w[1, 2], w[1, 3], w[2, 0], w[2, 1], w[2, 2], w[2, 3],
+            count, out,
+        )  # fmt: skip
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _moments(a, f, x, count):
+    """Return the sums of ``a f``, ``a f x`` and ``a f x x``."""
+    s0, s1, s2 = np.float32(0), np.float32(0), np.float32(0)
+    for j in range(count):
+        v = a[j] * f[j]
+        vx = v * x[j]
+        s0 += v
+        s1 += vx
+        s2 += vx * x[j]
+    return s0, s1, s2
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _dot(a, b, count):
+    total = np.float32(0)
+    for j in range(count):
+        total += a[j] * b[j]
+    return total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def covered(matrix, size, shape):
+    """Return the columns start, stop (z * y, 2) of each row of a template of ``shape`` that a frame covers."""
+    spans = np.zeros((shape[0] * shape[1], 2), np.int64)
+    for r in range(len(spans)):
+        spans[r, 0], spans[r, 1] = _covered(matrix, size, r // shape[1], r % shape[1], shape[2])
+    return spans
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def projections(c, matrix, spans, phi, middle, radius):
+    """Project a warped frame on the weighted gradients of a template, their moments, its values and its weight.
+
+    Parameters
+    ----------
+    c : float32 (Z, Y, X)
+        Spline coefficients of the frame, padded.
+    matrix : float64 (4, 4)
+        Template -> frame, over (z, y, x, 1).
+    spans : int64 (z * y, 2)
+        Columns of each row that count, see `covered`; a fraction of a pixel beyond the frame does no harm.
+    phi : float32 (d + 2, z, y, x)
+        Gradients (in the order of the axes), values, and 1, each times the weight.
+    middle, radius : float64 (3,), float
+        Of the coordinates in moments.
+
+    Returns
+    -------
+    moments : float64 (3, 7)
+        Per axis, see `TERMS`; zero along an axis of one pixel in 2-D.
+    values : float64 (2,)
+        Projections on the values and on the weight.
+    """
+    d, ny, nx = phi.shape[0] - 2, phi.shape[2], phi.shape[3]
+    solid = d == 3
+    flat, stride, plane = c.reshape(c.size), np.int32(c.shape[2]), c.shape[1] * c.shape[2]
+    at, f = np.empty(nx), np.empty(nx, np.float32)
+    first, w = np.empty((3, nx), np.int32), np.empty((3, 4, nx), np.float32)
+    across = ((np.arange(nx) - middle[2]) / radius).astype(np.float32)
+    moments, values = np.zeros((3, TERMS)), np.zeros(2)
+    for r in range(spans.shape[0]):
+        k, i = r // ny, r % ny
+        j0, j1 = spans[r]
+        count = j1 - j0
+        if count < 1:
+            continue
+        _read(flat, plane, stride, solid, matrix, k, i, j0, count, at, first, w, f)
+        z, y = (k - middle[0]) / radius, (i - middle[1]) / radius
+        x = across[j0:j1]
+        for g in range(d):
+            s0, s1, s2 = _moments(phi[g, k, i][j0:j1], f, x, count)
+            m = moments[g + 3 - d]
+            m[0] += s0
+            m[1] += z * s0
+            m[2] += y * s0
+            m[3] += s1
+            m[4] += y * y * s0
+            m[5] += y * s1
+            m[6] += s2
+        values[0] += _dot(phi[d, k, i][j0:j1], f, count)
+        values[1] += _dot(phi[d + 1, k, i][j0:j1], f, count)
+    return moments, values
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _descend(basis, flow, k, i, z, y, x, j0, count, out):
+    """Write the steepest-descent images of one row, then the values and 1: (K + 2, count)."""
+    d, parameters = basis.shape[0] - 1, flow.shape[0]
+    for p in range(parameters):
+        line = out[p]
+        line[:count] = 0
+        for g in range(d):
+            t = flow[p, g + 3 - d]
+            a = np.float32(t[0] + t[1] * z + t[2] * y + t[4] * y * y)
+            b, e = np.float32(t[3] + t[5] * y), np.float32(t[6])
+            slope = basis[g, k, i][j0 : j0 + count]
+            if e != 0:
+                for j in range(count):
+                    line[j] += slope[j] * (a + x[j] * (b + e * x[j]))
+            elif b != 0:
+                for j in range(count):
+                    line[j] += slope[j] * (a + x[j] * b)
+            elif a != 0:
+                for j in range(count):
+                    line[j] += slope[j] * a
+    out[parameters, :count] = basis[d, k, i][j0 : j0 + count]
+    out[parameters + 1, :count] = 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def gram(basis, weight, flow, middle, radius, spans, outside, out):
+    """Add the weighted products of all motions, values and 1 over the spans of each row, or over all but them.
+
+    Parameters
+    ----------
+    basis : float32 (d + 1, z, y, x)
+        Gradients and values of the template.
+    weight : float32 (z, y, x)
+    flow : float64 (K, 3, 7)
+    middle, radius : float64 (3,), float
+    spans : int64 (z * y, 2)
+        Columns start, stop of each row.
+    outside : bool
+        Whether the spans are what is left out.
+    out : float64 (K + 2, K + 2)
+        Upper triangle is added to.
+    """
+    ny, nx, n = basis.shape[2], basis.shape[3], flow.shape[0] + 2
+    across = ((np.arange(nx) - middle[2]) / radius).astype(np.float32)
+    rows, weighted = np.empty((n, nx), np.float32), np.empty(nx, np.float32)
+    for r in range(spans.shape[0]):
+        k, i = r // ny, r % ny
+        z, y = (k - middle[0]) / radius, (i - middle[1]) / radius
+        for part in range(2 if outside else 1):
+            j0, j1 = spans[r]
+            if outside:
+                j0, j1 = (0, j0) if part == 0 else (max(j1, j0), nx)
+            count = j1 - j0
+            if count < 1:
+                continue
+            _descend(basis, flow, k, i, z, y, across[j0:j1], j0, count, rows)
+            w = weight[k, i][j0:j1]
+            for a in range(n):
+                for j in range(count):
+                    weighted[j] = w[j] * rows[a, j]
+                for b in range(a, n):
+                    out[a, b] += _dot(weighted, rows[b], count)
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _nearest_seen(seen, matrix, k, i, j0, count, out):
+    """Write 1 where the frame's nearest pixel counts."""
+    m, p = matrix, matrix[3]
+    for j in range(count):
+        col = j0 + j
+        depth = p[0] * k + p[1] * i + p[2] * col + p[3]
+        z = (m[0, 0] * k + m[0, 1] * i + m[0, 2] * col + m[0, 3]) / depth
+        y = (m[1, 0] * k + m[1, 1] * i + m[1, 2] * col + m[1, 3]) / depth
+        x = (m[2, 0] * k + m[2, 1] * i + m[2, 2] * col + m[2, 3]) / depth
+        out[j] = seen[int(z + 0.5), int(y + 0.5), int(x + 0.5)]
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _robust(f, value, w, gain, offset, scale, kind, cut, count):
+    """Multiply weights by those of Huber (kind 1) or Tukey (kind 2) for the standardised residual."""
+    inverse = np.float32(1.0 / scale)
+    limit = np.float32(cut)
+    for j in range(count):
+        e = abs(f[j] - gain * value[j] - offset) * np.sqrt(w[j]) * inverse
+        if kind == 1:
+            w[j] *= min(np.float32(1), limit / max(e, np.float32(1e-6)))
+        else:
+            u = e / limit
+            inner = max(np.float32(1) - u * u, np.float32(0))
+            w[j] *= inner * inner
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def equations(c, seen, matrix, spans, basis, weight, flow, middle, radius, brightness, kind, cut):
+    """Return the normal equations of a frame with holes, or with robust weights.
+
+    Parameters
+    ----------
+    c, matrix, spans, middle, radius
+        As for `projections`; ``basis``, ``weight``, ``flow`` as for `gram`.
+    seen : float32 (Z, Y, X)
+        1 where the frame and its neighbours are known, else 0; (1, 1, 1) if all are.
+    brightness : (gain, offset, scale)
+        The scale is that of residuals over their expected deviation.
+    kind : int
+        0: least squares, 1: Huber, 2: Tukey.
+    cut : float
+        Where robust weights begin (Huber) or end (Tukey), in standard deviations.
+
+    Returns
+    -------
+    normal : float64 (K + 2, K + 2)
+        Upper triangle.
+    right : float64 (K + 2,)
+    counted : float64 (2,)
+        Sums of the weights as given over what is seen, and as used.
+    """
+    d, ny, nx = basis.shape[0] - 1, basis.shape[2], basis.shape[3]
+    n, solid = flow.shape[0] + 2, d == 3
+    flat, stride, plane = c.reshape(c.size), np.int32(c.shape[2]), c.shape[1] * c.shape[2]
+    at, f = np.empty(nx), np.empty(nx, np.float32)
+    first, w = np.empty((3, nx), np.int32), np.empty((3, 4, nx), np.float32)
+    across = ((np.arange(nx) - middle[2]) / radius).astype(np.float32)
+    rows, weighted = np.empty((n, nx), np.float32), np.empty(nx, np.float32)
+    used, mask = np.empty(nx, np.float32), np.empty(nx, np.float32)
+    normal, right, counted = np.zeros((n, n)), np.zeros(n), np.zeros(2)
+    gain, offset = np.float32(brightness[0]), np.float32(brightness[1])
+    for r in range(basis.shape[1] * ny):
+        k, i = r // ny, r % ny
+        j0, j1 = spans[r]
+        count = j1 - j0
+        if count < 1:
+            continue
+        _read(flat, plane, stride, solid, matrix, k, i, j0, count, at, first, w, f)
+        used[:count] = weight[k, i][j0:j1]
+        if seen.size > 1:
+            _nearest_seen(seen, matrix, k, i, j0, count, mask)
+            used[:count] *= mask[:count]
+        z, y = (k - middle[0]) / radius, (i - middle[1]) / radius
+        _descend(basis, flow, k, i, z, y, across[j0:j1], j0, count, rows)
+        counted[0] += used[:count].sum()
+        if kind:
+            _robust(f, basis[d, k, i][j0:j1], used, gain, offset, brightness[2], kind, cut, count)
+        counted[1] += used[:count].sum()
+        for a in range(n):
+            for j in range(count):
+                weighted[j] = used[j] * rows[a, j]
+            for b in range(a, n):
+                normal[a, b] += _dot(weighted, rows[b], count)
+            right[a] += _dot(weighted, f, count)
+    return normal, right, counted
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def residuals(frame, seen, coefficients, valid, matrix, brightness, step):
+    """Return (model, residual) pairs (N, 2) on every ``step``-th pixel of a frame's own grid, where noise is white.
+
+    ``coefficients`` and ``valid`` (z, y, x) are those of the template, ``matrix`` (4, 4) maps frame -> template.
+    """
+    flat = coefficients.shape[0] == 1
+    shape = coefficients.shape
+    zs = 1 if frame.shape[0] == 1 else step
+    total = ((frame.shape[0] + zs - 1) // zs) * ((frame.shape[1] + step - 1) // step)
+    out = np.empty((total * ((frame.shape[2] + step - 1) // step), 2))
+    wz, wy, wx = np.empty(4), np.empty(4), np.empty(4)
+    n = 0
+    for z in range(0, frame.shape[0], zs):
+        for y in range(0, frame.shape[1], step):
+            for x in range(0, frame.shape[2], step):
+                if seen.size > 1 and seen[z, y, x] == 0:
+                    continue
+                depth = matrix[3, 0] * z + matrix[3, 1] * y + matrix[3, 2] * x + matrix[3, 3]
+                if depth <= 1e-3:
+                    continue
+                pz = (matrix[0, 0] * z + matrix[0, 1] * y + matrix[0, 2] * x + matrix[0, 3]) / depth
+                py = (matrix[1, 0] * z + matrix[1, 1] * y + matrix[1, 2] * x + matrix[1, 3]) / depth
+                px = (matrix[2, 0] * z + matrix[2, 1] * y + matrix[2, 2] * x + matrix[2, 3]) / depth
+                iz, iy, ix = int(np.floor(pz)), int(np.floor(py)), int(np.floor(px))
+                if iy < 1 or ix < 1 or iy > shape[1] - 3 or ix > shape[2] - 3:
+                    continue
+                if not flat and (iz < 1 or iz > shape[0] - 3):
+                    continue
+                if flat:
+                    iz = 0
+                if valid[iz, iy, ix] == 0:
+                    continue
+                _taps(pz - iz, wz)
+                _taps(py - iy, wy)
+                _taps(px - ix, wx)
+                value = 0.0
+                for a in range(1 if flat else 4):
+                    za, wa = (0, 1.0) if flat else (iz + a - 1, wz[a])
+                    for b in range(4):
+                        for e in range(4):
+                            value += wa * wy[b] * wx[e] * coefficients[za, iy + b - 1, ix + e - 1]
+                model = brightness[0] * value + brightness[1]
+                out[n, 0], out[n, 1] = model, frame[z, y, x] - model
+                n += 1
+    return out[:n]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _taps(f, out):
+    g = 1.0 - f
+    out[0] = g * g * g / 6
+    out[1] = 2 / 3 - f * f * (1 - f / 2)
+    out[2] = 2 / 3 - g * g * (1 - g / 2)
+    out[3] = f * f * f / 6
