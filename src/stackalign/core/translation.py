@@ -138,10 +138,11 @@ class TranslationTemplate:
         if not known.all():
             nearest = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
             filled = reference[tuple(nearest)]
-            # values are known, but slopes and spline weights reach two pixels further
-            # (fewer in volumes of few planes, of which nothing would be left)
-            reach = np.ones([5 if n > 8 else 3 if n > 4 else 1 for n in known.shape])
-            near = ndimage.binary_erosion(known, reach, border_value=1)
+            # values are known, but slopes and spline weights reach two pixels further; of a thin volume one plane at each
+            # side is all that can be spared
+            near = ndimage.binary_erosion(known, np.ones([3 if n > 4 else 1 for n in known.shape]), border_value=1)
+            wide = np.ones([3 if n >= 32 else 1 for n in known.shape])
+            near = ndimage.binary_erosion(near, wide, border_value=1)
             counted = near if mask is None else near & mask
             if not counted.any():
                 raise ValueError("no pixel of the reference is left: too little of it is known")
