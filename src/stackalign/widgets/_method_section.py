@@ -107,9 +107,8 @@ class MethodSection(QWidget):
         numbered = isinstance(value, int)
         if isinstance(value, str) and self.reference.findData(value) < 0:  # a recipe may name an image
             self.reference.addItem(f"image {Path(value).name}", value)
-        own = getattr(choices.registrar, "reference", None)
-        word = f"frame {own}" if isinstance(own, int) else str(own or "")
-        self.reference.setItemText(0, f"default ({word})" if word else "method's default")
+        own = getattr(choices.registrar, "default_reference", "mean")
+        self.reference.setItemText(0, f"default ({own})")
         self.reference.setCurrentIndex(
             self.reference.findData(_DEFAULT if value is None else _NUMBER if numbered else value)
         )

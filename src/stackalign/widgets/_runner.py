@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stackalign.core.work import Outcome, Work
 
 _THROTTLE = 0.05  # seconds between two reports: 20 a second look smooth and cost the main thread nothing
+_FAREWELL = 0.5  # seconds that a panel which is closed waits for the step that is under way
 _PATIENCE_MS = 800  # a step that does not end within this time after a cancel is left to end by itself
 
 
@@ -63,7 +64,7 @@ class _Job:
     """One run: what the worker thread and the main thread share."""
 
     def __init__(self) -> None:
-        self.stop = Event()
+        self.stop, self.over = Event(), Event()
         self.partial: Any = None
         self._lock = Lock()
         self._abandoned = self._ended = False
@@ -77,6 +78,7 @@ class _Job:
 
     def end(self) -> None:
         """Note that the thread is at its end; called there."""
+        self.over.set()
         with self._lock:
             self._ended = True
             if self._abandoned:
@@ -149,6 +151,7 @@ class WorkRunner(QObject):
         self._patience.stop()
         if job is not None:
             job.stop.set()
+            job.over.wait(_FAREWELL)  # a thread that outlives the program would speak to objects that are gone
 
     def _body(self, job: _Job, work: Work[Any] | Callable[[], Work[Any]]) -> Outcome[Any]:
         """Drain the work; runs in the thread and lets nothing escape, not even SystemExit."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from stackalign.runs import Run
     from stackalign.widgets._runner import Report
 
-_PLOT_EVERY = 0.25  # seconds between two drawings of the motion while it is measured
+_PLOT_EVERY = 0.25  # seconds at least between two drawings of the motion while it is measured
 
 
 class AlignStack(QWidget):
@@ -60,7 +61,7 @@ class AlignStack(QWidget):
         self._ended: Callable[[Any], None] | None = None
         self._on_cancel: Callable[[Any], None] | None = None
         self._token = 0
-        self._plotted = 0.0
+        self._plot_next = 0.0
         self._closed = False
         self._cursor = FrameCursor(napari_viewer, self)
         self._preview = Preview(self._cursor, self)
@@ -177,7 +178,7 @@ class AlignStack(QWidget):
         self._preview.show(False)
         say(self.message, "")
         self._token, work = self.session.begin()
-        self._plotted = 0.0
+        self._plot_next = 0.0
         self.start("Aligning", work, self._on_aligned, self._on_partial)
 
     def start(
@@ -212,13 +213,15 @@ class AlignStack(QWidget):
     def _on_progress(self, report: Report) -> None:
         self.run.report(report)
         part = report.progress.partial
-        if isinstance(part, RunOutput) and report.elapsed - self._plotted >= _PLOT_EVERY:
+        if isinstance(part, RunOutput) and report.elapsed >= self._plot_next:
             movie = self.session.movie
             if movie is not None and self.session.busy:
-                self._plotted = report.elapsed
+                begun = time.perf_counter()
                 motion = Motion.of(part.registration, movie.stack.frame_shape, only_valid=True)
                 self.result.show()
                 self.result.plot.show_motion(motion, (self.session.choices.frames or (0, 0))[0])
+                # long movies take longer to draw: no more than a twentieth of the main thread's time goes there
+                self._plot_next = report.elapsed + max(_PLOT_EVERY, 20 * (time.perf_counter() - begun))
 
     def _on_finished(self, outcome: Outcome[Any]) -> None:
         self.run.end()
