@@ -14,22 +14,23 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import spsolve
 
+from stackalign.core.chained import pair_noise
 from stackalign.core.geometry import corners
 from stackalign.core.reference import PairResult
-from stackalign.core.rounds import pair_noise, safely
+from stackalign.core.run_state import safely
 from stackalign.core.threads import map_ahead
 from stackalign.core.transform import Transform, TransformModel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stackalign.core.rounds import _Run
+    from stackalign.core.run_state import RunState
     from stackalign.core.work import Work
 
 _ROUNDS = 15
 
 
-def align_pairs(run: _Run, lag: int) -> Work[None]:
+def align_pairs(run: RunState, lag: int) -> Work[None]:
     """Align every frame to the ``lag`` frames before it, and solve for one transform per frame.
 
     ``run.details["pairs"]`` then holds arrays of one entry a pair: ``moving``, ``onto``, ``closure`` (how far the pair
@@ -78,7 +79,7 @@ def align_pairs(run: _Run, lag: int) -> Work[None]:
         run.results[t] = replace(quality, matrix=matrices[t], error=spread, reason=reason, gain=1.0, offset=0.0)
 
 
-def _aligned_onto(run: _Run, t: int, others: range) -> list[tuple[int, int, PairResult]]:
+def _aligned_onto(run: RunState, t: int, others: range) -> list[tuple[int, int, PairResult]]:
     d = run.stack.ndim
     image = run.load(t)
     if t in run.unusable:

@@ -1,0 +1,173 @@
+"""Align to the mean or the median of the aligned frames, re-estimated until it settles.
+
+Its gauge: the sample's most central frame stays where it is until the end, when the series is rebased to the anchor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stackalign.core.draft import SAMPLE, central_frame, drafted
+from stackalign.core.geometry import corners
+from stackalign.core.mean_image import Aligned, mean_image, median_image
+from stackalign.core.reference import PairResult
+from stackalign.core.resample import warp_frame
+from stackalign.core.run_state import align_all, noise_of, spread
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from stackalign.core.run_state import RunState
+    from stackalign.core.work import Work
+
+MAX_ROUNDS = 12
+
+
+def align_to_average(run: RunState) -> Work[None]:
+    """Align to the mean or median, re-estimated until it settles."""
+    starts = yield from drafted(run)
+    usable = [t for t in starts if t not in run.unusable]
+    if not usable:
+        run.results = [
+            PairResult.failed(run.stack.ndim, run.unusable.get(t, "it could not be aligned to the others"))
+            for t in range(len(run.stack))
+        ]
+        return
+    if len(usable) == 1:
+        (only,) = usable
+        run.results = [
+            PairResult.failed(run.stack.ndim, run.unusable.get(t, "there is no other frame"))
+            for t in range(len(run.stack))
+        ]
+        nan = np.full(run.stack.ndim, np.nan)
+        run.results[only] = PairResult(np.eye(run.stack.ndim + 1), np.nan, np.nan, 1.0, nan)
+        return
+    sample = spread(usable, SAMPLE)
+    base = _central(run, sample, starts)
+    home = np.linalg.inv(starts[base])
+    starts = {t: home @ m for t, m in starts.items()}
+    mask = _moved_mask(run, starts)
+    template = None
+    known: list[PairResult | None] = [None] * len(run.stack)
+    for t in sample:
+        known[t] = replace(PairResult.failed(run.stack.ndim, ""), matrix=starts[t])
+    rounds, change, previous = 0, np.inf, np.inf
+    while True:
+        image = yield from _estimate(run, sample, known)
+        if rounds == 0:
+            template = run.aligner.prepare(image, mask)
+            # starts come from reduced frames: align before the noise is read off the residuals
+            few = spread(sample, 8)
+            run.noise = noise_of(run, template, few, [run.align(t, template, starts[t]) for t in few])
+        frames = float(sum(1 for t in sample if (r := known[t]) is not None and not r.reason))
+        template = run.aligner.prepare(image, mask, noise=run.noise, frames=max(frames, 1.0))
+        rounds += 1
+        run.details |= {"reference": image, "noise": run.noise, "rounds": rounds}
+        every = len(sample) == len(usable)
+        before = {t: r.matrix for t in sample if (r := known[t]) is not None}
+        sink = run.results if every else known
+        message = f"Aligning to the {run.policy.kind}, round {rounds}"
+        yield from align_all(run, sample, template, _matrices(known, sample), message, sink)
+        if every:
+            known = run.results
+        _settle_gauge(known, sample, base, before)
+        change, error = _change(run, before, known, sample)
+        # steps shrink by the same factor from round to round: the next one is known beforehand
+        ahead = change * (min(change / previous, 1.0) if np.isfinite(previous) else 1.0)
+        settled = ahead < max(0.1 * error, 2e-4) or (rounds > 3 and change > 0.9 * previous)
+        if settled or rounds >= MAX_ROUNDS:
+            break
+        previous = change
+    run.details["change"] = change
+    if not every:
+        others = range(len(run.stack))
+        # frames of the sample are aligned anew with the rest, to the image that the last round left
+        image = yield from _estimate(run, sample, known)
+        frames = float(sum(1 for t in sample if (r := known[t]) is not None and not r.reason))
+        template = run.aligner.prepare(image, mask, noise=run.noise, frames=max(frames, 1.0))
+        run.details["reference"] = image
+        begun = {**starts, **_matrices(known, sample)}
+        yield from align_all(run, others, template, begun, f"Aligning to the {run.policy.kind}")
+    else:
+        for t in range(len(run.stack)):
+            if run.results[t] is None:
+                run.results[t] = run.align(t, template, starts.get(t))
+
+
+def _estimate(run: RunState, sample: Sequence[int], known: Sequence[PairResult | None]) -> Work[NDArray[np.float32]]:
+    """Work out the mean or median of the sample where it lies now."""
+    used = [t for t in sample if (r := known[t]) is not None and not r.reason]
+    places = [Aligned(r.matrix, r.gain, r.offset) for t in used if (r := known[t]) is not None]
+    shape, message = run.stack.frame_shape, f"Estimating the {run.policy.kind}"
+    if run.policy.kind == "median":
+        work = median_image(run.load, used[:64], places[:64], shape)
+    else:
+        work = mean_image(run.load, used, places, shape, run.aligner.model)
+    while True:
+        try:
+            done = next(work)
+        except StopIteration as stop:
+            return np.asarray(stop.value, np.float32)
+        yield run.progress(done, len(used), message)
+
+
+def _central(run: RunState, sample: Sequence[int], starts: dict[int, NDArray[np.float64]]) -> int:
+    return central_frame({t: starts[t] for t in sample}, run.stack.frame_shape)
+
+
+def _moved_mask(run: RunState, starts: dict[int, NDArray[np.float64]]) -> NDArray[np.bool_] | None:
+    """Return the mask, drawn on the anchor frame, where the reference has it."""
+    if run.mask is None:
+        return None
+    anchor = run.anchor if isinstance(run.anchor, int | np.integer) else min(starts)
+    matrix = starts.get(int(anchor) % len(run.stack), starts[min(starts)])
+    return warp_frame(run.mask.astype(np.uint8), matrix, order=0).astype(bool)
+
+
+def _matrices(known: Sequence[PairResult | None], frames: Sequence[int]) -> dict[int, NDArray[np.float64]]:
+    """Return where frames lie; those that failed are searched for again."""
+    return {t: r.matrix for t in frames if (r := known[t]) is not None and not r.reason}
+
+
+def _settle_gauge(
+    known: list[PairResult | None], sample: Sequence[int], base: int, before: dict[int, NDArray[np.float64]]
+) -> None:
+    """Keep the mean from wandering: the average position of the frames stays what it was."""
+    steps = [
+        r.matrix[:-1, -1] - before[t][:-1, -1]
+        for t in sample
+        if (r := known[t]) is not None and not r.reason and t in before
+    ]
+    if not steps:
+        return
+    common = np.median(steps, axis=0)
+    for t in sample:
+        r = known[t]
+        if r is not None and not r.reason:
+            matrix = r.matrix.copy()
+            matrix[:-1, -1] -= common
+            known[t] = replace(r, matrix=matrix)
+
+
+def _change(
+    run: RunState, before: dict[int, NDArray[np.float64]], known: Sequence[PairResult | None], sample: Sequence[int]
+) -> tuple[float, float]:
+    """Return how far the corners of the frames moved in this round (rms, px), and their median standard error."""
+    points = np.column_stack([corners(run.stack.frame_shape), np.ones(2**run.stack.ndim)])
+    moved, errors = [], []
+    for t in sample:
+        r = known[t]
+        if r is None or r.reason or t not in before:
+            continue
+        a, b = points @ r.matrix.T, points @ before[t].T
+        moved.append(((a[:, :-1] / a[:, -1:] - b[:, :-1] / b[:, -1:]) ** 2).mean())
+        errors.append(float(np.sqrt(np.nanmean(r.error**2))) if np.isfinite(r.error).any() else np.nan)
+    if not moved:
+        return 0.0, 0.0
+    finite = [e for e in errors if np.isfinite(e)]
+    return float(np.sqrt(np.mean(moved))), float(np.median(finite)) if finite else 0.0

@@ -1,0 +1,140 @@
+"""Find the motion of a stack on reduced frames, held in memory, over the whole range of shifts and turns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stackalign.core.geometry import centre
+from stackalign.core.mean_image import Aligned, mean_image
+from stackalign.core.reduction import binned, enlarged, reduction
+from stackalign.core.run_state import safely, spread
+from stackalign.core.threads import map_ahead
+from stackalign.core.work import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from stackalign.core.reference import PairAligner, PairResult
+    from stackalign.core.run_state import RunState
+    from stackalign.core.work import Work
+
+SAMPLE = 80  # frames from which a mean is estimated: its noise then adds 0.6 per cent to the error of a frame
+DRAFT = 128  # pixels along the longer axis of a reduced frame
+_DRAFT_BYTES = 1 << 29
+
+
+def drafted(run: RunState) -> Work[dict[int, NDArray[np.float64]]]:
+    """Align reduced frames, held in memory, over the whole range of motion; returns full-size matrices."""
+    stack = run.stack
+    count, target = len(stack), DRAFT
+    factors = reduction(stack.frame_shape, target if stack.ndim == 2 else target // 2)
+    while count * np.prod([n // f for n, f in zip(stack.frame_shape, factors, strict=True)]) * 4 > _DRAFT_BYTES:
+        finer = reduction([n // f for n, f in zip(stack.frame_shape, factors, strict=True)], target // 2)
+        if all(f == 1 for f in finer) or target < 32:
+            break
+        factors, target = tuple(a * b for a, b in zip(factors, finer, strict=True)), target // 2
+    small: dict[int, NDArray[np.float32]] = {}
+
+    def shrink(t: int) -> NDArray[np.float32]:
+        return binned(run.load(t), factors)
+
+    for t, image in enumerate(map_ahead(shrink, range(count))):
+        if t not in run.unusable:
+            small[t] = image
+        yield Progress(t + 1, count, "Reading frames")
+    usable = list(small)
+    if len(usable) < 2:
+        return {t: np.eye(stack.ndim + 1) for t in usable}
+    sample = spread(usable, SAMPLE)
+    results = yield from _draft_sample(run.aligner, small, sample)
+    template: Any = _draft_mean(run.aligner, small, results, sample)
+    work = map_ahead(partial(_draft_one, run.aligner, small, template, results), usable)
+    for done, (t, result) in enumerate(zip(usable, work, strict=True), start=1):
+        results[t] = result
+        yield Progress(done, len(usable), "Finding the motion on reduced frames")
+    return {t: enlarged(results[t].matrix, factors) for t in usable if not results[t].reason}
+
+
+def _draft_sample(
+    aligner: PairAligner[Any], small: dict[int, NDArray[np.float32]], sample: Sequence[int]
+) -> Work[dict[int, PairResult]]:
+    """Align a sample of reduced frames to one of them: the middle one, or another if most do not fit that."""
+    best: dict[int, PairResult] = {}
+    middle = len(sample) // 2
+    for base in dict.fromkeys((sample[middle], sample[middle // 2], sample[0], sample[-1])):
+        try:
+            template = aligner.prepare(small[base], None)
+        except ValueError:
+            continue
+        work = map_ahead(partial(_draft_one, aligner, small, template, {}), sample)
+        results: dict[int, PairResult] = {}
+        for done, (t, result) in enumerate(zip(sample, work, strict=True), start=1):
+            results[t] = result
+            yield Progress(done, len(sample), "Comparing reduced frames")
+        if sum(not r.reason for r in results.values()) > sum(not r.reason for r in best.values()):
+            best = results
+        if sum(not r.reason for r in best.values()) > 0.5 * len(sample):
+            break
+    return best
+
+
+def _draft_mean(
+    aligner: PairAligner[Any],
+    small: dict[int, NDArray[np.float32]],
+    results: dict[int, PairResult],
+    sample: Sequence[int],
+) -> Any:
+    """Return the mean of the sample as a template, in the gauge of its most central frame; ``results`` follow."""
+    shape = small[sample[0]].shape
+    kept = [t for t in results if not results[t].reason]
+    if not kept:
+        return aligner.prepare(small[sample[len(sample) // 2]], None)
+    results.update(_recentred(results, kept, shape))
+    places = [Aligned(results[t].matrix, results[t].gain, results[t].offset) for t in kept]
+    image = last_value(mean_image(small.__getitem__, kept, places, shape, aligner.model))
+    return aligner.prepare(image, None, frames=float(len(kept)))
+
+
+def _draft_one(
+    aligner: PairAligner[Any],
+    small: dict[int, NDArray[np.float32]],
+    template: Any,
+    before: dict[int, PairResult],
+    t: int,
+) -> PairResult:
+    last = before.get(t)
+    if last is not None and not last.reason:
+        result = safely(aligner, small[t], template, last.matrix)
+        if not result.reason and result.correlation >= last.correlation - 0.05:
+            return result
+    return safely(aligner, small[t], template, None)
+
+
+def _recentred(results: dict[int, PairResult], sample: Sequence[int], shape: tuple[int, ...]) -> dict[int, PairResult]:
+    """Return the results in the gauge of the sample's most central frame: a mean there misses least of the others."""
+    base = central_frame({t: results[t].matrix for t in sample}, shape)
+    home = np.linalg.inv(results[base].matrix)
+    return {t: r if r.reason else replace(r, matrix=home @ r.matrix) for t, r in results.items()}
+
+
+def last_value(work: Any) -> Any:
+    """Run work to its end in silence."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as stop:
+            return stop.value
+
+
+def central_frame(matrices: dict[int, NDArray[np.float64]], shape: tuple[int, ...]) -> int:
+    """Return the frame whose centre lies closest to the median of all."""
+    middle = np.append(centre(shape), 1.0)
+    frames = list(matrices)
+    places = np.array([matrices[t] @ middle for t in frames])[:, :-1]
+    return frames[int(np.argmin(np.linalg.norm(places - np.median(places, axis=0), axis=1)))]

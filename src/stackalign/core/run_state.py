@@ -1,0 +1,176 @@
+"""What is known of every frame while a stack is aligned, and the registration that follows from it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stackalign.core.frame_check import read_frame
+from stackalign.core.geometry import centre
+from stackalign.core.noise import NoiseModel
+from stackalign.core.reference import PairResult
+from stackalign.core.registration import FrameQuality, Registration
+from stackalign.core.threads import map_ahead
+from stackalign.core.transform_series import TransformSeries
+from stackalign.core.work import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from stackalign.core.reference import PairAligner, Reference
+    from stackalign.core.stack import ImageStack
+    from stackalign.core.work import Work
+
+
+@dataclass(slots=True, eq=False)
+class RunState:
+    """What is known so far of every frame."""
+
+    stack: ImageStack
+    aligner: PairAligner[Any]
+    policy: Reference
+    anchor: int | str | None
+    mask: NDArray[np.bool_] | None
+    results: list[PairResult | None] = field(default_factory=list)
+    unusable: dict[int, str] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    noise: NoiseModel | None = None
+    _shown: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.results = [None] * len(self.stack)
+
+    def load(self, t: int) -> NDArray[Any]:
+        """Read a frame, filtered as the aligner wants it; blank if it cannot be read."""
+        frame, reason = read_frame(self.stack, t)
+        if reason:
+            self.unusable[t] = reason
+            return frame
+        return self.aligner.filtered(frame)
+
+    def usable(self) -> list[int]:
+        """Return the frames that hold something to align, as far as they were read."""
+        return [t for t in range(len(self.stack)) if t not in self.unusable]
+
+    def align(self, t: int, template: Any, start: NDArray[np.float64] | None) -> PairResult:
+        """Align one frame; whatever goes wrong with it is its reason."""
+        frame = self.load(t)
+        if t in self.unusable:
+            return PairResult.failed(self.stack.ndim, self.unusable[t])
+        return safely(self.aligner, frame, template, start)
+
+    def good(self) -> NDArray[np.bool_]:
+        """Return True where a frame is aligned, (T,)."""
+        return np.array([r is not None and not r.reason for r in self.results])
+
+    def matrices(self) -> NDArray[np.float64]:
+        """Return where the frames lie, the identity where that is not known, (T, d+1, d+1)."""
+        eye = np.eye(self.stack.ndim + 1)
+        return np.array([eye if r is None else r.matrix for r in self.results])
+
+    def progress(self, done: int, total: int, message: str) -> Progress:
+        """Return a step; a few times a second with the registration so far, for plots and for a cancel."""
+        now = time.monotonic()
+        if now - self._shown < 0.25 or not self.good().any():
+            return Progress(done, total, message)
+        self._shown = now
+        return Progress(done, total, message, partial=self.registration())
+
+    def registration(self) -> Registration:
+        """Return what is known: frames without a result are flagged and interpolated."""
+        n, d = len(self.stack), self.stack.ndim
+        good = self.good()
+        middle = centre(self.stack.frame_shape)
+        series = TransformSeries(self.matrices(), self.aligner.model, good)
+        series = _rebased(series, self.policy, self.anchor, middle).interpolated(centre=middle)
+        known = [r or PairResult.failed(d, "not aligned: the run ended before") for r in self.results]
+        quality = FrameQuality(
+            np.array([r.correlation for r in known]),
+            np.array([r.residual for r in known]),
+            np.array([r.confidence if good[t] else 0.0 for t, r in enumerate(known)]),
+            np.array([r.error if good[t] else np.full(d, np.nan) for t, r in enumerate(known)]).reshape(n, d),
+            tuple(r.reason for r in known),
+        )
+        return Registration(series, quality, dict(self.details))
+
+
+def safely(
+    aligner: PairAligner[Any], frame: NDArray[Any], template: Any, start: NDArray[np.float64] | None
+) -> PairResult:
+    """Align one frame to a template; numerical trouble becomes the frame's reason."""
+    try:
+        return aligner.align(frame, template, start)
+    except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
+        return PairResult.failed(frame.ndim, f"cannot be aligned: {error}")
+
+
+def _rebased(
+    series: TransformSeries, policy: Reference, anchor: int | str | None, middle: NDArray[np.float64]
+) -> TransformSeries:
+    if not series.valid.any():
+        return series
+    if anchor == "mean":
+        return series.rebased("mean", centre=middle)
+    if isinstance(anchor, int | np.integer):
+        return _rebased_to(series, int(anchor) % len(series), middle)
+    if policy.kind == "image":
+        return series
+    if policy.kind == "frame" and series.valid[policy.frame]:
+        return _rebased_to(series, policy.frame, middle)
+    return _rebased_to(series, int(np.argmax(series.valid)), middle)
+
+
+def _rebased_to(series: TransformSeries, frame: int, middle: NDArray[np.float64]) -> TransformSeries:
+    filled = series.interpolated(centre=middle)  # a frame that is not valid has no motion of its own
+    return filled.rebased(frame, centre=middle)
+
+
+def align_all(
+    run: RunState,
+    frames: Sequence[int],
+    template: Any,
+    starts: dict[int, NDArray[np.float64]],
+    message: str,
+    sink: list[PairResult | None] | None = None,
+) -> Work[None]:
+    """Align frames in threads; results go to the run, or to ``sink`` by frame number."""
+    into = run.results if sink is None else sink
+    yield run.progress(0, len(frames), message)
+    work = map_ahead(lambda t: run.align(t, template, starts.get(t)), frames)
+    for done, (t, result) in enumerate(zip(frames, work, strict=True), start=1):
+        into[t] = result
+        yield run.progress(done, len(frames), message)
+
+
+def noise_of(
+    run: RunState, template: Any, frames: Iterable[int], results: Iterable[PairResult | None]
+) -> NoiseModel | None:
+    """Fit the camera's noise to the residuals of some frames."""
+    pairs = []
+    for t, result in zip(frames, results, strict=True):
+        if result is None or result.reason:
+            continue
+        frame = run.load(t)
+        if t not in run.unusable:
+            pairs.append(run.aligner.residuals(frame, template, result))
+    if not pairs:
+        return None
+    both = np.concatenate(pairs)
+    return NoiseModel.fitted(both[:, 0], both[:, 1])
+
+
+def spread(frames: Sequence[int] | range, count: int) -> list[int]:
+    """Return ``count`` of the frames, spread evenly over time."""
+    if len(frames) <= count:
+        return list(frames)
+    return [frames[k] for k in np.linspace(0, len(frames) - 1, count).round().astype(int)]
+
+
+def resting(d: int) -> PairResult:
+    """Return the result of the frame that all others are aligned to."""
+    return PairResult(np.eye(d + 1), 1.0, 0.0, 1.0, np.zeros(d))
