@@ -47,11 +47,18 @@ class TransformSeries:
         stacked = np.array(self.matrices, np.float64)
         if stacked.ndim != 3 or stacked.shape[1:] not in ((3, 3), (4, 4)):
             raise ValueError(f"a series is (T, 3, 3) or (T, 4, 4), not {stacked.shape}")
-        for t, matrix in enumerate(stacked):
-            try:
-                stacked[t] = as_matrix(matrix)
-            except ValueError as error:
-                raise ValueError(f"frame {t}: {error}") from None
+        corner = stacked[:, -1, -1]
+        with np.errstate(all="ignore"):  # thousands of frames at once; one by one only to name the wrong one
+            sound = bool(np.isfinite(stacked).all() and (np.abs(corner) >= 1e-12).all())
+            sound = sound and bool((np.abs(np.linalg.det(stacked)) >= 1e-12).all())
+        if sound:
+            stacked /= corner[:, None, None].copy()
+        else:
+            for t, matrix in enumerate(stacked):
+                try:
+                    stacked[t] = as_matrix(matrix)
+                except ValueError as error:
+                    raise ValueError(f"frame {t}: {error}") from None
         valid = np.ones(len(stacked), bool) if self.valid is None else np.array(self.valid, bool)
         if valid.shape != (len(stacked),):
             raise ValueError(f"valid must be ({len(stacked)},), one per frame, got {valid.shape}")
