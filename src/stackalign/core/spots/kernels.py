@@ -254,6 +254,24 @@ def _sorted_middle(a, b, c, d):
     return (a + b + c + d - max(max(a, b), max(c, d)) - min(min(a, b), min(c, d))) / 2.0
 
 
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def weigh_rim(smooth, base, h, w, out):
+    """Write the contrast, less towards the rim; return its greatest and least value."""
+    cy, cx = _F((h - 1) / 2), _F((w - 1) / 2)
+    sy, sx = _F(0.4) / (cy * cy), _F(0.4) / (cx * cx)
+    high, low = _F(-1e30), _F(1e30)
+    for i in range(h):
+        fy = _ONE - (_F(i) - cy) * (_F(i) - cy) * sy
+        row = i * w
+        for j in range(w):
+            x = _F(j) - cx
+            v = (smooth[row + j] - base) * (fy - x * x * sx)
+            out[row + j] = v
+            high = max(high, v)
+            low = min(low, v)
+    return high, low
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def start(data, mask, h, w, polarity, smooth, queue, seen, p):
     """Estimate y, x, L, amplitude, offset (7 numbers in ``p``) from the region above half height around the extremum.
@@ -301,18 +319,15 @@ def start(data, mask, h, w, polarity, smooth, queue, seen, p):
         up, down = max(i - 1, 0) * w, min(i + 1, h - 1) * w
         for j in range(w):
             smooth[i * w + j] = (queue[up + j] + queue[i * w + j] + queue[down + j]) * third
-    cy, cx = _F((h - 1) / 2), _F((w - 1) / 2)
-    sy, sx = _F(0.4) / (cy * cy), _F(0.4) / (cx * cx)
-    high = low = _F(-1e30)
+    # a box is drawn around its spot: what lies at the rim counts less
+    high, low = weigh_rim(smooth, base, h, w, queue)
     at_high = at_low = 0
-    for i in range(h):
-        fy = _ONE - (_F(i) - cy) * (_F(i) - cy) * sy
-        for j in range(w):
-            v = (smooth[i * w + j] - base) * (fy - (_F(j) - cx) * (_F(j) - cx) * sx)  # a box is drawn around its spot
-            if v > high:
-                high, at_high = v, i * w + j
-            if -v > low:
-                low, at_low = -v, i * w + j
+    for k in range(h * w):
+        if queue[k] == high:
+            at_high = k
+        if queue[k] == low:
+            at_low = k
+    low = -low
     sign = _ONE
     peak = at_high
     if polarity < 0 or (polarity == 0 and low > high):
@@ -648,8 +663,8 @@ def fit_spots(patches, top, noise, mle, model, polarity, rounds, least, most, ou
             gain = 0.0
             for i in range(terms):
                 gain += theta[i] * right[i]
-            # half of it is what the step should gain; in units of the variance, so 1e-4 is 1 % of a standard error
-            limit = 1e-4 if mle else 1e-4 * 2.0 * sums[MERIT] / usable
+            # twice what the step should gain, in units of the variance: 4e-4 is 2 % of a standard error still to go
+            limit = 4e-4 if mle else 4e-4 * 2.0 * sums[MERIT] / usable
             bounded = advance(p, theta, model, least, most, h, w, trial)
             if gain < limit or gain < 1e-9:
                 p[:] = trial
@@ -688,9 +703,12 @@ def fit_spots(patches, top, noise, mle, model, polarity, rounds, least, most, ou
         row = out[spot]
         freedom = max(usable - terms, 1)
         sse = sums[SSE]
-        for k in range(7):
-            p32[k] = _F(p[k])
-        residuals(data, yy, xx, p32, smooth)
+        # a second spot of half the height leaves far more than that unexplained
+        alone = 1.0 - sse / spread > 0.9
+        if not (mle and alone):
+            for k in range(7):
+                p32[k] = _F(p[k])
+            residuals(data, yy, xx, p32, smooth)
         if not mle:
             robust_covariance(smooth, mask, yy, xx, p, constant, model, covariance, matrix, factor, fresh)
         describe(p, covariance, model, row)
@@ -698,7 +716,7 @@ def fit_spots(patches, top, noise, mle, model, polarity, rounds, least, most, ou
         row[SNR] = abs(p[5]) / np.sqrt(max(sse / freedom, 1e-300))
         row[CHI2] = 2.0 * sums[MERIT] / freedom if mle else np.nan
         row[ROUNDS] = done
-        row[NEIGHBOUR] = neighbour(smooth, h, w, p, queue)
+        row[NEIGHBOUR] = 0.0 if alone else neighbour(smooth, h, w, p, queue)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -10,11 +10,8 @@ from pydantic import Field
 
 from stackalign.core.frame_check import read_frame
 from stackalign.core.registration import FrameQuality, RegistrarParameters, Registration
-from stackalign.core.spots.detect import suggest_picks
-from stackalign.core.spots.motion import TrackMotion, motion_from_tracks
 from stackalign.core.spots.options import TrackOptions
 from stackalign.core.spots.picks import Pick
-from stackalign.core.spots.track import track_spots_work
 from stackalign.core.stack import ImageStack
 from stackalign.core.work import Progress, Work
 
@@ -22,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from stackalign.core.registration import ReferenceLike
+    from stackalign.core.spots.motion import TrackMotion
     from stackalign.core.spots.tracks import TrackSet
 
 SUGGESTED = 12  # particles, where neither picks nor a number are given
@@ -89,6 +87,10 @@ class ParticleTracking(RegistrarParameters, TrackOptions):
             If no particle is picked and none stands out, a pick does not fit the stack, or the particles cannot be
             found in the reference image.
         """
+        # here and not above: a recipe is read and a form drawn without compiled code
+        from stackalign.core.spots.motion import motion_from_tracks
+        from stackalign.core.spots.track import track_spots_work
+
         movie = ImageStack.of(stack)
         image = None
         if reference is not None and not isinstance(reference, str | int | np.integer):
@@ -118,6 +120,8 @@ class ParticleTracking(RegistrarParameters, TrackOptions):
         )
 
     def _suggested(self, movie: ImageStack, mask: NDArray[np.bool_] | None) -> tuple[Pick, ...]:
+        from stackalign.core.spots.detect import suggest_picks
+
         count = SUGGESTED if self.auto is None else self.auto
         for t in range(len(movie)):
             if not read_frame(movie, t)[1]:
@@ -133,6 +137,9 @@ class ParticleTracking(RegistrarParameters, TrackOptions):
         self, motion: TrackMotion, image: NDArray[Any], movie: ImageStack, picks: tuple[Pick, ...], tracks: TrackSet
     ) -> TrackMotion:
         """Return the motion onto an image of its own: the particles are followed from one frame into it."""
+        from stackalign.core.spots.motion import motion_from_tracks
+        from stackalign.core.spots.track import track_spots_work
+
         seen = np.where(motion.transforms.valid, tracks.found.sum(0), 0)
         best = int(seen.argmax())
         here = tracks.found[:, best]
