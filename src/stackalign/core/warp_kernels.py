@@ -246,10 +246,15 @@ def _row_taps_3d(taps):
 
 
 _WEIGHTS = {order: _row_weights(order) for order in (1, 3, 5)}
+# Kernels that call these find them as globals. In a closure they would be part of the key of numba's cache, where they
+# look new to each process: every start of the program would compile once more, and keep one more file.
+_weights_1, _weights_3, _weights_5 = (_WEIGHTS[order] for order in (1, 3, 5))
+_plane_1, _plane_3, _plane_5 = (_row_taps_2d(order + 1) for order in (1, 3, 5))
+_volume_1, _volume_3, _volume_5 = (_row_taps_3d(order + 1) for order in (1, 3, 5))
 
 
 def _gather_2d(order):
-    taps, weights, combine = order + 1, _WEIGHTS[order], _row_taps_2d(order + 1)
+    taps = order + 1
 
     @njit(cache=True, nogil=True, error_model="numpy")
     def gather(c, matrix, shape, edge, fill, out, start, stop):
@@ -266,15 +271,24 @@ def _gather_2d(order):
             _row_inside(x, shape[2], inside)
             if edge:
                 inside[:] = 1
-            weights(y, iy, wy)
-            weights(x, ix, wx)
-            combine(flat, stride, iy, ix, wy, wx, inside, fill, out[0, i])
+            if order == 1:
+                _weights_1(y, iy, wy)
+                _weights_1(x, ix, wx)
+                _plane_1(flat, stride, iy, ix, wy, wx, inside, fill, out[0, i])
+            elif order == 3:
+                _weights_3(y, iy, wy)
+                _weights_3(x, ix, wx)
+                _plane_3(flat, stride, iy, ix, wy, wx, inside, fill, out[0, i])
+            else:
+                _weights_5(y, iy, wy)
+                _weights_5(x, ix, wx)
+                _plane_5(flat, stride, iy, ix, wy, wx, inside, fill, out[0, i])
 
     return gather
 
 
 def _gather_3d(order):
-    taps, weights, combine = order + 1, _WEIGHTS[order], _row_taps_3d(order + 1)
+    taps = order + 1
 
     @njit(cache=True, nogil=True, error_model="numpy")
     def gather(c, matrix, shape, edge, fill, out, start, stop):
@@ -288,18 +302,28 @@ def _gather_3d(order):
             for axis in range(3):
                 _row_sources(matrix, k, i, axis, at[axis])
                 _row_inside(at[axis], shape[axis], inside)
-                weights(at[axis], first[axis], w[axis])
+                if order == 1:
+                    _weights_1(at[axis], first[axis], w[axis])
+                elif order == 3:
+                    _weights_3(at[axis], first[axis], w[axis])
+                else:
+                    _weights_5(at[axis], first[axis], w[axis])
             if edge:
                 inside[:] = 1
-            combine(flat, plane, stride, first[0], first[1], first[2], w[0], w[1], w[2], inside, fill, out[k, i])
+            iz, iy, ix = first[0], first[1], first[2]
+            wz, wy, wx = w[0], w[1], w[2]
+            if order == 1:
+                _volume_1(flat, plane, stride, iz, iy, ix, wz, wy, wx, inside, fill, out[k, i])
+            elif order == 3:
+                _volume_3(flat, plane, stride, iz, iy, ix, wz, wy, wx, inside, fill, out[k, i])
+            else:
+                _volume_5(flat, plane, stride, iz, iy, ix, wz, wy, wx, inside, fill, out[k, i])
 
     return gather
 
 
 GATHER_2D = {order: _gather_2d(order) for order in (1, 3, 5)}
 GATHER_3D = {order: _gather_3d(order) for order in (1, 3, 5)}
-
-_cubic_weights, _cubic_taps = _WEIGHTS[3], _row_taps_2d(4)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -317,9 +341,9 @@ def gather_field(c, sources, shape, edge, fill, out, start, stop):
         _row_inside(x, shape[2], inside)
         if edge:
             inside[:] = 1
-        _cubic_weights(y, iy, wy)
-        _cubic_weights(x, ix, wx)
-        _cubic_taps(flat, stride, iy, ix, wy, wx, inside, fill, out[0, i])
+        _weights_3(y, iy, wy)
+        _weights_3(x, ix, wx)
+        _plane_3(flat, stride, iy, ix, wy, wx, inside, fill, out[0, i])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
