@@ -1,6 +1,7 @@
 """The session without a viewer: changes, undo, runs, stale results, edits by hand."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from stackalign.core.transform import Transform
 from stackalign.core.transform_series import TransformSeries
 from stackalign.core.work import Cancelled, Done, drain
 from stackalign.export import aligned_like, choices_of, config_of, lazy_array, script_of
+from stackalign.io.write import write_stack
 from stackalign.runs import Motion, Movie, RunOutput, region_within
 from stackalign.session import AlignmentSession
 
@@ -63,6 +65,19 @@ def test_a_run_from_begin_to_accept(session: AlignmentSession) -> None:
     assert run.sentence.startswith("Aligned 6 frames; none flagged; correlation with the mean 0.")
     assert any(isinstance(step.partial, RunOutput) for step in steps)
     assert run.registration.provenance["seed"] == 0
+
+
+def test_a_recipe_may_name_an_image_as_the_reference(session: AlignmentSession, tmp_path: Path) -> None:
+    path = write_stack(tmp_path / "image.tif", moving(1))
+    session.change(reference=str(path))
+    token, work = session.begin()
+    run = session.accept(token, drain(work).unwrap())
+    assert run is not None
+    np.testing.assert_allclose(run.motion.drift, np.arange(6)[:, None] * [1, -2], atol=0.1)
+    session.change(reference="no such thing")
+    _, work = session.begin()
+    with pytest.raises(ValueError, match="neither a file nor one of mean"):
+        drain(work).unwrap()
 
 
 def test_cancelled_work_keeps_its_partial_result(session: AlignmentSession) -> None:

@@ -225,7 +225,7 @@ def run_work(
         stack = stacks[chosen]
         logger.info("read %r", stack)
         check_options(stack, config.warp.order, config.warp.fill)  # now, not after an hour of aligning
-        reference = _reference(config, stack)
+        reference = reference_of(config.reference, stack)
         registration = yield from register_work(
             stack, config.registrar, reference=reference, anchor=config.anchor, preprocess=config.preprocess
         )
@@ -268,9 +268,14 @@ def _inputs(config: AlignmentConfig) -> tuple[list[ImageStack], int]:
     return stacks, chosen % len(stacks)
 
 
-def _reference(config: AlignmentConfig, stack: ImageStack) -> Any:
-    """Return the reference of a recipe: a path is read as an image, of one frame or the mean of its frames."""
-    named = config.reference
+def reference_of(named: Any, stack: ImageStack) -> Any:
+    """Return the reference of a recipe: a path is read as an image, of one frame or the mean of its frames.
+
+    Raises
+    ------
+    ValueError
+        If it is neither a policy, a frame number nor a file, or the image has another shape than the frames.
+    """
     if not isinstance(named, str) or named in POLICIES:
         return named
     if not Path(named).expanduser().exists():

@@ -248,15 +248,16 @@ def run_work(stack: ImageStack, choices: Choices) -> Work[RunOutput]:
         With before and after measured.
     """
     from stackalign.core.quality import measure_work
-    from stackalign.pipeline import register_work
+    from stackalign.pipeline import reference_of, register_work
 
     begun = time.perf_counter()
 
     def output(registration: Registration, quality: Quality | None = None, complete: bool = True) -> RunOutput:
         return RunOutput(registration, quality, time.perf_counter() - begun, complete)
 
+    reference = reference_of(choices.reference, stack)
     registering = register_work(
-        stack, choices.registrar, reference=choices.reference, anchor=choices.anchor, preprocess=choices.preprocess
+        stack, choices.registrar, reference=reference, anchor=choices.anchor, preprocess=choices.preprocess
     )
     try:
         while True:

@@ -13,7 +13,8 @@ from qtpy.QtWidgets import QApplication
 
 import stackalign as sa
 from stackalign.core.cross_correlation import CrossCorrelation
-from stackalign.samples import sample_path
+from stackalign.core.geometry import corners
+from stackalign.samples import load_sample_truth, sample_path
 from stackalign.widgets._contributions import read
 from stackalign.widgets._errors import ErrorDialog
 from stackalign.widgets.align_stack import AlignStack
@@ -161,6 +162,29 @@ def test_saving_where_nothing_can_be_written_is_a_dialog(panel: Any, qtbot: Any,
     assert "file" in dialog.message.text()
     dialog.close()
     assert panel.run.button.isEnabled()
+
+
+@pytest.mark.parametrize(
+    ("sample", "method", "axes"),
+    [("rotating_cells", "lucas-kanade", "yx"), ("drifting_volume", "cross-correlation", "zyx")],
+)
+def test_other_methods_and_volumes(viewer: Any, qtbot: Any, sample: str, method: str, axes: str) -> None:
+    ((data, keywords, _),) = read(str(sample_path(sample)))
+    viewer.add_image(data, **keywords)
+    panel = AlignStack(viewer)
+    panel.method.method.setCurrentIndex(panel.method.method.findData(method))
+    panel.session.change(frames=(0, 4))
+    run(panel, qtbot)
+    result = panel.session.current
+    truth = load_sample_truth(sample).selected(slice(0, 4)).rebased(0)
+    places = corners(result.movie.stack.frame_shape)
+    for t in range(4):
+        apart = result.registration.transforms[t](places) - truth[t](places)
+        assert np.sqrt((apart**2).mean()) < 0.2
+    assert panel.result.plot.motion.axes == axes
+    panel.add.click()
+    assert viewer.layers[f"{sample} [aligned]"].data.shape[0] == 4
+    panel.shut()
 
 
 def test_transforms_are_saved_alone(panel: Any, tmp_path: Path) -> None:
