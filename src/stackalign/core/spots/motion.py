@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 TUKEY = 4.685  # 95 % efficient for Gaussian residuals (Huber & Ronchetti, Robust Statistics, 2nd ed.)
 FLOOR = 0.005  # px: no fit is better than that, whatever its standard error says
-ABSOLUTE, ROUNDS = 8, 25  # rounds of least absolute distances, then of reweighted least squares
+ABSOLUTE, ROUNDS = 6, 25  # rounds of least absolute distances, then of reweighted least squares
 SIGNIFICANCE = 1e-3  # p-value, over all particles, under which one is said to move on its own
 LEAST_LOG = 0.15  # spread of log(rms / expected) that particles have at least
 LEAST_OWN = 0.05  # px of own motion that is worth naming
@@ -272,7 +272,8 @@ def _weights(
     kernels.median_particle(off, typical)
     # the median distance of a Gaussian in d dimensions, per axis
     sigma2 = (typical / np.sqrt(special.chdtri(ndim, 0.5))) ** 2
-    fitted = np.array([np.mean(v[h]) if h.any() else np.nan for v, h in zip(variance.T, here.T, strict=True)])
+    seen = here.sum(0)
+    fitted = np.where(seen > 0, np.where(here, variance, 0.0).sum(0) / np.maximum(seen, 1), np.nan)
     excess = np.maximum(sigma2 - fitted, 0.0)
     present = np.isfinite(excess)
     shared = float(np.median(excess[present])) if present.any() else 0.0
@@ -351,7 +352,7 @@ def _errors(state: _State, at: Array, kind: TransformModel) -> Array:
 def _reasons(state: _State, error: Array, kind: TransformModel, ndim: int) -> tuple[str, ...]:
     needed = needed_points(kind.value, ndim)
     out: list[str] = []
-    for n, spread in zip(state.used.tolist(), error, strict=True):
+    for n, spread in zip(state.used.tolist(), error.max(1).tolist(), strict=True):
         if n == 0:
             out.append("no particle was found: interpolated between its neighbours")
         elif n < needed:
@@ -359,8 +360,8 @@ def _reasons(state: _State, error: Array, kind: TransformModel, ndim: int) -> tu
             out.append(f"only {few} left: translation only, the rest as in the neighbouring frames")
         elif n == needed and needed > 1:
             out.append(f"only {n} particles left: nothing checks the motion that they give")
-        elif spread.max() > LARGE_ERROR:
-            out.append(f"the particles fix the motion at the corners of the field to {spread.max():.1f} px only")
+        elif spread > LARGE_ERROR:
+            out.append(f"the particles fix the motion at the corners of the field to {spread:.1f} px only")
         else:
             out.append("")
     return tuple(out)

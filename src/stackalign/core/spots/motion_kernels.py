@@ -29,14 +29,27 @@ def fit_frames(points, scene, weight, model, needed, linear, shift, used):
         mean_p[:] = 0.0
         mean_s[:] = 0.0
         n = 0
-        for p in range(count):
-            w = weight[t, p]
-            if w > 0:
-                n += 1
-                total += w
-                for i in range(ndim):
-                    mean_p[i] += w * points[t, p, i]
-                    mean_s[i] += w * scene[p, i]
+        if ndim == 2:  # written out: in this order of loops it is the bulk of the time
+            py = px = sy = sx = 0.0
+            for p in range(count):
+                w = weight[t, p]
+                if w > 0:
+                    n += 1
+                    total += w
+                    py += w * points[t, p, 0]
+                    px += w * points[t, p, 1]
+                    sy += w * scene[p, 0]
+                    sx += w * scene[p, 1]
+            mean_p[0], mean_p[1], mean_s[0], mean_s[1] = py, px, sy, sx
+        else:
+            for p in range(count):
+                w = weight[t, p]
+                if w > 0:
+                    n += 1
+                    total += w
+                    for i in range(ndim):
+                        mean_p[i] += w * points[t, p, i]
+                        mean_s[i] += w * scene[p, i]
         used[t] = n
         if n == 0:
             if model != TRANSLATION and t > 0:
@@ -50,7 +63,9 @@ def fit_frames(points, scene, weight, model, needed, linear, shift, used):
         if model != TRANSLATION and n >= needed:
             cross[:] = 0.0
             own[:] = 0.0
-            for p in range(count):
+            if ndim == 2:
+                _second_moments(points[t], scene, weight[t], mean_p, mean_s, cross, own)
+            for p in range(0 if ndim == 2 else count):
                 w = weight[t, p]
                 if w > 0:
                     for i in range(ndim):
@@ -89,6 +104,26 @@ def fit_frames(points, scene, weight, model, needed, linear, shift, used):
                     for j in range(ndim):
                         s -= linear[t, i, j] * mean_p[j] / total
                     shift[t, i] = s
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _second_moments(points, scene, weight, mean_p, mean_s, cross, own):
+    """Fill the weighted second moments of one frame, 2-D."""
+    yy = yx = xy = xx = oyy = oyx = oxx = 0.0
+    for p in range(len(weight)):
+        w = weight[p]
+        if w > 0:
+            py, px = points[p, 0] - mean_p[0], points[p, 1] - mean_p[1]
+            sy, sx = w * (scene[p, 0] - mean_s[0]), w * (scene[p, 1] - mean_s[1])
+            yy += sy * py
+            yx += sy * px
+            xy += sx * py
+            xx += sx * px
+            oyy += w * py * py
+            oyx += w * py * px
+            oxx += w * px * px
+    cross[0, 0], cross[0, 1], cross[1, 0], cross[1, 1] = yy, yx, xy, xx
+    own[0, 0], own[0, 1], own[1, 0], own[1, 1] = oyy, oyx, oyx, oxx
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -147,20 +182,21 @@ def _linear(cross, own, model, ndim, out):
 def place_scene(points, weight, linear, shift, scene):
     """Place every particle at the weighted mean of where the frames put it; one without weight keeps its place."""
     length, count, ndim = points.shape
-    for p in range(count):
-        total = 0.0
-        place = np.zeros(ndim)
-        for t in range(length):
+    total, place = np.zeros(count), np.zeros((count, ndim))
+    for t in range(length):
+        for p in range(count):
             w = weight[t, p]
             if w > 0:
-                total += w
+                total[p] += w
                 for i in range(ndim):
                     s = shift[t, i]
                     for j in range(ndim):
                         s += linear[t, i, j] * points[t, p, j]
-                    place[i] += w * s
-        if total > 0:
-            scene[p] = place / total
+                    place[p, i] += w * s
+    for p in range(count):
+        if total[p] > 0:
+            for i in range(ndim):
+                scene[p, i] = place[p, i] / total[p]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
