@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+_FEW = 8  # planes of a volume that is used up to its borders
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Aligned:
@@ -111,8 +113,9 @@ def _add_translated(
     shift = np.zeros(3)
     shift[3 - frame.ndim :] = place.matrix[:-1, -1]
     volume, total, weight = _volume(image), _volume(total), _volume(weight)
-    if frame.ndim == 3:
-        # taps reach a plane before and two behind: mirrored ones, so that volumes of few planes are used whole
+    if frame.ndim == 3 and len(frame) <= _FEW:
+        # taps reach a plane before and two behind. Outermost planes are left out, as their smoothing is not that of the
+        # scene, but of few planes nothing would be left: there mirrored ones stand in
         count = len(volume)
         first = max(int(np.ceil(shift[0] - 1e-6)), 0)
         last = min(int(np.floor(count - 1 + shift[0] + 1e-6)), len(total) - 1)
