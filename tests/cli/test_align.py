@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import stackalign as sa
 
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
 FILES = {
     "aligned.tif",
     "transforms.json",
@@ -216,3 +218,18 @@ def test_start_is_quick_and_light(start):
     process.communicate(timeout=60)
     assert process.returncode == 0
     assert time.monotonic() - begun < 3  # a tenth of that on an idle machine
+
+
+@pytest.mark.shared_data
+@pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is not there")
+def test_real_particles_move_as_an_independent_program_says(call, here):
+    result = call(
+        "align", DATA / "reflection_particles", "-m", "cross-correlation", "--reference", "first", "-o", "out"
+    )
+    assert result.exit_code == 0, result.stderr
+    assert {path.name for path in (here / "out").iterdir()} == FILES
+    assert sa.read_stack("out/aligned.tif").dtype == np.uint16
+    drift = -sa.load_transforms("out/transforms.json").translations
+    expected = {2: (3.92, 1.17), 3: (6.12, 3.01), 4: (7.47, 3.67)}  # frame 1 is less certain
+    for t, (y, x) in expected.items():
+        assert np.abs(drift[t] - (y, x)).max() < 0.25, t
