@@ -15,6 +15,7 @@ _HOME = {
     "Cancelled": "core.work",
     "ChannelChoiceError": "io.errors",
     "CrossCorrelation": "core.cross_correlation",
+    "Decomposition": "core.lowrank.decomposition",
     "Displacement": "core.displacement",
     "DisplacementModel": "core.displacement",
     "Done": "core.work",
@@ -35,6 +36,7 @@ _HOME = {
     "Preprocess": "core.preprocess",
     "Progress": "core.work",
     "Quality": "core.quality",
+    "Reals": "core.lowrank.registrar",
     "RecipeError": "config",
     "Registrar": "core.registration",
     "Registration": "core.registration",
@@ -125,6 +127,8 @@ if TYPE_CHECKING:
     from stackalign.core.displacement import Displacement as Displacement
     from stackalign.core.displacement import DisplacementModel as DisplacementModel
     from stackalign.core.geometry import Box as Box
+    from stackalign.core.lowrank.decomposition import Decomposition as Decomposition
+    from stackalign.core.lowrank.registrar import Reals as Reals
     from stackalign.core.lucas_kanade import LucasKanade as LucasKanade
     from stackalign.core.preprocess import Preprocess as Preprocess
     from stackalign.core.quality import Quality as Quality

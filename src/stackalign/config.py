@@ -12,10 +12,12 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from stackalign.core.cross_correlation import CrossCorrelation
+from stackalign.core.lowrank.registrar import Reals
 from stackalign.core.lucas_kanade import LucasKanade
 from stackalign.core.parameters import Parameters
 from stackalign.core.preprocess import Preprocess
 from stackalign.core.reference import POLICIES
+from stackalign.core.spots.registrar import ParticleTracking
 from stackalign.core.warp import WarpOptions
 from stackalign.io.atomic import replacing
 
@@ -24,8 +26,15 @@ if TYPE_CHECKING:
 
     from stackalign.core.registration import RegistrarParameters
 
-METHODS: dict[str, type[RegistrarParameters]] = {"cross-correlation": CrossCorrelation, "lucas-kanade": LucasKanade}
-AnyRegistrar: TypeAlias = Annotated[CrossCorrelation | LucasKanade, Field(discriminator="method")]
+METHODS: dict[str, type[RegistrarParameters]] = {
+    "cross-correlation": CrossCorrelation,
+    "lucas-kanade": LucasKanade,
+    "particles": ParticleTracking,
+    "reals": Reals,
+}
+AnyRegistrar: TypeAlias = Annotated[
+    CrossCorrelation | LucasKanade | ParticleTracking | Reals, Field(discriminator="method")
+]
 REFERENCES = POLICIES
 VERSION = 1
 

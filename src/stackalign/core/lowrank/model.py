@@ -1,6 +1,6 @@
 """The low-rank part of aligned frames: rows ``X (T, P)``, a basis ``W (k, P)`` and coefficients ``C (T, k)``.
 
-REALS (Cho et al., WACV 2023) asks for ``min_W || X - X W^T W ||_1`` with orthonormal rows. Here ``X W^T`` is replaced by
+REALS (Cho et al., WACV 2023) asks for ``min_W || X - X W^T W ||_1`` with orthonormal rows. Here ``X W^T`` becomes
 the coefficients that minimise the same loss over the pixels that each frame really covers, so that zeros outside the
 field never enter; where every frame covers everything and the loss is squared, both are the same. Alternating weighted
 least squares (Huber weights) decreases the loss at every half-step.

@@ -1,0 +1,274 @@
+"""REALS: joint alignment of all frames at once by simultaneous low-rank and sparse decomposition."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from stackalign.core.draft import drafted
+from stackalign.core.lowrank.decomposition import Decomposition
+from stackalign.core.lowrank.rank import found_rank
+from stackalign.core.lucas_kanade import LucasKanade
+from stackalign.core.preprocess import FilteredRegistrar
+from stackalign.core.reference import PairResult, Reference
+from stackalign.core.run_state import RunState
+from stackalign.core.stack import ImageStack
+from stackalign.core.transform import TransformModel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from stackalign.core.lowrank.solver import Solution
+    from stackalign.core.registration import ReferenceLike, Registration
+    from stackalign.core.work import Work
+
+_FAR = 8.0  # times the median residual: such a frame shows something else
+
+
+class Reals(FilteredRegistrar):
+    """Joint alignment: all frames at once against what they have in common, robust against what changes."""
+
+    method: Literal["reals"] = "reals"
+    model: TransformModel = Field(
+        TransformModel.EUCLIDEAN,
+        title="Model",
+        description="Family of the motion: translation, euclidean, similarity, affine; projective for images only",
+    )
+    rank: int | None = Field(
+        1,
+        title="Rank",
+        description="Images that the frames have in common, up to brightness; none: found from the frames",
+        ge=1,
+        le=50,
+    )
+    solver: Literal["gauss-newton", "adam"] = Field(
+        "gauss-newton",
+        title="Solver",
+        description="gauss-newton, or adam: plain gradient steps as first published, for comparison (needs torch)",
+        json_schema_extra={"advanced": True},
+    )
+    loss: Literal["huber", "l1"] = Field(
+        "huber",
+        title="Loss",
+        description="huber: squared up to the noise, linear beyond; l1: linear",
+        json_schema_extra={"advanced": True},
+    )
+    iterations: int | None = Field(
+        None,
+        title="Rounds",
+        description="At most as many on each level (steps of adam); none: 30 (2000)",
+        ge=1,
+        le=100_000,
+        json_schema_extra={"advanced": True},
+    )
+    levels: int | None = Field(
+        None,
+        title="Levels",
+        description="Sizes at which the frames are aligned, each half of the next; none: down to 48 pixels",
+        ge=1,
+        le=8,
+        json_schema_extra={"advanced": True},
+    )
+    batch_size: int | None = Field(
+        None,
+        title="Mini-batch",
+        description="Frames after which what they have in common is renewed; none: all",
+        ge=1,
+        json_schema_extra={"unit": "frames", "advanced": True},
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto",
+        title="Device",
+        description="Where adam runs; the other solvers use the processor",
+        json_schema_extra={"advanced": True},
+    )
+    max_rotation: float = Field(
+        20.0,
+        title="Largest rotation",
+        description="Rotations up to this are looked for",
+        ge=0,
+        le=180,
+        json_schema_extra={"unit": "deg"},
+    )
+    max_shift: float | None = Field(
+        None,
+        title="Largest shift",
+        description="Shifts beyond are not looked for; none: whatever leaves the least overlap",
+        gt=0,
+        json_schema_extra={"unit": "px"},
+    )
+    tolerance: float = Field(
+        2e-3,
+        title="Tolerance",
+        description="Motion of the corners in a round below which the frames are at rest",
+        gt=0,
+        le=1,
+        json_schema_extra={"unit": "px", "advanced": True},
+    )
+    seed: int = Field(
+        0,
+        title="Seed",
+        description="Of the order of frames in mini-batches",
+        ge=0,
+        json_schema_extra={"advanced": True},
+    )
+
+    def fit(
+        self,
+        stack: ImageStack,
+        *,
+        reference: ReferenceLike | None = None,
+        anchor: int | str | None = None,
+        mask: NDArray[np.bool_] | None = None,
+    ) -> Work[Registration]:
+        """Estimate one transform per frame, all together.
+
+        Parameters
+        ----------
+        stack, anchor, mask
+            See `Registrar.fit`.
+        reference : str or int, optional
+            A joint alignment has no reference image: a frame number ("first") names the anchor, "mean" changes nothing.
+
+        Returns
+        -------
+        Registration
+            ``details["decomposition"]`` is the `Decomposition`; ``details["loss"]`` the mean Huber loss of each round.
+
+        Raises
+        ------
+        ValueError
+            If the reference is an image or a policy of pairs, the model does not fit the frames, or nothing can be
+            aligned.
+        """
+        source = ImageStack.of(stack)
+        policy = Reference.of("mean" if reference is None else reference, len(source), source.frame_shape)
+        if policy.kind not in ("mean", "median", "frame"):
+            raise ValueError(
+                f"REALS aligns all frames to each other, not to {policy}: leave the reference out, or name a frame that"
+                " stays where it is; to align to an image choose another method"
+            )
+        if policy.kind == "frame" and anchor is None:
+            anchor = policy.frame
+        if self.solver == "adam":
+            from stackalign.core.lowrank.adam import fit_adam
+
+            return (yield from fit_adam(self, source, anchor, mask))
+        return (yield from _fit(self, source, anchor, mask))
+
+
+def _fit(
+    parameters: Reals, stack: ImageStack, anchor: int | str | None, mask: NDArray[np.bool_] | None
+) -> Work[Registration]:
+    from stackalign.core.lowrank.solver import Solution, SolverOptions, solve
+
+    search = LucasKanade(
+        model=parameters.model,
+        max_rotation=parameters.max_rotation if parameters.model is not TransformModel.TRANSLATION else 0.0,
+        max_shift=parameters.max_shift,
+        low_sigma=parameters.low_sigma,
+        high_sigma=parameters.high_sigma,
+    )
+    aligner = search.aligner(stack.frame_shape, stack.pixel_size)
+    run = RunState(stack, aligner, Reference("mean"), anchor, mask)
+    starts = yield from drafted(run)
+    d = stack.ndim
+    usable = [t for t in range(len(stack)) if t not in run.unusable and t in starts]
+    for t in range(len(stack)):
+        if t not in usable:
+            reason = run.unusable.get(t, "it could not be aligned to the others on reduced frames")
+            run.results[t] = PairResult.failed(d, reason)
+    if len(usable) < 2:
+        for t in usable:
+            run.results[t] = PairResult(np.eye(d + 1), np.nan, np.nan, 1.0, np.full(d, np.nan))
+        return run.registration()
+    begin = np.array([starts[t] for t in usable])
+    rank = parameters.rank or found_rank(_reduced_rows(run, usable, begin))
+    options = SolverOptions(
+        model=parameters.model,
+        rank=max(1, min(rank, len(usable) - 1)),
+        huber=1.345 if parameters.loss == "huber" else 0.1,
+        iterations=parameters.iterations or 30,
+        levels=parameters.levels,
+        batch_size=parameters.batch_size,
+        tolerance=parameters.tolerance,
+        spacing=None if stack.pixel_size is None else tuple(stack.pixel_size),
+        seed=parameters.seed,
+    )
+    moved = mask
+    work = solve(run.load, usable, stack.frame_shape, begin, options, moved)
+    while True:
+        try:
+            progress = next(work)
+        except StopIteration as stop:
+            solution = stop.value
+            break
+        if isinstance(progress.partial, Solution):
+            _take(run, usable, progress.partial)
+            progress = replace(progress, partial=run.registration())
+        yield progress
+    _take(run, usable, solution)
+    run.details |= {
+        "loss": tuple(solution.loss),
+        "rounds": solution.rounds,
+        "rank": options.rank,
+        "change": solution.change,
+    }
+    result = run.registration()
+    parts = _in_gauge(run, usable, solution, result, stack)
+    return replace(result, details={**result.details, "decomposition": parts, "reference": parts.basis[0]})
+
+
+def _take(run: RunState, usable: list[int], solution: Solution) -> None:
+    """Write the state of a solution into the run, with a verdict for each frame."""
+    typical = float(np.nanmedian(solution.scale)) if np.isfinite(solution.scale).any() else np.nan
+    d = run.stack.ndim
+    for k, t in enumerate(usable):
+        reason = solution.trouble.get(t, "")
+        scale = float(solution.scale[k])
+        if not reason and solution.overlap[k] < 0.15:
+            reason = f"only {solution.overlap[k]:.0%} of what the frames have in common is in view"
+        elif not reason and np.isfinite(typical) and scale > _FAR * typical:
+            reason = f"it differs from the others: its residual is {scale / typical:.1f} times the usual one"
+        elif not reason and not np.isfinite(solution.matrices[k]).all():
+            reason = "its motion ran away"
+        if reason:
+            run.results[t] = PairResult.failed(d, reason)
+            continue
+        power = float(np.sum(solution.coefficients[k] ** 2))
+        fit = power / (power + scale**2) if power + scale**2 > 0 else 0.0
+        confidence = float(np.clip(typical / scale, 0, 1)) if scale > 0 else 1.0
+        run.results[t] = PairResult(solution.matrices[k], float(np.sqrt(fit)), scale, confidence, solution.error[k], "")
+
+
+def _reduced_rows(run: RunState, usable: list[int], matrices: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return up to 64 aligned reduced frames as rows, to find the rank from."""
+    from stackalign.core.reduction import binned, reduced, reduction
+    from stackalign.core.resample import warp_frame
+
+    factors = reduction(run.stack.frame_shape, 64)
+    chosen = np.unique(np.linspace(0, len(usable) - 1, min(len(usable), 64)).round().astype(int))
+    rows = []
+    for k in chosen:
+        small = binned(run.load(usable[k]), factors)
+        rows.append(warp_frame(small, reduced(matrices[k], factors), fill="nan").ravel())
+    return np.array(rows, np.float32)
+
+
+def _in_gauge(run: RunState, usable: list[int], solution: Solution, result: Registration, stack: ImageStack) -> Any:
+    """Return the decomposition on the grid of the anchored series: the basis is moved as the frames were."""
+    from stackalign.core.resample import warp_frame
+
+    first = next((k for k, t in enumerate(usable) if run.results[t] is not None and not run.results[t].reason), 0)  # type: ignore[union-attr]
+    t = usable[first]
+    move = result.transforms.matrices[t] @ np.linalg.inv(solution.matrices[first])
+    basis, known = solution.basis, solution.known
+    if not np.allclose(move, np.eye(len(move)), atol=1e-12):
+        basis = np.stack([warp_frame(np.ascontiguousarray(image), move, fill="edge") for image in basis])
+        known = warp_frame(known.astype(np.uint8), move, order=0).astype(bool)
+    coefficients = np.zeros((len(stack), basis.shape[0]))
+    coefficients[usable] = solution.coefficients
+    return Decomposition(basis, coefficients, known, stack, result.transforms)
