@@ -221,13 +221,19 @@ class _Template:
                 spacing = [s * f for s, f in zip(self.spacing, factors, strict=True)]
                 out.append(
                     _Level(
-                        factors, MotionTemplate.of(images, model, spacing), MotionTemplate.of(images, simple, spacing)
+                        factors,
+                        MotionTemplate.of(images, model, spacing, known_noise=noise is not None),
+                        MotionTemplate.of(images, simple, spacing, known_noise=noise is not None),
                     )
                 )
             except ValueError:  # nothing is left of it at this scale
                 pass
             factors = tuple(max(f // 2, 1) for f in factors)
-        simple_full = self.full if simple is model else MotionTemplate.of(self.full.images, simple, self.spacing)
+        simple_full = (
+            self.full
+            if simple is model
+            else MotionTemplate.of(self.full.images, simple, self.spacing, known_noise=self.noise is not None)
+        )
         out.append(_Level((1,) * len(shape), self.full, simple_full))
         return out
 
@@ -277,7 +283,7 @@ class MotionAligner:
         )
         spacing = self.spacing_of(reference.shape)
         masked = reference if counted.all() else np.where(counted, reference, np.float32(np.nan))
-        full = MotionTemplate.of(images, self.model, spacing)
+        full = MotionTemplate.of(images, self.model, spacing, known_noise=noise is not None)
         return _Template(full, masked, noise, frames, spacing, int(counted.sum()))
 
     def align(self, frame: NDArray[Any], template: _Template, start: NDArray[np.float64] | None) -> PairResult:
@@ -314,7 +320,7 @@ class MotionAligner:
 
     def _searched(self, frame: NDArray[Any], template: _Template) -> MotionFit | str:
         """Search the whole range on reduced frames, then refine the best candidates scale by scale."""
-        from stackalign.core.lucas_kanade_fit import fit_motion
+        from stackalign.core.lucas_kanade_fit import refine_motion
 
         factors, bank = template.bank(self.parameters)
         small = binned(frame, factors)
@@ -322,40 +328,30 @@ class MotionAligner:
         if not candidates:
             return "no peak of the correlation stands out: it may show nothing of the reference"
         coarsest = template.levels()[0]
-        at_scale = coarsest.factors == factors
-        fits: list[tuple[float, Array]] = []
+        if coarsest.factors != factors:
+            return self._climbed(frame, template, enlarged(candidates[0].matrix, factors), max(factors))
+        fits = []
         for candidate in candidates:
-            start = enlarged(candidate.matrix, factors)
-            if at_scale:
-                fit = fit_motion(small, coarsest.simple, candidate.matrix, robust=self.parameters.robust)
-                if isinstance(fit, str) or not fit.converged:
-                    continue
-                start = enlarged(fit.matrix, factors)
-                fits.append((fit.correlation, start))
-            else:
-                fits.append((candidate.significance, start))
-        if not fits:
-            fits = [(0.0, enlarged(candidates[0].matrix, factors))]
-        _, start = max(fits, key=lambda f: f[0])
-        return self._climbed(frame, template, start, max(factors))
+            refined = refine_motion(small, coarsest.simple, candidate.matrix, robust=self.parameters.robust)
+            if refined is not None:
+                fits.append(refined)
+        begun, _ = max(fits, key=lambda f: f[1], default=(candidates[0].matrix, 0.0))
+        return self._climbed(frame, template, enlarged(begun, factors), max(factors))
 
     def _climbed(self, frame: NDArray[Any], template: _Template, start: Array, coarsest: int) -> MotionFit | str:
         """Refine a motion from the scale of reduction ``coarsest`` on to full size."""
-        from stackalign.core.lucas_kanade_fit import fit_motion
+        from stackalign.core.lucas_kanade_fit import fit_motion, refine_motion
 
         matrix, options = start, self.parameters
         for level in template.levels():
-            if max(level.factors) > coarsest:
-                continue
-            if max(level.factors) == 1:
-                break
-            small = binned(frame, level.factors)
-            begun = reduced(matrix, level.factors)
-            for motion in (level.simple, level.full) if matrix is start else (level.full,):
-                fit = fit_motion(small, motion, begun, robust=options.robust, iterations=options.iterations)
-                if not isinstance(fit, str) and fit.converged:
-                    begun = fit.matrix
-            matrix = enlarged(begun, level.factors)
+            if 1 < max(level.factors) <= coarsest:
+                small = binned(frame, level.factors)
+                refined = refine_motion(
+                    small, level.full, reduced(matrix, level.factors), robust=options.robust,
+                    iterations=options.iterations,
+                )  # fmt: skip
+                if refined is not None:
+                    matrix = enlarged(refined[0], level.factors)
         return fit_motion(frame, template.full, matrix, robust=options.robust, iterations=options.iterations)
 
     def _result(self, fit: MotionFit, frame: NDArray[Any], template: _Template) -> PairResult:

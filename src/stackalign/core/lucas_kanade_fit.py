@@ -8,16 +8,18 @@ gain and offset together, and composes the motion with what is known. Outliers a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy import ndimage
 
 from stackalign.core import lucas_kanade_kernels as kernels
-from stackalign.core.generators import exponential, generators, moved_points, velocities
+from stackalign.core import lucas_kanade_steps as steps
+from stackalign.core.generators import generators, moved_points, velocities
 from stackalign.core.geometry import centre, corners
 from stackalign.core.resample import spline_coefficients
+from stackalign.core.translation_kernels import statistics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,9 +36,16 @@ TUNING = {"huber": 1.345, "tukey": 4.685}  # 95 % efficient under Gaussian noise
 _KIND = {"none": 0, "huber": 1, "tukey": 2}
 _TOLERANCE = 1e-3  # px at the corners; what is left after the step is smaller still
 _LONGEST = 3.0  # px at the corners a step: beyond, the linearisation says nothing
-_SAMPLES = 8192  # pixels from which residual, correlation and noise of a frame are estimated
+_SAMPLES = 4096  # pixels from which residual, correlation and noise of a frame are estimated
+_FEW = 1024  # the same on the way, at coarser scales
+_ENOUGH = 64  # below, tails cannot be told
 _HEAVY = 1.08  # rms of standardised residuals over their robust deviation: Gaussian noise stays below
-_ILL = 1e8  # condition of the scaled normal equations from which a parameter is not fixed by the content
+_HEAVIER = 1.5  # the same where the noise of a pixel is not known
+_REASONS = {
+    steps.FAR: "the start is too far off",
+    steps.NO_OVERLAP: "it shares no region with the reference",
+    steps.NO_CORRELATION: "it does not correlate with the reference",
+}
 _EVERYWHERE = np.zeros((1, 1, 1), np.float32)
 
 
@@ -101,10 +110,14 @@ class MotionTemplate:
         The same as polynomials, see `lucas_kanade_kernels`.
     middle, radius : ndarray (3,), float
         Of the coordinates in polynomials.
-    swing : ndarray (2**d, d, K)
-        How the corners move along each generator.
+    solid_group : ndarray (K, 4, 4)
+        The generators over (z, y, x, 1).
+    points, swing : ndarray (2**d, 3), (2**d * d, K)
+        Corners, and how their coordinates move along each generator.
     normal : ndarray (K + 2, K + 2)
         Products of all motions, values and 1 over all pixels.
+    known_noise : bool
+        Whether the weights are those of the camera's noise.
     """
 
     images: TranslationTemplate
@@ -113,13 +126,20 @@ class MotionTemplate:
     flow: Array
     middle: Array
     radius: float
+    solid_group: Array
+    points: Array
     swing: Array
     normal: Array
-    _spans: dict[bytes, Array] = field(default_factory=dict)
+    known_noise: bool
 
     @classmethod
     def of(
-        cls, images: TranslationTemplate, model: TransformModel, spacing: Sequence[float] | None = None
+        cls,
+        images: TranslationTemplate,
+        model: TransformModel,
+        spacing: Sequence[float] | None = None,
+        *,
+        known_noise: bool = True,
     ) -> MotionTemplate:
         """Prepare the motions of ``model``, rotations rigid in units of ``spacing``."""
         d, shape = images.ndim, images.shape
@@ -133,8 +153,18 @@ class MotionTemplate:
         rows = images.basis.shape[1] * images.basis.shape[2]
         spans = np.tile(np.array([0, images.basis.shape[3]]), (rows, 1))
         kernels.gram(images.basis, images.phi[-1], flow, solid, radius, spans, False, total)
-        swing = velocities(group, corners(shape))
-        return cls(images, model, group, flow, solid, radius, swing, _symmetric(total))
+        # along an axis of one or two pixels nothing has a slope: motions that need one stay what they are
+        diagonal = np.diag(total)[:-2]
+        free = np.flatnonzero(diagonal > 1e-9 * diagonal.max())
+        kept = np.append(free, [len(group), len(group) + 1])
+        group, flow, total = group[free], np.ascontiguousarray(flow[free]), total[np.ix_(kept, kept)]
+        edges = corners(shape)
+        swing = velocities(group, edges).reshape(-1, len(group))
+        points = np.zeros((len(edges), 3))
+        points[:, 3 - d :] = edges
+        spread = np.zeros((len(group), 4, 4))
+        spread[:, 3 - d :, 3 - d :] = group
+        return cls(images, model, group, flow, solid, radius, spread, points, swing, _symmetric(total), known_noise)
 
     @property
     def ndim(self) -> int:
@@ -173,128 +203,118 @@ def fit_motion(
     reach : float
         Pixels at the corners: a first step beyond means that the start is too far off to be trusted.
     """
-    images = template.images
-    image = np.asarray(frame, np.float32) - np.float32(images.level)
-    seen = _EVERYWHERE
-    if not (finite := np.isfinite(image)).all():
-        if not finite.any():
-            return "all its pixels are NaN"
-        nearest = ndimage.distance_transform_edt(~finite, return_distances=False, return_indices=True)
-        image = image[tuple(nearest)]
-        near = ndimage.binary_erosion(finite, np.ones((3,) * image.ndim), border_value=1)
-        seen = _volume(near.astype(np.float32))
-    state = _State(image, seen, template, np.array(start, float))
+    state = _State.of(frame, template, start)
+    if state is None:
+        return "all its pixels are NaN"
     failure = state.settle(0, 1.0, iterations, reach)
     if failure:
         return failure
     pairs = state.residuals()
-    kind, scale = _KIND[robust], 1.0
-    if kind and len(pairs) >= 64:
+    kind, scale = 0, 1.0
+    if robust != "none" and len(pairs) >= _ENOUGH:
         for _ in range(2):  # once the outliers have lost their weight, the rest settles elsewhere
-            standard = state.standardised(pairs)
-            scale = max(1.4826 * float(np.median(np.abs(standard - np.median(standard)))), 1e-9)
-            if float(np.sqrt(np.mean(standard**2))) < _HEAVY * scale:
-                kind = 0
+            scale, heavy = state.spread(pairs)
+            if not heavy:
                 break
+            kind = _KIND[robust]
             failure = state.settle(kind, scale, iterations)
             if failure:
                 return failure
             pairs = state.residuals()
-    else:
-        kind = 0
     return state.finished(pairs, kind, scale)
+
+
+def refine_motion(
+    frame: NDArray[Any], template: MotionTemplate, start: Array, *, robust: Robust = "none", iterations: int = 30
+) -> tuple[Array, float] | None:
+    """Return matrix and correlation alone, for a step on the way; None where it does not settle. See `fit_motion`."""
+    state = _State.of(frame, template, start)
+    if state is None or state.settle(0, 1.0, iterations):
+        return None
+    pairs = state.residuals(_FEW)
+    if robust != "none" and len(pairs) >= _ENOUGH:
+        scale, heavy = state.spread(pairs)
+        if heavy:
+            if state.settle(_KIND[robust], scale, iterations):
+                return None
+            pairs = state.residuals(_FEW)
+    if state.status != steps.SETTLED:
+        return None
+    return state.matrix, state.statistics(pairs)[1]
 
 
 class _State:
     """One frame on its way to a template."""
 
-    __slots__ = (
-        "_boxed", "_corners", "_padded", "_size", "_spans", "condition", "done", "gain", "image", "matrix", "normal",
-        "offset", "outliers", "overlap", "seen", "step", "template",
-    )  # fmt: skip
+    __slots__ = ("_padded", "image", "matrix", "normal", "results", "seen", "status", "template")
 
     def __init__(
         self, image: NDArray[np.float32], seen: NDArray[np.float32], template: MotionTemplate, start: Array
     ) -> None:
         self.image, self.seen, self.template, self.matrix = image, seen, template, start
         self._padded = spline_coefficients(image, 3)
-        self._size = np.array(_volume(image).shape, np.int64)
-        self._corners = corners(template.images.shape)
-        self._boxed: Array | None = None
-        self._spans = np.zeros((0, 2), np.int64)
-        self.normal = template.normal
-        self.gain, self.offset, self.step = 1.0, 0.0, np.inf
-        self.done, self.outliers, self.overlap, self.condition = 0, 0.0, 0.0, np.inf
+        self.normal = np.zeros_like(template.normal)
+        self.results = np.zeros(steps.RESULTS)
+        self.status = steps.MOVED
+
+    @classmethod
+    def of(cls, frame: NDArray[Any], template: MotionTemplate, start: Array) -> _State | None:
+        """Begin with a frame; None if nothing of it is known."""
+        image = np.asarray(frame, np.float32) - np.float32(template.images.level)
+        seen = _EVERYWHERE
+        if not (finite := np.isfinite(image)).all():
+            if not finite.any():
+                return None
+            nearest = ndimage.distance_transform_edt(~finite, return_distances=False, return_indices=True)
+            image = image[tuple(nearest)]
+            near = ndimage.binary_erosion(finite, np.ones((3,) * image.ndim), border_value=1)
+            seen = _volume(near.astype(np.float32))
+        return cls(image, seen, template, np.array(start, float))
+
+    @property
+    def gain(self) -> float:
+        """Brightness of the frame over that of the template."""
+        return float(self.results[steps.GAIN])
+
+    @property
+    def offset(self) -> float:
+        """What the frame has more, both less the template's level."""
+        return float(self.results[steps.OFFSET])
 
     def settle(self, kind: int, scale: float, iterations: int, reach: float = np.inf) -> str:
         """Step until the corners rest; returns why not, or an empty string."""
-        template, count = self.template, len(self.template.group)
-        for _ in range(iterations):
-            self.done += 1
-            backward = np.asarray(np.linalg.inv(self.matrix), np.float64)
-            solid = spatial(backward)
-            self._cover(backward, solid)
-            full = float(template.normal[-1, -1])
-            if kind or self.seen.size > 1:
-                cut = {1: TUNING["huber"], 2: TUNING["tukey"]}.get(kind, 1.0)
-                upper, right, counted = kernels.equations(
-                    self._padded, self.seen, solid, self._spans, template.images.basis, template.images.phi[-1],
-                    template.flow, template.middle, template.radius, np.array([self.gain, self.offset, scale]),
-                    kind, cut,
-                )  # fmt: skip
-                self.normal = _symmetric(upper)
-                self.overlap = float(counted[0]) / full
-                self.outliers = 1 - float(counted[1] / max(counted[0], 1e-300))
-            else:
-                moments, values = kernels.projections(
-                    self._padded, solid, self._spans, template.images.phi, template.middle, template.radius
-                )
-                right = np.append(np.tensordot(template.flow, moments, 2), values)
-                self.overlap = float(self.normal[-1, -1]) / full
-            if self.overlap <= 1e-3:
-                return "it shares no region with the reference"
-            theta, self.condition = _solve(self.normal, right)
-            if theta is None:
-                return f"what it shares with the reference does not fix a {template.model.value} motion"
-            self.gain, self.offset = float(theta[count]), float(theta[count + 1])
-            if self.gain <= 0:
-                return "it does not correlate with the reference"
-            move = theta[:count] / self.gain
-            self.step = float(np.abs(template.swing @ move).max())
-            if not np.isfinite(self.step):
-                return "it does not settle on one place"
-            if self.done == 1 and self.step > reach:
-                return "the start is too far off"
-            if self.step > _LONGEST:
-                move = move * (_LONGEST / self.step)
-            self.matrix = exponential(template.group, move) @ self.matrix
-            self.matrix /= self.matrix[-1, -1]
-            if self.step < _TOLERANCE:
-                break
-        return ""
-
-    def _cover(self, backward: Array, solid: Array) -> None:
-        """Work out which pixels the frame covers, anew once it has moved by a fraction of a pixel."""
-        there = moved_points(backward, self._corners)
-        if self._boxed is not None and np.abs(there - self._boxed).max() < 0.25:
-            return
-        template = self.template
-        shape = np.array(template.images.basis.shape[1:], np.int64)
-        self._spans, self._boxed = kernels.covered(solid, self._size, shape), there
-        if self.seen.size > 1:
-            return
-        widths = self._spans[:, 1] - self._spans[:, 0]
-        most = int(widths.sum()) * 2 > int(np.prod(shape))
-        part = np.zeros_like(template.normal)
-        kernels.gram(
-            template.images.basis, template.images.phi[-1], template.flow, template.middle, template.radius,
-            self._spans, most, part,
+        template, images, d = self.template, self.template.images, self.template.ndim
+        matrix = spatial(self.matrix).copy()
+        self.results[steps.SCALE] = scale
+        cut = {1: TUNING["huber"], 2: TUNING["tukey"]}.get(kind, 1.0)
+        self.status = steps.settle(
+            self._padded, self.seen, np.array(_volume(self.image).shape), images.basis, images.phi, template.flow,
+            template.middle, template.radius, template.solid_group, template.swing, template.points, template.normal,
+            matrix, self.normal, self.results, kind, cut, _TOLERANCE, _LONGEST, reach, iterations,
         )  # fmt: skip
-        self.normal = template.normal - _symmetric(part) if most else _symmetric(part)
+        self.matrix = matrix[3 - d :, 3 - d :].copy()
+        if self.status == steps.NO_STRUCTURE:
+            return f"what it shares with the reference does not fix a {template.model.value} motion"
+        return _REASONS.get(self.status, "")
 
-    def residuals(self) -> Array:
+    def residuals(self, samples: int = _SAMPLES) -> Array:
         """Return (model, residual) pairs (N, 2) at some thousand pixels of the frame."""
-        return sampled_residuals(self.image, self.seen, self.template, self.matrix, self.gain, self.offset)
+        return sampled_residuals(self.image, self.seen, self.template, self.matrix, self.gain, self.offset, samples)
+
+    def spread(self, pairs: Array) -> tuple[float, bool]:
+        """Return the robust deviation of the standardised residuals, and whether their tails are heavier than noise."""
+        standard = self.standardised(pairs)
+        scale = max(1.4826 * float(np.median(np.abs(standard - np.median(standard)))), 1e-9)
+        # without a noise model bright pixels are noisier than dark ones: that alone makes tails heavier
+        limit = _HEAVY if self.template.known_noise else _HEAVIER
+        return scale, float(np.sqrt(np.mean(standard**2))) > limit * scale
+
+    def statistics(self, pairs: Array) -> tuple[int, float, float, float]:
+        """Return count, correlation, mean squared residual, and that over the noise."""
+        noise, level = self.template.images.noise, self.template.images.level
+        model = np.array([noise.constant + noise.slope * level, noise.slope, noise.floor])
+        count, correlation, residual, chi2 = statistics(pairs, self.gain, self.offset, model)
+        return int(count), float(correlation), float(residual), float(chi2)
 
     def standardised(self, pairs: Array) -> Array:
         """Return the residuals over the deviation that the noise model expects."""
@@ -304,30 +324,30 @@ class _State:
 
     def finished(self, pairs: Array, kind: int, scale: float) -> MotionFit | str:
         """Return the fit with its errors."""
-        if len(pairs) < 9:
-            return "it shares no region with the reference"
-        template, d = self.template, self.template.ndim
-        model, residual = pairs[:, 0], pairs[:, 1]
-        values = model + residual
-        both = float(model.std() * values.std())
-        correlation = float(((model - model.mean()) * (values - values.mean())).mean() / both) if both > 0 else 0.0
-        standard = self.standardised(pairs)
-        chi2 = float(np.mean(standard**2))
-        spread = chi2 if kind == 0 else scale**2 * _inflation(standard / scale, kind)
+        count, correlation, residual, chi2 = self.statistics(pairs)
+        if count < 9:
+            return _REASONS[steps.NO_OVERLAP]
+        template = self.template
+        spread = chi2 if kind == 0 else scale**2 * _inflation(self.standardised(pairs) / scale, kind)
         frames = template.images.frames
         if np.isfinite(frames):  # the reference is itself an average of noisy frames
             spread *= 1 + 1 / frames
-        count = len(template.group)
-        covariance = np.linalg.pinv(self.normal, hermitian=True)[:count, :count] * (spread / self.gain**2)
+        diagonal = 1 / np.sqrt(np.maximum(np.diag(self.normal), 1e-300))
+        unit = np.outer(diagonal, diagonal)
+        values, vectors = np.linalg.eigh(self.normal * unit)
+        condition = float(values[-1] / max(values[0], 1e-300))
+        free = len(template.group)
+        covariance = ((vectors / np.maximum(values, 1e-300)) @ vectors.T * unit)[:free, :free]
+        covariance = covariance * (spread / self.gain**2)
         shape = self.image.shape
         points = np.concatenate([centre(shape)[None], corners(shape)])
         moves = velocities(template.group, moved_points(self.matrix, points))
         errors = np.sqrt(np.maximum(np.einsum("nik,kl,nil->ni", moves, covariance, moves), 0))
         return MotionFit(
-            self.matrix, errors[0], float(errors[1:].max()) if d else 0.0, self.gain,
+            self.matrix, errors[0], float(errors[1:].max()), self.gain,
             self.offset - (self.gain - 1) * template.images.level, correlation,
-            float(np.sqrt(np.mean(residual**2))), chi2, self.outliers if kind else 0.0, self.overlap, self.condition,
-            self.done, self.step < 0.02,
+            float(np.sqrt(residual)), chi2, float(self.results[steps.OUTLIERS]) if kind else 0.0,
+            float(self.results[steps.OVERLAP]), condition, int(self.results[steps.DONE]), self.status == steps.SETTLED,
         )  # fmt: skip
 
 
@@ -338,6 +358,7 @@ def sampled_residuals(
     matrix: Array,
     gain: float = 1.0,
     offset: float = 0.0,
+    samples: int = _SAMPLES,
 ) -> Array:
     """Return (model, residual) pairs (N, 2) at some thousand pixels of the frame's own grid, where noise is white.
 
@@ -345,7 +366,7 @@ def sampled_residuals(
     """
     volume = np.ascontiguousarray(_volume(image))
     active = sum(n > 1 for n in volume.shape)
-    step = max(int((volume.size / _SAMPLES) ** (1 / max(active, 1))), 1)
+    step = max(int((volume.size / samples) ** (1 / max(active, 1))), 1)
     images = template.images
     return np.asarray(
         kernels.residuals(
@@ -405,18 +426,6 @@ def _polynomials(group: Array, middle: Array, radius: float) -> Array:
                 row[4 + a] += tilt[0]
                 row[5 + a] += tilt[1]
     return flow
-
-
-def _solve(normal: Array, right: Array) -> tuple[Array | None, float]:
-    """Solve the scaled normal equations; None where the content leaves a parameter open."""
-    scale = np.sqrt(np.maximum(np.diag(normal), 0))
-    if (scale <= 0).any() or not np.isfinite(normal).all():
-        return None, np.inf
-    scaled = normal / np.outer(scale, scale)
-    condition = float(np.linalg.cond(scaled))
-    if not condition < _ILL:
-        return None, condition
-    return np.asarray(np.linalg.solve(scaled, right / scale) / scale), condition
 
 
 def _inflation(standard: Array, kind: int) -> float:

@@ -42,7 +42,7 @@ def _covered(matrix, size, k, i, width):
             return 0, 0
         m = matrix[axis]
         start, step = m[0] * k + m[1] * i + m[3], m[2]
-        margin = 1.0 if size[axis] > 4 else 0.0
+        margin = 1.0 if size[axis] > 8 else 0.0
         last = size[axis] - 1.0 - margin
         low, high = _bound(start - margin * depth, step - margin * tilt, low, high)
         if high < low:
@@ -397,27 +397,38 @@ def residuals(frame, seen, coefficients, valid, matrix, brightness, step):
                 py = (matrix[1, 0] * z + matrix[1, 1] * y + matrix[1, 2] * x + matrix[1, 3]) / depth
                 px = (matrix[2, 0] * z + matrix[2, 1] * y + matrix[2, 2] * x + matrix[2, 3]) / depth
                 iz, iy, ix = int(np.floor(pz)), int(np.floor(py)), int(np.floor(px))
-                if iy < 1 or ix < 1 or iy > shape[1] - 3 or ix > shape[2] - 3:
+                if pz < -1e-6 or py < -1e-6 or px < -1e-6:
                     continue
-                if not flat and (iz < 1 or iz > shape[0] - 3):
+                if pz > shape[0] - 1 + 1e-6 or py > shape[1] - 1 + 1e-6 or px > shape[2] - 1 + 1e-6:
                     continue
-                if flat:
-                    iz = 0
-                if valid[iz, iy, ix] == 0:
+                if valid[int(pz + 0.5), int(py + 0.5), int(px + 0.5)] == 0:
                     continue
                 _taps(pz - iz, wz)
                 _taps(py - iy, wy)
                 _taps(px - ix, wx)
                 value = 0.0
                 for a in range(1 if flat else 4):
-                    za, wa = (0, 1.0) if flat else (iz + a - 1, wz[a])
+                    za = _mirrored(iz + a - 1, shape[0])
+                    wa = 1.0 if flat else wz[a]
                     for b in range(4):
+                        line = coefficients[za, _mirrored(iy + b - 1, shape[1])]
                         for e in range(4):
-                            value += wa * wy[b] * wx[e] * coefficients[za, iy + b - 1, ix + e - 1]
+                            value += wa * wy[b] * wx[e] * line[_mirrored(ix + e - 1, shape[2])]
                 model = brightness[0] * value + brightness[1]
                 out[n, 0], out[n, 1] = model, frame[z, y, x] - model
                 n += 1
     return out[:n]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _mirrored(i, n):
+    """Return the index of a tap beyond the border: the spline was filtered with mirrored pixels."""
+    if n == 1:
+        return 0
+    i = -i if i < 0 else i
+    period = 2 * n - 2
+    i %= period
+    return i if i < n else period - i
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

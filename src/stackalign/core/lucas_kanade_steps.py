@@ -1,0 +1,157 @@
+"""The compiled loop of gradient alignment: warp, project, solve, compose, until the corners rest."""
+
+# mypy: allow-untyped-defs, allow-untyped-calls
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from stackalign.core.lucas_kanade_kernels import TERMS, covered, equations, gram, projections
+from stackalign.core.translation_kernels import solved
+
+# How a loop ended.
+FAR, NO_OVERLAP, NO_STRUCTURE, NO_CORRELATION, MOVED, SETTLED = -4, -3, -2, -1, 0, 1
+# Places in the vector of results.
+GAIN, OFFSET, SCALE, STEP, OVERLAP, OUTLIERS, DONE = 0, 1, 2, 3, 4, 5, 6
+RESULTS = 7
+_LEAST_OVERLAP = 1e-3
+_RESTS = 0.02  # px: a last step of that size is as good as settled
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _exponential(group, step, out):
+    """Write the exponential of ``sum_k step_k group_k`` (4, 4): the series of a tiny one, then squared."""
+    flow = np.zeros((4, 4))
+    for k in range(len(step)):
+        flow += step[k] * group[k]
+    size = np.abs(flow[:, :3]).max()
+    halvings = 0
+    while size > 0.1 and halvings < 60:
+        size *= 0.5
+        halvings += 1
+    flow /= 2.0**halvings
+    out[:] = np.eye(4)
+    term = np.eye(4)
+    for k in range(1, 12):
+        term = term @ flow / k
+        out += term
+    for _ in range(halvings):
+        out[:] = out @ out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _places(matrix, points, out):
+    """Write where points (N, 3) go, (N, 3)."""
+    for n in range(len(points)):
+        z, y, x = points[n]
+        depth = matrix[3, 0] * z + matrix[3, 1] * y + matrix[3, 2] * x + matrix[3, 3]
+        for a in range(3):
+            out[n, a] = (matrix[a, 0] * z + matrix[a, 1] * y + matrix[a, 2] * x + matrix[a, 3]) / depth
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def settle(
+    c, seen, size, basis, phi, flow, middle, radius, group, swing, points, whole, matrix, normal, results, kind, cut,
+    tolerance, longest, reach, iterations,
+):  # fmt: skip
+    """Refine a motion by inverse compositional Gauss-Newton steps.
+
+    Parameters
+    ----------
+    c, seen, size
+        The frame: see `equations`; ``size`` int64 (3,) without padding.
+    basis, phi, flow, middle, radius
+        The template: see `projections` and `gram`.
+    group : float64 (K, 4, 4)
+        Generators, over (z, y, x, 1).
+    swing : float64 (M, K)
+        How coordinates of the corners move along each.
+    points : float64 (N, 3)
+        Corners of the template.
+    whole : float64 (K + 2, K + 2)
+        Products over the whole template.
+    matrix : float64 (4, 4)
+        Frame -> template: first guess, changed in place.
+    normal : float64 (K + 2, K + 2)
+        Filled with the last normal equations.
+    results : float64 (7,)
+        Gain, offset and scale of residuals are read where ``kind`` is not 0; all are written, see the constants.
+    kind, cut
+        Robust weights: see `equations`.
+    tolerance, longest, reach : float
+        Step at the corners that ends the loop, the longest one taken, and the longest first one, pixels.
+    iterations : int
+
+    Returns
+    -------
+    int
+        How it ended.
+    """
+    count = len(group)
+    shape = np.array([basis.shape[1], basis.shape[2], basis.shape[3]])
+    there, boxed = np.empty_like(points), np.full_like(points, np.inf)
+    spans = np.zeros((shape[0] * shape[1], 2), np.int64)
+    part, right, theta = np.zeros((count + 2, count + 2)), np.zeros(count + 2), np.zeros(count + 2)
+    move, step = np.zeros((4, 4)), np.zeros(count)
+    slow = kind != 0 or seen.size > 1
+    begun = results[DONE]
+    for _ in range(iterations):
+        results[DONE] += 1
+        backward = np.linalg.inv(matrix)
+        _places(backward, points, there)
+        if not np.abs(there - boxed).max() < 0.25:
+            spans[:] = covered(backward, size, shape)
+            boxed[:] = there
+            if not slow:
+                most = 2 * (spans[:, 1] - spans[:, 0]).sum() > shape[0] * shape[1] * shape[2]
+                part[:] = 0.0
+                gram(basis, phi[-1], flow, middle, radius, spans, most, part)
+                for i in range(count + 2):
+                    for j in range(i, count + 2):
+                        normal[i, j] = normal[j, i] = whole[i, j] - part[i, j] if most else part[i, j]
+        if slow:
+            upper, vector, counted = equations(
+                c, seen, backward, spans, basis, phi[-1], flow, middle, radius, results[:3], kind, cut
+            )
+            for i in range(count + 2):
+                right[i] = vector[i]
+                for j in range(i, count + 2):
+                    normal[i, j] = normal[j, i] = upper[i, j]
+            results[OVERLAP] = counted[0] / whole[-1, -1]
+            results[OUTLIERS] = 1.0 - counted[1] / max(counted[0], 1e-300)
+        else:
+            moments, values = projections(c, backward, spans, phi, middle, radius)
+            for i in range(count):
+                total = 0.0
+                for a in range(3):
+                    for t in range(TERMS):
+                        total += flow[i, a, t] * moments[a, t]
+                right[i] = total
+            right[count], right[count + 1] = values
+            results[OVERLAP] = normal[-1, -1] / whole[-1, -1]
+        if results[OVERLAP] <= _LEAST_OVERLAP:
+            return NO_OVERLAP
+        if not solved(normal, right, theta):
+            return NO_STRUCTURE
+        gain = theta[count]
+        results[GAIN], results[OFFSET] = gain, theta[count + 1]
+        if not gain > 0.0:
+            return NO_CORRELATION
+        results[STEP] = 0.0
+        for k in range(count):
+            step[k] = theta[k] / gain
+        for n in range(len(swing)):
+            results[STEP] = max(results[STEP], abs((swing[n] * step).sum()))
+        if not np.isfinite(results[STEP]):
+            return NO_STRUCTURE
+        if results[DONE] == begun + 1 and results[STEP] > reach:
+            return FAR
+        if results[STEP] > longest:
+            step *= longest / results[STEP]
+        _exponential(group, step, move)
+        matrix[:] = move @ matrix
+        matrix /= matrix[3, 3]
+        if results[STEP] < tolerance:
+            return SETTLED
+    return SETTLED if results[STEP] < _RESTS else MOVED
