@@ -373,3 +373,34 @@ def test_help_lists_the_keys(panel: Any) -> None:
     panel.help.click()
     assert "Space" in panel.help_text.text()
     assert panel.help_text.isVisibleTo(panel)
+
+
+@pytest.mark.parametrize("how", ["cross", "remove"])
+def test_closing_the_dock_puts_everything_back(viewer: Any, qtbot: Any, how: str) -> None:
+    layer = viewer.add_image(movie(), name="movie")
+    widget = AlignStack(viewer)
+    dock = viewer.window.add_dock_widget(widget, name="Align stack")
+    widget.session.change(registrar=Told())
+    widget.run.button.click()
+    qtbot.waitUntil(lambda: not widget.runner.busy, timeout=10_000)
+    viewer.dims.set_point(0, 5)
+    assert not np.array_equal(affines(layer), np.eye(4))
+    session = widget.session
+    if how == "cross":
+        dock.destroyOnClose()
+    else:
+        viewer.window.remove_dock_widget(widget)
+    qtbot.wait(100)
+    np.testing.assert_array_equal(affines(layer), np.eye(4))
+    assert not any(str(key) == "Space" for key in viewer.keymap)
+    viewer.dims.set_point(0, 3)
+    np.testing.assert_array_equal(affines(layer), np.eye(4))
+    again = AlignStack(viewer)  # what was found is still there
+    assert again.session is session
+    assert again.session.current is not None
+    assert again.runs.list.count() == 1
+    for button in (again.undo, again.redo):
+        button.click()  # nobody of the panel that went away listens any more
+    again.shut()
+    assert not any(len(session.events[name]) for name in ("movie", "choices", "runs", "current", "job", "history"))
+    again.deleteLater()

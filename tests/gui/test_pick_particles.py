@@ -38,7 +38,7 @@ def world(y: float, x: float, frame: int = 0) -> tuple[float, float, float]:
 
 
 def wait(panel: Any, qtbot: Any) -> None:
-    qtbot.waitUntil(lambda: panel.ready, timeout=10_000)
+    qtbot.waitUntil(lambda: panel.ready, timeout=60_000)
 
 
 @pytest.fixture
@@ -187,9 +187,7 @@ def test_following_ends_in_a_sentence_and_boxes_that_follow(panel: Any, viewer: 
     tracks = panel.particles.tracks
     assert tracks.found.all()
     np.testing.assert_allclose(np.diff(tracks.position, axis=1).mean(1), np.tile(STEP, (3, 1)), atol=0.05)
-    assert panel.sentence.text() == (
-        "Followed 3 particles through 10 frames: 3 found in at least 95% of the frames."
-    )
+    assert panel.sentence.text() == ("Followed 3 particles through 10 frames: 3 found in at least 95% of the frames.")
     assert panel.next.isVisibleTo(panel)
     assert panel.table.item(0, 5).text() == "10"
     viewer.dims.set_point(0, 9 * 0.5)

@@ -78,8 +78,13 @@ class MethodSection(QWidget):
         self.reference.activated.connect(self._on_reference)
         self.number.valueChanged.connect(self._on_reference)
         session.events.choices.connect(self._show)
-        session.events.movie.connect(lambda _movie: self._show(session.choices))
+        session.events.movie.connect(self._on_movie)
         self._show(session.choices)
+
+    def close_section(self) -> None:
+        """Let go of the session."""
+        self._session.events.choices.disconnect(self._show, missing_ok=True)
+        self._session.events.movie.disconnect(self._on_movie, missing_ok=True)
 
     def suggest(self, text: str) -> None:
         """Say which method fits the movie, and why."""
@@ -88,6 +93,9 @@ class MethodSection(QWidget):
     def form(self, key: str) -> ParameterForm | None:
         """Return the form of "registrar", "preprocess" or "warp"."""
         return self._forms.get(key)
+
+    def _on_movie(self, _movie: object) -> None:
+        self._show(self._session.choices)
 
     def _show(self, choices: Choices) -> None:
         self.method.blockSignals(True)

@@ -85,7 +85,8 @@ class MovieSection(QWidget):
             event.connect(self._on_layers)
         session.events.movie.connect(self._show_movie)
         session.events.choices.connect(self._show_frames)
-        self.refresh(prefer=self._selected_layer())
+        # another panel may have chosen already
+        self.refresh(prefer=self._selected_layer() if session.movie is None else session.movie.key)
         self._show_movie(session.movie)
 
     # what is chosen
@@ -263,7 +264,9 @@ class MovieSection(QWidget):
         self.layers.setCurrentIndex(max(self.layers.findData(key), 0))
 
     def close_section(self) -> None:
-        """Let go of the viewer."""
+        """Let go of viewer and session."""
+        self._session.events.movie.disconnect(self._show_movie, missing_ok=True)
+        self._session.events.choices.disconnect(self._show_frames, missing_ok=True)
         events = self._viewer.layers.events
         for event in (events.inserted, events.removed, events.reordered):
             event.disconnect(self._on_layers)

@@ -145,7 +145,9 @@ class RegionSection(QWidget):
             say(self.about, str(error))
 
     def close_section(self) -> None:
-        """Let go of the viewer."""
+        """Let go of viewer and session."""
+        self._session.events.movie.disconnect(self._on_movie, missing_ok=True)
+        self._session.events.choices.disconnect(self._show, missing_ok=True)
         self._follow(None)
         for event in (self._viewer.layers.events.inserted, self._viewer.layers.events.removed):
             event.disconnect(self._on_layers)

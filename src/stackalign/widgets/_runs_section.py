@@ -58,6 +58,11 @@ class RunsSection(QWidget):
     def _on_click(self, item: QListWidgetItem) -> None:
         self._session.show_run(item.data(Qt.ItemDataRole.UserRole))
 
+    def close_section(self) -> None:
+        """Let go of the session."""
+        self._session.events.runs.disconnect(self._fill, missing_ok=True)
+        self._session.events.current.disconnect(self._mark, missing_ok=True)
+
     def remove_chosen(self) -> None:
         """Take the marked run off the list; it can be undone."""
         item = self.list.currentItem()

@@ -6,7 +6,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSize, Qt, QTimer
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QPushButton, QScrollArea, QShortcut, QVBoxLayout, QWidget
 
@@ -362,6 +362,12 @@ class AlignStack(QWidget):
         self._preview.blink(False)
         super().hideEvent(event)
 
+    def event(self, event: Any) -> bool:
+        """Let go of the viewer when the dock lets go of the panel: napari then sends no close."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.shut()
+        return bool(super().event(event))
+
     def closeEvent(self, event: Any) -> None:
         """Stop what runs and let go of the viewer."""
         self.shut()
@@ -382,7 +388,7 @@ class AlignStack(QWidget):
         self._keys.close()
         self._preview.close()
         self._cursor.close()
-        for section in (self.movie, self.region, self.companions):
+        for section in (self.movie, self.region, self.method, self.companions, self.runs):
             section.close_section()
         for event, slot in self._connections():
             self.session.events[event].disconnect(slot, missing_ok=True)
