@@ -1,0 +1,47 @@
+"""The Wiener filter of a reference."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from stackalign.core.denoise import wiener
+
+
+def scene(shape, sigma=2.0, seed=0):
+    image = gaussian_filter(np.random.default_rng(seed).normal(size=shape), sigma)
+    return ((image - image.mean()) / image.std()).astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", [(96, 120), (16, 48, 52)])
+@pytest.mark.parametrize("known", [True, False])
+def test_noise_goes_and_the_scene_stays(shape, known):
+    clean = scene(shape)
+    noisy = clean + np.random.default_rng(1).normal(0, 0.5, shape).astype(np.float32)
+    filtered = wiener(noisy, 0.25 if known else None)
+    assert filtered.dtype == np.float32
+    assert ((filtered - clean) ** 2).mean() < 0.35 * ((noisy - clean) ** 2).mean()
+    # steps of a fit keep their length only if the scene is not damped
+    assert (filtered * clean).mean() > 0.93
+
+
+def test_an_image_free_of_noise_is_left_as_it_is():
+    clean = scene((96, 120))
+    assert np.abs(wiener(clean) - clean).max() < 0.02
+
+
+def test_what_cannot_be_told_from_noise_is_left_as_it_is():
+    noise = np.random.default_rng(2).normal(size=(64, 64)).astype(np.float32)
+    assert np.array_equal(wiener(noise), noise)
+
+
+@pytest.mark.parametrize("shape", [(1, 64), (64, 3), (5, 5), (2, 40, 44), (1, 40, 44)])
+def test_thin_images(shape):
+    image = scene((64, 64))[: shape[-2], : shape[-1]] if len(shape) == 2 else scene((64, 64))[None, :40, :44]
+    image = np.ascontiguousarray(np.broadcast_to(image, shape))
+    filtered = wiener(image)
+    assert filtered.shape == shape
+    assert np.isfinite(filtered).all()
+
+
+def test_a_blank_image_stays_blank():
+    assert not wiener(np.zeros((32, 40), np.float32)).any()
