@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stackalign.core.registration import Registrar
+    from stackalign.core.spots.tracks import TrackSet
     from stackalign.core.transform_series import TransformSeries
     from stackalign.core.work import Work
+    from stackalign.picking import Particles
     from stackalign.runs import Vertices
 
 REFERENCES = {
@@ -56,6 +58,7 @@ class SessionEvents(SignalGroup):
     choices = Signal(object)
     runs = Signal(object)
     current = Signal(object)
+    particles = Signal(object)
     job = Signal(object)
     history = Signal()
 
@@ -79,7 +82,9 @@ class AlignmentSession:
     def __init__(self, method: str = "cross-correlation") -> None:
         self.events = SessionEvents(self)
         self.history = History(self)
-        self._values: dict[str, Any] = {"movie": None, "choices": default_choices(method), "runs": (), "current": None}
+        self._values: dict[str, Any] = {
+            "movie": None, "choices": default_choices(method), "runs": (), "current": None, "particles": None,
+        }  # fmt: skip
         self._generation = 0
         self._job: tuple[int, Movie, Choices] | None = None
         self._numbers = 0
@@ -110,6 +115,16 @@ class AlignmentSession:
         """The result that is looked at."""
         run: Run | None = self._values["current"]
         return run
+
+    @property
+    def particles(self) -> Particles:
+        """What is picked, followed and excluded."""
+        from stackalign.picking import Particles
+
+        if self._values["particles"] is None:  # made when it is first asked for: it brings compiled code along
+            self._values["particles"] = Particles()
+        particles: Particles = self._values["particles"]
+        return particles
 
     @property
     def busy(self) -> bool:
@@ -154,6 +169,10 @@ class AlignmentSession:
             choices = replace(choices, frames=None)
         if not same and choices.preprocess is not None and choices.preprocess.region is not None:
             choices = replace(choices, preprocess=choices.preprocess.model_copy(update={"region": None}))
+        if not same and self._values["particles"] is not None and old is not None:
+            values["particles"] = self.particles.with_picks(()).without_tracks()
+            if choices.registrar.method == "particles":
+                choices = replace(choices, registrar=values["particles"].registrar)
         if choices != self.choices:
             values["choices"] = choices
         if old is None or movie is None:  # the viewer's doing, not the user's: nothing to take back
@@ -185,7 +204,7 @@ class AlignmentSession:
             if (start, stop) == (0, count):
                 choices = replace(choices, frames=None)
         if choices != self.choices:
-            self._do(Edit("change " + " and ".join(values), {"choices": choices}, merge))
+            self._do(Edit("change " + " and ".join(values), self._with_particles(choices), merge))
 
     def adopt(self, choices: Choices) -> None:
         """Take all choices over, of a recipe for instance; a time range beyond the movie's frames is left out."""
@@ -194,7 +213,62 @@ class AlignmentSession:
             choices = replace(choices, frames=None)
         self._remembered[choices.registrar.method] = choices.registrar
         if choices != self.choices:
-            self._do(Edit("take the choices of a recipe", {"choices": choices}))
+            self._do(Edit("take the choices of a recipe", self._with_particles(choices, shift=False)))
+
+    def change_particles(self, name: str, particles: Particles, *, merge: str = "") -> None:
+        """Replace what is picked, followed or excluded; a recipe of this method changes with it.
+
+        Parameters
+        ----------
+        name : str
+            What was done, for the history.
+        particles : Particles
+            The new record.
+        merge : str
+            Consecutive changes with the same tag are one step for `undo`.
+        """
+        if particles is self._values["particles"]:
+            return
+        values: dict[str, Any] = {"particles": particles}
+        if self.choices.registrar.method == "particles" and self.choices.registrar != particles.registrar:
+            values["choices"] = replace(self.choices, registrar=particles.registrar)
+        self._do(Edit(name, values, merge))
+
+    def take_tracks(self, movie: Movie, begun: Particles, tracks: TrackSet, complete: bool = True) -> bool:
+        """Keep where particles were found; False if movie or picks are others by now.
+
+        Parameters
+        ----------
+        movie, begun
+            What following them was begun with.
+        tracks : TrackSet
+            What it found.
+        complete : bool
+            False if it was cancelled.
+        """
+        if movie is not self.movie or begun.picks != self.particles.picks:
+            return False
+        self.change_particles(f"follow {len(tracks)} particles", self.particles.with_tracks(tracks, complete))
+        return True
+
+    def _with_particles(self, choices: Choices, shift: bool = True) -> dict[str, Any]:
+        """Return the values that change with ``choices``: particles follow their method's record and the time range."""
+        values: dict[str, Any] = {"choices": choices}
+        if self._values["particles"] is None and choices.registrar.method != "particles":
+            return values
+        particles = self.particles
+        if choices.registrar.method == "particles" and choices.registrar != particles.registrar:
+            particles = particles.with_registrar(choices.registrar)
+        before, after = (0 if c.frames is None else c.frames[0] for c in (self.choices, choices))
+        if self.movie is not None and choices.frames != self.choices.frames:
+            if shift:
+                particles = particles.shifted(after - before, len(_selected(self.movie, choices)))
+            particles = particles.without_tracks()
+            if choices.registrar.method == "particles":
+                values["choices"] = replace(choices, registrar=particles.registrar)
+        if particles is not self.particles:
+            values["particles"] = particles
+        return values
 
     def set_region(self, vertices: Vertices | None) -> None:
         """Use only what is inside a polygon or rectangle of (y, x) pixels; None: whole frames."""
@@ -207,13 +281,20 @@ class AlignmentSession:
 
     def default_registrar(self, method: str) -> Registrar:
         """Return a method with the parameters that it was last given here, or its defaults."""
+        if method == "particles" and self._values["particles"] is not None:
+            return self.particles.registrar
         if method not in self._remembered:
             self._remembered[method] = methods()[method]()
         registrar: Registrar = self._remembered[method]
         return registrar
 
-    def begin(self) -> tuple[int, Work[RunOutput]]:
+    def begin(self, work: Work[RunOutput] | None = None) -> tuple[int, Work[RunOutput]]:
         """Begin a run.
+
+        Parameters
+        ----------
+        work : Work of RunOutput, optional
+            What to run with the present choices, where a part of it is done already.
 
         Returns
         -------
@@ -236,7 +317,7 @@ class AlignmentSession:
         self._job = (self._generation, movie, self.choices)
         self.history.seal()
         self.events.job.emit(self._generation)
-        return self._generation, run_work(stack, self.choices)
+        return self._generation, run_work(stack, self.choices) if work is None else work
 
     def accept(self, token: int, output: RunOutput) -> Run | None:
         """Keep the result of a run, with what it was begun with, and show it; None if it is stale.
@@ -256,6 +337,7 @@ class AlignmentSession:
         values: dict[str, Any] = {"runs": (*self.runs, run)}
         if movie is self.movie:  # else the user has gone on to another movie: the run waits in the list
             values["current"] = run
+            values |= self._followed(run)
         self._do(Edit(f"align {frames_text(len(output.registration))}", values))
         self.end(token)
         return run
@@ -272,7 +354,17 @@ class AlignmentSession:
         if run is None:
             raise ValueError(f"there is no run {number}: there are {[r.number for r in self.runs]}")
         if run is not self.current:
-            self._do(Edit(f"open run {number}", {"movie": run.movie, "choices": run.choices, "current": run}))
+            values = {"movie": run.movie, "choices": run.choices, "current": run, **self._followed(run)}
+            self._do(Edit(f"open run {number}", values))
+
+    def _followed(self, run: Run) -> dict[str, Any]:
+        """Return the particles that a run followed, as a value; nothing if it followed none or they stand already."""
+        details = run.registration.details
+        tracks, picks = details.get("tracks"), details.get("picks")
+        if tracks is None or not picks or tracks is self.particles.tracks or not run.complete:
+            return {}
+        registrar = run.choices.registrar.model_copy(update={"picks": tuple(picks)})
+        return {"particles": self.particles.with_registrar(registrar).with_tracks(tracks)}
 
     def remove_run(self, number: int) -> None:
         """Take a result off the list."""

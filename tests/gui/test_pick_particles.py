@@ -267,5 +267,5 @@ def test_closing_takes_the_drawing_off(panel: Any, viewer: Any) -> None:
     assert {"particle boxes", "particles"} <= {layer.name for layer in viewer.layers}
     panel.shut()
     assert [layer.name for layer in viewer.layers] == ["spots"]
-    assert not viewer.mouse_drag_callbacks
-    assert not viewer.mouse_move_callbacks
+    assert panel.canvas._on_drag not in viewer.mouse_drag_callbacks
+    assert panel.canvas._on_move not in viewer.mouse_move_callbacks

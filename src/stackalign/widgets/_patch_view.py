@@ -102,7 +102,9 @@ class PatchView(QWidget):
         height, width = data.shape
         for view in self._views:
             view.setRange(xRange=(0, width), yRange=(0, height), padding=0.0)
-        for (dots, line), (places, values, fine, curve) in zip(self._cuts, (patches.rows, patches.columns), strict=True):
+        for (dots, line), (places, values, fine, curve) in zip(
+            self._cuts, (patches.rows, patches.columns), strict=True
+        ):
             middle = (places[0] + places[-1]) / 2
             dots.setData(places - middle, np.nan_to_num(values))
             line.setData(fine - middle, curve, connect="finite")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from stackalign.widgets._layers import data_to_physical, spatial_axes
 from stackalign.widgets._plot import BAD, CHOSEN, ELSEWHERE, GOOD, LIVE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
     from napari.layers import Image, Layer, Points, Vectors
     from numpy.typing import NDArray
@@ -209,29 +208,26 @@ class PickCanvas(QObject):
             spatial[0] = np.clip(spatial[0], 0, shape[0] - 1)
         return spatial if (spatial > -0.5).all() and (spatial < shape - 0.5).all() else None
 
-    def _screen(self) -> float:
+    @property
+    def screen(self) -> float:
         """Return how many pixels of the movie one pixel of the screen covers."""
         layer = self._layer
         scale = 1.0 if layer is None else float(abs(layer.scale[spatial_axes(self._axes)[-1]]))
-        return 1.0 / max(float(self._viewer.camera.zoom) * scale, 1e-9)
+        return 1.0 / max(float(_camera(self._viewer).zoom) * scale, 1e-9)
 
     def _under(self, point: NDArray[np.float64]) -> tuple[int, str]:
-        """Return which box is under a point and what a drag there does; (0, "") for none. The chosen one comes first."""
-        grip = _GRIP * self._screen()
+        """Return which box is under a point and what a drag there does; (0, "") for none."""
+        grip = _GRIP * self.screen
         y, x = point[-2:]
-        for box in sorted(self._boxes, key=lambda b: not b.chosen):
+        for box in sorted(self._boxes, key=lambda b: not b.chosen):  # of boxes that overlap, the chosen one
             if not box.number:
                 continue
             (y0, x0), (y1, x1) = box.start, box.stop
-            y0, x0, y1, x1 = y0 - 0.5, x0 - 0.5, y1 - 0.5, x1 - 0.5
             reach = min(grip, 0.25 * (y1 - y0), 0.25 * (x1 - x0))
-            if not (y0 - grip <= y <= y1 + grip and x0 - grip <= x <= x1 + grip):
+            off = {"top": y - y0 + 0.5, "bottom": y1 - 0.5 - y, "left": x - x0 + 0.5, "right": x1 - 0.5 - x}
+            if min(off.values()) < -grip:
                 continue
-            part = [
-                name
-                for name, off in (("top", y - y0), ("bottom", y1 - y), ("left", x - x0), ("right", x1 - x))
-                if off <= reach
-            ]
+            part = [name for name, distance in off.items() if distance <= reach]
             return box.number, "-".join(part) or "move"
         return 0, ""
 
@@ -246,7 +242,8 @@ class PickCanvas(QObject):
         if begin is None:
             return
         number, part = self._under(begin)
-        pan, viewer.camera.mouse_pan = viewer.camera.mouse_pan, False
+        camera = _camera(viewer)
+        pan, camera.mouse_pan = camera.mouse_pan, False
         last, moved = begin, False
         try:
             yield
@@ -254,12 +251,12 @@ class PickCanvas(QObject):
                 point = self.pixel(event.position)
                 if point is not None:
                     last = point
-                    moved = moved or float(np.abs(last - begin).max()) > _CLICK * self._screen()
+                    moved = moved or float(np.abs(last - begin).max()) > _CLICK * self.screen
                     if moved:
                         self._emit_drag(number, part, begin, last, False)
                 yield
         finally:
-            viewer.camera.mouse_pan = pan
+            camera.mouse_pan = pan
         if moved:
             self._emit_drag(number, part, begin, last, True)
         elif number:
@@ -274,6 +271,11 @@ class PickCanvas(QObject):
             self.dragged.emit(number, part, tuple((last - begin)[-2:]), done)
         else:
             self.drawing.emit(tuple(begin), tuple(last), done)
+
+
+def _camera(viewer: Any) -> Any:
+    """Return the camera, which moved in napari 0.9."""
+    return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
 
 
 def _edges(box: BoxView) -> list[list[list[float]]]:
