@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from os import PathLike
 
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
     from stackalign.config import AlignmentConfig
     from stackalign.core.quality import Quality
@@ -142,6 +142,7 @@ def register_work(
     source = ImageStack.of(stack)
     counted = None if mask is None else np.asarray(mask, bool)
     prepared = preprocess or Preprocess()
+    _check(source, anchor, counted)
     region = prepared.mask(source.frame_shape)
     if region is not None:
         counted = region if counted is None else counted & region
@@ -149,6 +150,19 @@ def register_work(
     provenance = _provenance(source, registrar, reference, anchor, prepared, result)
     provenance["times"] = {"started": started.isoformat(timespec="seconds"), "seconds": time.perf_counter() - begun}
     return replace(result, provenance={**provenance, **result.provenance})
+
+
+def _check(stack: ImageStack, anchor: int | str | None, mask: NDArray[np.bool_] | None) -> None:
+    """Raise ValueError where what a user named does not fit the stack, whatever the method."""
+    if isinstance(anchor, int | np.integer):
+        if not -len(stack) <= anchor < len(stack):
+            raise ValueError(f"there is no frame {anchor} to anchor: the stack has frames 0 to {len(stack) - 1}")
+    elif anchor is not None and anchor != "mean":
+        raise ValueError(f"anchor must be a frame number or 'mean', not {anchor!r}")
+    if mask is not None and mask.shape != stack.frame_shape:
+        raise ValueError(f"the mask is {mask.shape}, the frames are {stack.frame_shape}: they must be alike")
+    if mask is not None and not mask.any():
+        raise ValueError("the mask leaves no pixel: True marks what counts")
 
 
 def _provenance(
