@@ -5,6 +5,7 @@ import pytest
 
 from stackalign import Box, Cancelled, Done, ImageStack, ParticleTracking, Pick, Registrar, Registration, drain
 from stackalign.core.geometry import corners
+from stackalign.core.spots import registrar
 from tests.core.spots.scenes import Movie, render, rigid_movie
 
 
@@ -103,8 +104,26 @@ def test_reference_words_frames_and_images() -> None:
         aligned(movie.frames, method, reference=np.random.default_rng(0).poisson(20, movie.frames.shape[1:]))
     with pytest.raises(ValueError, match="frames are"):
         aligned(movie.frames, method, reference=np.zeros((5, 5)))
-    with pytest.raises(ValueError, match="frame 10"):
+    with pytest.raises(ValueError, match="no frame 10 to align to"):
         aligned(movie.frames, method, reference=10)
+
+
+def test_frame_of_another_scene_is_flagged() -> None:
+    movie = rigid_movie(length=12)
+    frames = movie.frames.copy()
+    frames[5] = rigid_movie(length=1, seed=9).frames[0]
+    result = aligned(frames, ParticleTracking(picks=movie.picks))
+    assert np.flatnonzero(result.quality.flagged).tolist() == [5]
+    assert not result.transforms.valid[5]
+    assert np.abs(corner_error(result, movie)[[4, 6, 11]]).max() < 0.2
+
+
+def test_misuse_of_the_anchor_is_named() -> None:
+    movie = rigid_movie(length=3)
+    with pytest.raises(ValueError, match="no frame 3 to anchor"):
+        aligned(movie.frames, anchor=3)
+    with pytest.raises(ValueError, match="not 'middle'"):
+        aligned(movie.frames, anchor="middle")
 
 
 def test_no_particles_is_one_sentence() -> None:
@@ -119,7 +138,8 @@ def test_no_particles_is_one_sentence() -> None:
     assert result.quality.flagged.all()
 
 
-def test_cancel_keeps_the_tracks() -> None:
+def test_cancel_keeps_the_motion_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registrar, "BETWEEN_DRAFTS", 0.0)
     movie = rigid_movie(length=20)
     count = 0
 
@@ -130,7 +150,12 @@ def test_cancel_keeps_the_tracks() -> None:
 
     outcome = drain(ParticleTracking(picks=movie.picks).fit(movie.frames), should_stop=stop)
     assert isinstance(outcome, Cancelled)
-    assert outcome.partial.found[:, :8].all()
+    partial = outcome.partial
+    assert partial.details["tracks"].found[:, :8].all()
+    assert partial.transforms.valid[:8].all()
+    assert not partial.transforms.valid[-1]
+    assert "not been reached" in partial.quality.reasons[-1]
+    assert np.abs(corner_error(partial, movie)[:8]).max() < 0.2
     assert isinstance(drain(ParticleTracking(picks=movie.picks).fit(movie.frames)), Done)
 
 

@@ -28,6 +28,7 @@ WIDTH_CHANGE = 1.8
 TOLERANCE = 2.0  # px around the common motion in which a particle counts as following it
 CROWD_ROUNDS = 3  # of subtracting the neighbours and fitting again
 _DARK = (FitStatus.NO_CONTRAST, FitStatus.OUT_OF_VIEW)
+LEAST_SHARE = 0.4  # of the particles usually found: fewer that agree after a search prove nothing
 ENOUGH = 0.6  # share of the particles that must be found together before no search is needed
 
 
@@ -51,6 +52,7 @@ class Follower:
     missed: NDArray[np.int64] = field(init=False)
     motion: Array = field(init=False)  # scene -> last frame
     speed: Array = field(init=False)  # (d,) of the scene's centre, px per frame
+    usual: float = field(init=False, default=0.0)  # how many particles are found in a frame
     hold_error: float = field(init=False, default=1.0)
     speed_error: float = field(init=False, default=1.0)
 
@@ -69,6 +71,7 @@ class Follower:
         """Begin anew, in the other direction of time."""
         self.direction = direction
         self.time = None
+        self.usual = 0.0
         self.motion = np.eye(len(self.shape) + 1)
         self.speed = np.zeros(len(self.shape))
         self.alive[:] = False
@@ -110,6 +113,7 @@ class Follower:
                 self.width[k] = np.sqrt(np.prod(self.tracks.sigma[k, t, -2:]))
                 self.missed[k] = 0
                 self.alive[k] = True
+                self.usual += 1
         lost = [k for k, p in enumerate(self.picks) if p.frame == t and self.tracks.status[k, t] != FitStatus.OK]
         for k in lost:  # what is no particle where it was picked is followed nowhere, for the same reason
             self.tracks.status[k, :] = self.tracks.status[k, t]
@@ -130,7 +134,8 @@ class Follower:
         if good.any():
             motion, agreed = robust_rigid(scene[good], found[good] - own[good], expected, TOLERANCE)
             follow[good] = agreed
-        if follow[recent].sum() < max(ENOUGH * recent.sum(), 1):
+        enough = self.usual * LEAST_SHARE
+        if follow[recent].sum() < max(ENOUGH * recent.sum(), enough, 1):
             motion, chosen = self._search(image, rows, expected, own)
             again = np.flatnonzero(np.isfinite(chosen).all(1))
             # particles that no candidate was chosen for: where the common motion puts them
@@ -143,6 +148,10 @@ class Follower:
                 motion, agreed = robust_rigid(scene[good], found[good] - own[good], motion, TOLERANCE)
                 follow = good.copy()
                 follow[good] = agreed
+            if follow.sum() < enough:  # that few fall into place by chance in any other scene too
+                motion, follow[:] = held, False
+                status[good] = FitStatus.NOT_FOUND
+                good[:] = False
             place = predict(motion, scene) + own
         else:
             place = predict(motion, scene) + own
@@ -374,8 +383,10 @@ class Follower:
         self.own[lost] += frames * self.own_speed[lost]  # one that moves on its own moves on, ever slower
         self.own_speed[lost] *= 0.95**frames
         if not good.any():
+            self.usual *= 0.98**frames
             return
         kept = rows[good]
+        self.usual += (1 - 0.8**frames) * (len(kept) - self.usual)
         scene = self.scene[kept]
         here = predict(motion, scene)
         middle = scene.mean(0, keepdims=True)

@@ -38,6 +38,7 @@ class FitStatus(IntEnum):
     CHANGED = 12
     OUT_OF_VIEW = 13
     NO_FRAME = 14
+    PENDING = 15
 
     @property
     def sentence(self) -> str:
@@ -61,6 +62,7 @@ _SENTENCES = {
     FitStatus.CHANGED: "brightness or width differ too much from the particle's own",
     FitStatus.OUT_OF_VIEW: "the particle has left the field of view",
     FitStatus.NO_FRAME: "the frame is missing or empty",
+    FitStatus.PENDING: "this frame has not been reached",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,7 +10,9 @@ import numpy as np
 from pydantic import Field
 
 from stackalign.core.frame_check import read_frame
+from stackalign.core.geometry import centre
 from stackalign.core.registration import FrameQuality, RegistrarParameters, Registration
+from stackalign.core.spots.gaussian import FitStatus
 from stackalign.core.spots.options import TrackOptions
 from stackalign.core.spots.picks import Pick
 from stackalign.core.stack import ImageStack
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from stackalign.core.spots.tracks import TrackSet
 
 SUGGESTED = 12  # particles, where neither picks nor a number are given
+BETWEEN_DRAFTS = 0.5  # s between results so far, for a preview and for who cancels
 
 
 class ParticleTracking(RegistrarParameters, TrackOptions):
@@ -88,10 +92,10 @@ class ParticleTracking(RegistrarParameters, TrackOptions):
             found in the reference image.
         """
         # here and not above: a recipe is read and a form drawn without compiled code
-        from stackalign.core.spots.motion import motion_from_tracks
         from stackalign.core.spots.track import track_spots_work
 
         movie = ImageStack.of(stack)
+        anchor = _checked(anchor, len(movie))
         image = None
         if reference is not None and not isinstance(reference, str | int | np.integer):
             image = np.asarray(reference)
@@ -103,16 +107,34 @@ class ParticleTracking(RegistrarParameters, TrackOptions):
         if not picks:
             yield Progress(0, len(movie), "Looking for particles")
             picks = self._suggested(movie, mask)
-        tracks = yield from track_spots_work(movie, picks, self)
-        motion = motion_from_tracks(
-            tracks,
-            self.model,
-            shape=movie.frame_shape,
-            anchor=anchor,
-            include=[int(k) for k in tracks.ids if int(k) not in self.exclude],
-        )
+        work = track_spots_work(movie, picks, self)
+        due = time.monotonic() + BETWEEN_DRAFTS
+        while True:
+            try:
+                progress = next(work)
+            except StopIteration as end:
+                tracks: TrackSet = end.value
+                break
+            draft = None
+            if time.monotonic() >= due:
+                draft = self._result(self._motion(progress.partial, movie, anchor), progress.partial, picks)
+                due = time.monotonic() + BETWEEN_DRAFTS
+            yield replace(progress, partial=draft)
+        motion = self._motion(tracks, movie, anchor)
         if image is not None:
             motion = self._onto(motion, image, movie, picks, tracks)
+            if anchor is not None:
+                middle = centre(movie.frame_shape)
+                motion = replace(motion, transforms=motion.transforms.rebased(anchor, centre=middle))
+        return self._result(motion, tracks, picks)
+
+    def _motion(self, tracks: TrackSet, movie: ImageStack, anchor: int | Literal["mean"] | None) -> TrackMotion:
+        from stackalign.core.spots.motion import motion_from_tracks
+
+        included = [int(k) for k in tracks.ids if int(k) not in self.exclude]
+        return motion_from_tracks(tracks, self.model, shape=movie.frame_shape, anchor=anchor, include=included)
+
+    def _result(self, motion: TrackMotion, tracks: TrackSet, picks: tuple[Pick, ...]) -> Registration:
         return Registration(
             transforms=motion.transforms,
             quality=_quality(motion, tracks),
@@ -174,11 +196,21 @@ class ParticleTracking(RegistrarParameters, TrackOptions):
         return replace(motion, transforms=replace(motion.transforms, matrices=matrices))
 
 
+def _checked(anchor: int | str | None, length: int) -> int | Literal["mean"] | None:
+    if anchor is None or anchor == "mean":
+        return None if anchor is None else "mean"
+    if isinstance(anchor, str):
+        raise ValueError(f"anchor must be a frame number or 'mean', not {anchor!r}")
+    if not -length <= anchor < length:
+        raise ValueError(f"there is no frame {anchor} to anchor: the stack has frames 0 to {length - 1}")
+    return int(anchor) % length
+
+
 def _anchor(reference: str | int | ArrayLike, length: int) -> int | None:
     if isinstance(reference, int | np.integer):
         frame = int(reference)
         if not -length <= frame < length:
-            raise ValueError(f"there is no frame {frame} to be the reference: the stack has {length} frames")
+            raise ValueError(f"there is no frame {frame} to align to: the stack has frames 0 to {length - 1}")
         return frame % length
     return 0 if reference == "first" else None
 
@@ -191,7 +223,11 @@ def _quality(motion: TrackMotion, tracks: TrackSet) -> FrameQuality:
         share = np.nansum(np.where(known[:, None], motion.weight, 0.0), axis=0) / count
         sure = 1.0 / (1.0 + np.nan_to_num(motion.corner_error.max(1), nan=1.0) ** 2)
     quality = FrameQuality.empty(length, tracks.ndim)
-    reasons = tuple(tracks.missing.get(t, reason) for t, reason in enumerate(motion.reasons))
+    pending = (tracks.status == FitStatus.PENDING).all(0)
+    reasons = tuple(
+        FitStatus.PENDING.sentence if later else tracks.missing.get(t, reason)
+        for t, (reason, later) in enumerate(zip(motion.reasons, pending.tolist(), strict=True))
+    )
     return replace(
         quality,
         confidence=np.where(motion.used > 0, np.clip(share, 0, 1) * sure, 0.0),

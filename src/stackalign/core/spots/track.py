@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from stackalign.core.frame_check import read_frame
 from stackalign.core.spots.follower import Follower
+from stackalign.core.spots.gaussian import FitStatus
 from stackalign.core.spots.leap import leap, reach
 from stackalign.core.spots.options import TrackOptions
 from stackalign.core.spots.picks import Pick, check_picks, numbered
@@ -77,6 +78,7 @@ def track_spots_work(
     missing: dict[int, str] = {}
     tracks = replace(TrackSet.empty([pick.id for pick in wanted], len(movie), movie.ndim), missing=missing)
     tracks.start[:] = [pick.frame for pick in wanted]
+    tracks.status[:] = FitStatus.PENDING
     follower = Follower(wanted, chosen, tracks, movie.frame_shape)
     first, last = int(tracks.start.min()), int(tracks.start.max())
     forward = range(first, len(movie))
