@@ -137,6 +137,12 @@ def test_bad_usage_names_what_is_allowed(call, here, movie, words, text):
     assert not list(here.iterdir())
 
 
+def test_a_glob_that_the_shell_wrote_out_is_told(call, here):
+    result = call("align", "run/t1.tif", "run/t10.tif", "run/t2.tif")
+    assert result.exit_code == 2
+    assert "name their folder (run) or quote the glob ('run/*.tif')" in result.stderr
+
+
 def test_methods_lists_every_parameter(call):
     result = call("methods")
     assert result.exit_code == 0

@@ -62,7 +62,9 @@ class AlignCommand(TyperCommand):
 
 
 def align(
-    input: Annotated[str, typer.Argument(metavar="INPUT", help="A TIFF, a folder or glob of TIFFs, an OME-Zarr.")],
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT", help="A TIFF, a folder or quoted glob of TIFFs, an OME-Zarr.")
+    ],
     method: Annotated[str, typer.Option("-m", "--method", metavar="METHOD")] = "cross-correlation",
     output: Folder = None,
     model: Annotated[
@@ -99,6 +101,7 @@ def align(
     from stackalign.core.preprocess import Preprocess
     from stackalign.core.warp import WarpOptions
 
+    input = _one(inputs)
     if method not in METHODS:
         raise bad("--method", f"{method!r} is no method: choose {words(METHODS)}")
     groups = grouped(settings_of(settings), method)
@@ -206,6 +209,17 @@ def grouped(settings: dict[str, Any], method: str) -> dict[str, dict[str, Any]]:
 def _number_or_word(text: str | None) -> int | str | None:
     """Return a frame's number, or the word or file as it is."""
     return int(text) if text is not None and text.strip().lstrip("-").isdigit() else text
+
+
+def _one(inputs: list[str]) -> str:
+    """Return the one input; several are a glob that the shell wrote out, in its order, not ours."""
+    if len(inputs) > 1:
+        folder = Path(inputs[0]).parent
+        pattern = folder / f"*{Path(inputs[0]).suffix}"
+        raise bad(
+            "INPUT", f"{len(inputs)} files were given: name their folder ({folder}) or quote the glob ('{pattern}')"
+        )
+    return inputs[0]
 
 
 def _take_picks(values: dict[str, Any], method: str, picks: Path | None, auto: int | None) -> None:
