@@ -14,7 +14,7 @@ import numpy as np
 
 from stackalign.core.preprocess import Preprocess
 from stackalign.core.quality import measure_work
-from stackalign.core.reference import POLICIES
+from stackalign.core.reference import POLICIES, Reference
 from stackalign.core.resample import check_options
 from stackalign.core.stack import ImageStack
 from stackalign.core.warp import warp
@@ -142,7 +142,7 @@ def register_work(
     source = ImageStack.of(stack)
     counted = None if mask is None else np.asarray(mask, bool)
     prepared = preprocess or Preprocess()
-    _check(source, anchor, counted)
+    _check(source, reference, anchor, counted)
     region = prepared.mask(source.frame_shape)
     if region is not None:
         counted = region if counted is None else counted & region
@@ -152,8 +152,12 @@ def register_work(
     return replace(result, provenance={**provenance, **result.provenance})
 
 
-def _check(stack: ImageStack, anchor: int | str | None, mask: NDArray[np.bool_] | None) -> None:
+def _check(
+    stack: ImageStack, reference: ReferenceLike | None, anchor: int | str | None, mask: NDArray[np.bool_] | None
+) -> None:
     """Raise ValueError where what a user named does not fit the stack, whatever the method."""
+    if reference is not None:
+        Reference.of(reference, len(stack), stack.frame_shape)
     if isinstance(anchor, int | np.integer):
         if not -len(stack) <= anchor < len(stack):
             raise ValueError(f"there is no frame {anchor} to anchor: the stack has frames 0 to {len(stack) - 1}")

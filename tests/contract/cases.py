@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import stackalign as sa
 
 
+POLICIES = ("mean", "median", "first", 3, "3", -2, "previous", "rolling", "all-pairs", "image")
+
+
 @dataclass(frozen=True)
 class Case:
     """How a method is called in this suite.
@@ -28,22 +31,25 @@ class Case:
         Whether it aligns 3-D frames.
     masks : bool
         Whether it takes a mask.
-    references : bool
-        Whether every reference policy is its own to follow.
+    references : tuple
+        What it may be told to align to; an external image is "image".
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
     tolerance: float = 0.05
     volumes: bool = True
     masks: bool = True
-    references: bool = True
+    references: tuple[Any, ...] = POLICIES
 
 
+FRAMES = ("first", 3, "3", -2)
 CASES = {
     "cross-correlation": Case(),
     "lucas-kanade": Case(settings={"model": "translation"}),
+    # all frames at once: a frame may be named that stays, but there is no reference image
+    "reals": Case(settings={"model": "translation"}, references=("mean", "median", *FRAMES)),
     # the brightest beads of the scene below, found by the method itself
-    "particles": Case(settings={"auto": 12, "model": "translation"}, tolerance=0.15, masks=False, references=False),
+    "particles": Case(settings={"auto": 12, "model": "translation"}, tolerance=0.15, masks=False),
 }
 
 
