@@ -17,9 +17,8 @@ print(sa.measure(stack, result.transforms).sentence)
 
 error = result.transforms.translations - truth.translations
 error -= error.mean(axis=0)
-print(
-    f"error against the truth: {np.sqrt(np.mean(error**2)):.4f} px rms, estimated {np.nanmean(result.quality.error):.4f}"
-)
+estimated = np.nanmean(result.quality.error)
+print(f"error against the truth: {np.sqrt(np.mean(error**2)):.4f} px rms, estimated {estimated:.4f}")
 
 figure = Figure(figsize=(9, 3), layout="constrained")
 before, after, plot = figure.subplots(1, 3)
