@@ -11,6 +11,7 @@ from pydantic import Field
 
 from stackalign.core.frame_check import read_frame
 from stackalign.core.geometry import centre
+from stackalign.core.reference import Reference
 from stackalign.core.registration import FrameQuality, RegistrarParameters, Registration
 from stackalign.core.spots.gaussian import FitStatus
 from stackalign.core.spots.options import TrackOptions
@@ -91,9 +92,6 @@ class ParticleTracking(RegistrarParameters, TrackOptions):
             If no particle is picked and none stands out, a pick does not fit the stack, or the particles cannot be
             found in the reference image.
         """
-        # here and not above: a recipe is read and a form drawn without compiled code
-        from stackalign.core.spots.track import track_spots_work
-
         movie = ImageStack.of(stack)
         anchor = _checked(anchor, len(movie))
         image = None
@@ -107,7 +105,7 @@ class ParticleTracking(RegistrarParameters, TrackOptions):
         if not picks:
             yield Progress(0, len(movie), "Looking for particles")
             picks = self._suggested(movie, mask)
-        work = track_spots_work(movie, picks, self)
+        work = self.follow(movie, picks)
         due = time.monotonic() + BETWEEN_DRAFTS
         while True:
             try:
@@ -127,6 +125,13 @@ class ParticleTracking(RegistrarParameters, TrackOptions):
                 middle = centre(movie.frame_shape)
                 motion = replace(motion, transforms=motion.transforms.rebased(anchor, centre=middle))
         return self._result(motion, tracks, picks)
+
+    def follow(self, stack: ImageStack, picks: tuple[Pick, ...]) -> Work[TrackSet]:
+        """Follow particles through all frames; partial results hold the frames so far."""
+        # here and not above: a recipe is read and a form drawn without compiled code
+        from stackalign.core.spots.track import track_spots_work
+
+        return track_spots_work(stack, picks, self)
 
     def _motion(self, tracks: TrackSet, movie: ImageStack, anchor: int | Literal["mean"] | None) -> TrackMotion:
         from stackalign.core.spots.motion import motion_from_tracks
@@ -207,12 +212,8 @@ def _checked(anchor: int | str | None, length: int) -> int | Literal["mean"] | N
 
 
 def _anchor(reference: str | int | ArrayLike, length: int) -> int | None:
-    if isinstance(reference, int | np.integer):
-        frame = int(reference)
-        if not -length <= frame < length:
-            raise ValueError(f"there is no frame {frame} to align to: the stack has frames 0 to {length - 1}")
-        return frame % length
-    return 0 if reference == "first" else None
+    policy = Reference.of(reference, length, ())
+    return policy.frame if policy.kind == "frame" else None
 
 
 def _quality(motion: TrackMotion, tracks: TrackSet) -> FrameQuality:
