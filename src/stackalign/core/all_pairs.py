@@ -15,13 +15,16 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import spsolve
 
 from stackalign.core.chained import pair_noise
-from stackalign.core.geometry import corners
+from stackalign.core.generators import exponential, generators, nearest, velocities
+from stackalign.core.geometry import centre, corners
 from stackalign.core.reference import PairResult
 from stackalign.core.run_state import safely
 from stackalign.core.threads import map_ahead
-from stackalign.core.transform import Transform, TransformModel
+from stackalign.core.transform import TransformModel
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from stackalign.core.run_state import RunState
@@ -52,7 +55,9 @@ def align_pairs(run: RunState, lag: int) -> Work[None]:
             else:
                 found.append((moving, base, result))
         yield run.progress(done, count, message)
-    matrices, closure, weights, linked = solve_pairs(found, count, run.stack.frame_shape, run.aligner.model)
+    matrices, closure, weights, linked = solve_pairs(
+        found, count, run.stack.frame_shape, run.aligner.model, run.stack.pixel_size
+    )
     run.details |= {
         "rounds": 1,
         "pairs": {
@@ -75,7 +80,8 @@ def align_pairs(run: RunState, lag: int) -> Work[None]:
         total = float(sum(weights[k] for k in mine[t]))
         quality = max((r for r in own), key=lambda r: r.correlation)
         reason = "all its pairs contradict the other frames" if mine[t] and total < 0.1 else ""
-        spread = np.sqrt(np.mean([r.error**2 for r in own], axis=0) / max(total, 1.0))
+        # half of a pair's variance is the frame's own noise, the same in all its pairs: more pairs do not lessen it
+        spread = np.sqrt(np.mean([r.error**2 for r in own], axis=0) * 0.5 * (1 + 1 / max(total, 1.0)))
         run.results[t] = replace(quality, matrix=matrices[t], error=spread, reason=reason, gain=1.0, offset=0.0)
 
 
@@ -103,7 +109,11 @@ def _aligned_onto(run: RunState, t: int, others: range) -> list[tuple[int, int, 
 
 
 def solve_pairs(
-    pairs: list[tuple[int, int, PairResult]], count: int, frame_shape: tuple[int, ...], model: TransformModel
+    pairs: list[tuple[int, int, PairResult]],
+    count: int,
+    frame_shape: tuple[int, ...],
+    model: TransformModel,
+    pixel_size: Sequence[float] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
     """Solve for the transforms of all frames.
 
@@ -117,6 +127,8 @@ def solve_pairs(
         Whose corners the errors are measured at.
     model : TransformModel
         Family of the result.
+    pixel_size : sequence of float (d,), optional
+        Rotations are rigid in these units; pixels are cubes if left out.
 
     Returns
     -------
@@ -140,7 +152,8 @@ def solve_pairs(
     linked = label == np.bincount(label).argmax()
     used = linked[moving]
     base = int(np.argmax(linked))
-    points = np.column_stack([corners(frame_shape), np.ones(2**d)])
+    shape = np.maximum(frame_shape, 2).tolist()  # a single plane still has two sides
+    points = np.column_stack([corners(shape), np.ones(2**d)])
     steps = np.array([r.matrix for _, _, r in pairs])
     mapped = points @ np.swapaxes(steps, 1, 2)
     mapped = mapped / mapped[..., -1:]
@@ -149,8 +162,14 @@ def solve_pairs(
     )
     weights = np.where(used, 1.0, 0.0)
     closure = np.zeros(len(pairs))
-    for _ in range(_ROUNDS):
-        matrices = _solve(moving, onto, steps, mapped, points, weights / sigma**2, count, base, linked, model)
+    group = generators(model, centre(shape), float(np.linalg.norm(centre(shape))), pixel_size)
+    for k in range(_ROUNDS):
+        told = weights / sigma**2
+        if k == 0 or model is TransformModel.TRANSLATION:
+            matrices = _solve(moving, onto, steps, mapped, points, told, count, base, linked, model)
+            matrices = np.array([nearest(m, model, shape, pixel_size) for m in matrices])
+        if model is not TransformModel.TRANSLATION:
+            matrices = _refine(matrices, moving, onto, mapped, points, told, base, linked, group)
         ahead = np.einsum("nij,npj->npi", matrices[onto], mapped)
         there = np.einsum("nij,pj->npi", matrices[moving], points)
         gap = ahead[..., :-1] / ahead[..., -1:] - there[..., :-1] / there[..., -1:]
@@ -204,10 +223,51 @@ def _solve(
     solution = _least_squares(a, w, np.concatenate(right))
     rows_of = solution.reshape(len(free), k, d)
     matrices[free, :-1, :] = np.swapaxes(rows_of, 1, 2)
-    for t in free:
-        there = points @ matrices[t].T
-        matrices[t] = Transform.from_points(points[:, :-1], there[:, :-1], model).matrix
     return matrices
+
+
+def _refine(
+    matrices: NDArray[np.float64],
+    moving: NDArray[np.int_],
+    onto: NDArray[np.int_],
+    mapped: NDArray[np.float64],
+    points: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    base: int,
+    linked: NDArray[np.bool_],
+    group: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Take one Gauss-Newton step of all frames within the model: the linear solution knows no rigid motion."""
+    count, parameters, d = len(matrices), len(group), points.shape[1] - 1
+    free = np.flatnonzero(linked & (np.arange(count) != base))
+    if not len(free):
+        return matrices
+    place = np.full(count, -1)
+    place[free] = np.arange(len(free))
+    n, corners_ = len(moving), len(points)
+    ahead = np.einsum("nij,npj->npi", matrices[onto], mapped)
+    there = np.einsum("nij,pj->npi", matrices[moving], points)
+    ahead, there = ahead[..., :-1] / ahead[..., -1:], there[..., :-1] / there[..., -1:]
+    rows = np.arange(n * corners_ * d).reshape(n, -1)
+    data, row, column = [], [], []
+    for frame, where, sign in ((onto, ahead, 1.0), (moving, there, -1.0)):
+        slopes = sign * velocities(group, where.reshape(-1, d)).reshape(n, corners_ * d, parameters)
+        known = place[frame] >= 0
+        data.append(slopes[known].ravel())
+        row.append(np.repeat(rows[known].ravel(), parameters))
+        at = place[frame][known][:, None, None] * parameters + np.arange(parameters)
+        column.append(np.broadcast_to(at, slopes[known].shape).ravel())
+    size = len(free) * parameters
+    a = sparse.coo_matrix(
+        (np.concatenate(data), (np.concatenate(row), np.concatenate(column))), (n * corners_ * d, size)
+    ).tocsr()
+    gap = (ahead - there).reshape(-1, 1)
+    solution = _least_squares(a, np.repeat(weights, corners_ * d), -gap).reshape(len(free), parameters)
+    out = matrices.copy()
+    for t, step in zip(free, solution, strict=True):
+        moved = exponential(group, step) @ matrices[t]
+        out[t] = moved / moved[-1, -1]
+    return out
 
 
 def _difference(

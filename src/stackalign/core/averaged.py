@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stackalign.core.draft import SAMPLE, central_frame, drafted
+from stackalign.core.generators import fitted, moved_points
 from stackalign.core.geometry import corners
 from stackalign.core.mean_image import Aligned, mean_image, median_image
 from stackalign.core.reference import PairResult
@@ -60,7 +61,7 @@ def align_to_average(run: RunState) -> Work[None]:
     while True:
         image = yield from _estimate(run, sample, known)
         if rounds == 0:
-            template = run.aligner.prepare(image, mask)
+            template = run.aligner.prepare(image, mask, frames=float(len(sample)))
             # starts come from reduced frames: align before the noise is read off the residuals
             few = spread(sample, 8)
             run.noise = noise_of(run, template, few, [run.align(t, template, starts[t]) for t in few])
@@ -75,7 +76,7 @@ def align_to_average(run: RunState) -> Work[None]:
         yield from align_all(run, sample, template, _matrices(known, sample), message, sink)
         if every:
             known = run.results
-        _settle_gauge(known, sample, base, before)
+        _settle_gauge(run, known, sample, before)
         change, error = _change(run, before, known, sample)
         # steps shrink by the same factor from round to round: the next one is known beforehand
         ahead = change * (min(change / previous, 1.0) if np.isfinite(previous) else 1.0)
@@ -135,37 +136,41 @@ def _matrices(known: Sequence[PairResult | None], frames: Sequence[int]) -> dict
 
 
 def _settle_gauge(
-    known: list[PairResult | None], sample: Sequence[int], base: int, before: dict[int, NDArray[np.float64]]
+    run: RunState,
+    known: list[PairResult | None],
+    sample: Sequence[int],
+    before: dict[int, NDArray[np.float64]],
 ) -> None:
-    """Keep the mean from wandering: the average position of the frames stays what it was."""
-    steps = [
-        r.matrix[:-1, -1] - before[t][:-1, -1]
+    """Keep the mean from wandering: the motion that most frames made together in this round is taken back."""
+    shape = np.maximum(run.stack.frame_shape, 2).tolist()
+    points = corners(shape)
+    there = [
+        moved_points(r.matrix @ np.linalg.inv(before[t]), points)
         for t in sample
         if (r := known[t]) is not None and not r.reason and t in before
     ]
-    if not steps:
+    if not there:
         return
-    common = np.median(steps, axis=0)
+    common = fitted(points, np.median(there, axis=0), run.aligner.model, run.stack.pixel_size)
+    back = np.linalg.inv(common)
     for t in sample:
         r = known[t]
         if r is not None and not r.reason:
-            matrix = r.matrix.copy()
-            matrix[:-1, -1] -= common
-            known[t] = replace(r, matrix=matrix)
+            matrix = back @ r.matrix
+            known[t] = replace(r, matrix=matrix / matrix[-1, -1])
 
 
 def _change(
     run: RunState, before: dict[int, NDArray[np.float64]], known: Sequence[PairResult | None], sample: Sequence[int]
 ) -> tuple[float, float]:
     """Return how far the corners of the frames moved in this round (rms, px), and their median standard error."""
-    points = np.column_stack([corners(run.stack.frame_shape), np.ones(2**run.stack.ndim)])
+    points = corners(run.stack.frame_shape)
     moved, errors = [], []
     for t in sample:
         r = known[t]
         if r is None or r.reason or t not in before:
             continue
-        a, b = points @ r.matrix.T, points @ before[t].T
-        moved.append(((a[:, :-1] / a[:, -1:] - b[:, :-1] / b[:, -1:]) ** 2).mean())
+        moved.append(((moved_points(r.matrix, points) - moved_points(before[t], points)) ** 2).mean())
         errors.append(float(np.sqrt(np.nanmean(r.error**2))) if np.isfinite(r.error).any() else np.nan)
     if not moved:
         return 0.0, 0.0

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stackalign.core.geometry import centre
+from stackalign.core.generators import moved_points
+from stackalign.core.geometry import corners
 from stackalign.core.mean_image import Aligned, mean_image
 from stackalign.core.reduction import binned, enlarged, reduction
 from stackalign.core.run_state import safely, spread
@@ -133,8 +134,7 @@ def last_value(work: Any) -> Any:
 
 
 def central_frame(matrices: dict[int, NDArray[np.float64]], shape: tuple[int, ...]) -> int:
-    """Return the frame whose centre lies closest to the median of all."""
-    middle = np.append(centre(shape), 1.0)
-    frames = list(matrices)
-    places = np.array([matrices[t] @ middle for t in frames])[:, :-1]
+    """Return the frame whose corners lie closest to the median of all."""
+    frames, points = list(matrices), corners(shape)
+    places = np.array([moved_points(matrices[t], points).ravel() for t in frames])
     return frames[int(np.argmin(np.linalg.norm(places - np.median(places, axis=0), axis=1)))]
