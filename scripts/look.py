@@ -18,7 +18,7 @@ from qtpy.QtWidgets import QApplication, QWidget
 
 SIZES = ((1400, 900), (1100, 700))
 THEMES = ("dark", "light")
-PATIENCE = 120.0  # seconds
+PATIENCE = 300.0  # seconds
 
 
 class Person:
@@ -122,8 +122,8 @@ def during(person: Person) -> None:
     viewer, panel = person.viewer, person.panel
     source = viewer.layers["drifting_beads"]
     frames = np.asarray(source.data)
-    rounds = np.concatenate([frames, frames[::-1]] * 20)
-    large = np.tile(rounds, (1, 3, 3))
+    rounds = np.concatenate([frames, frames[::-1]] * 8)
+    large = np.tile(rounds, (1, 2, 2))
     viewer.add_image(
         lazy_array(ImageStack(large)), name="long movie", scale=source.scale, units=source.units,
         axis_labels=source.axis_labels, contrast_limits=source.contrast_limits,
