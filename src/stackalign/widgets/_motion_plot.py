@@ -23,6 +23,7 @@ _STYLE: dict[str, tuple[str, Qt.PenStyle]] = {
 _STROKE = {"z": "┈┈", "y": "━━", "x": "╍╍", "angle": "━·"}  # the dashes of the lines, as letters
 _ON_DARK = {"y": "#56b4e9"}  # the dark blue cannot be read on a dark ground
 _FLAG = "#d55e00"
+_LEAST_RANGE = 0.2  # px: noise of a thousandth must not fill the plot
 _HEIGHT = 190  # pixels: high enough to read, low enough to leave the result below in sight
 
 
@@ -51,6 +52,9 @@ class MotionPlot(QWidget):
         self._item.setLabel("bottom", "frame")
         self._item.setLabel("left", "drift (px)")
         self._item.showGrid(x=False, y=True, alpha=0.25)
+        for side in ("left", "bottom", "right"):
+            self._item.getAxis(side).enableAutoSIPrefix(False)  # no "(x0.001)": pixels and degrees as they are
+        self._item.vb.setLimits(minYRange=_LEAST_RANGE)
         self._turn = pg.ViewBox()
         self._turn.setMouseEnabled(x=False, y=False)
         self._cursor = pg.InfiniteLine(angle=90, movable=False)
