@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
-from stackalign.widgets._layers import data_to_physical, spatial_axes
+from stackalign.widgets._grid import MovieGrid, camera_of, line_width, mark_size
 from stackalign.widgets._plot import BAD, CHOSEN, ELSEWHERE, GOOD, LIVE
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from napari.layers import Image, Layer, Points, Vectors
+    from napari.layers import Image, Points, Vectors
     from numpy.typing import NDArray
 
 BOXES, MARKS = "particle boxes", "particles"
@@ -79,8 +79,7 @@ class PickCanvas(QObject):
     def __init__(self, viewer: Any, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._viewer = viewer
-        self._layer: Image | None = None
-        self._axes = "tyx"
+        self.grid = MovieGrid(viewer)
         self._boxes: tuple[BoxView, ...] = ()
         self._vectors: Vectors | None = None
         self._points: Points | None = None
@@ -100,15 +99,15 @@ class PickCanvas(QObject):
 
     def follow(self, layer: Image | None, axes: str = "tyx") -> None:
         """Draw over ``layer``; None: nothing."""
-        if layer is self._layer and axes == self._axes:
+        if layer is self.grid.layer and axes == self.grid.axes:
             return
         self._remove_layers()
-        self._layer, self._axes = layer, axes
+        self.grid.layer, self.grid.axes = layer, axes
         self._boxes = ()
 
     def pick(self, on: bool) -> None:
         """Let the mouse pick, or move the view as ever."""
-        self._picking = on and self._layer is not None
+        self._picking = on and self.grid.layer is not None
         self._viewer.cursor.style = "crosshair" if self._picking else "standard"
 
     def show(self, boxes: Sequence[BoxView]) -> None:
@@ -117,7 +116,7 @@ class PickCanvas(QObject):
         if shown == self._boxes and (not shown or self._vectors in self._viewer.layers):
             return
         before, self._boxes = self._boxes, shown
-        if self._layer is None or (not shown and self._vectors is None):
+        if self.grid.layer is None or (not shown and self._vectors is None):
             return
         vectors, points = self._layers()
         edges = np.array([edge for box in shown for edge in _edges(box)]).reshape(-1, 2, 2)
@@ -157,67 +156,28 @@ class PickCanvas(QObject):
     def _layers(self) -> tuple[Vectors, Points]:
         from napari.layers import Points, Vectors
 
-        layer = self._layer
+        layer = self.grid.layer
         assert layer is not None
-        active = self._viewer.layers.selection.active
         if self._vectors is None or self._vectors not in self._viewer.layers:
             self._vectors = Vectors(
-                np.zeros((0, 2, 2)), name=BOXES, edge_width=_line(layer), vector_style="line", **self._place()
+                np.zeros((0, 2, 2)), name=BOXES, edge_width=line_width(layer), vector_style="line", **self.grid.place()
             )
-            self._viewer.add_layer(self._vectors)
+            self.grid.add(self._vectors)
         if self._points is None or self._points not in self._viewer.layers:
             self._points = Points(
-                np.zeros((0, 2)), name=MARKS, size=_mark(layer), border_width=0.0, features={"label": []},
+                np.zeros((0, 2)), name=MARKS, size=mark_size(layer), border_width=0.0, features={"label": []},
                 text={"string": "{label}", "color": "white", "size": 10, "anchor": "upper_left",
-                      "translation": np.array([-1.0, 1.0]) * _mark(layer)},
-                **self._place(),
+                      "translation": np.array([-1.0, 1.0]) * mark_size(layer)},
+                **self.grid.place(),
             )  # fmt: skip
-            self._viewer.add_layer(self._points)
-        if active is not None and active in self._viewer.layers:
-            self._viewer.layers.selection.active = active  # drawing must not take the movie from the user's hands
+            self.grid.add(self._points)
         return self._vectors, self._points
-
-    def _place(self) -> dict[str, Any]:
-        """Return scale, units and affine that put (y, x) pixels of the movie where the movie is."""
-        layer = self._layer
-        assert layer is not None
-        planes = [axis % layer.ndim for axis in spatial_axes(self._axes)[-2:]]
-        whole = np.asarray(layer.affine.affine_matrix, float) @ data_to_physical(layer)
-        places = [*planes, layer.ndim]
-        wanted = whole[np.ix_(places, places)]
-        scale = np.asarray(layer.scale, float)[planes]
-        own = np.diag([*scale, 1.0])
-        return {
-            "scale": scale,
-            "affine": wanted @ np.linalg.inv(own),
-            "units": [layer.units[k] for k in planes],
-            "axis_labels": [layer.axis_labels[k] for k in planes],
-        }
 
     # the mouse
 
-    def pixel(self, position: Sequence[float]) -> NDArray[np.float64] | None:
-        """Return world coordinates as (z,) y, x pixels of the movie; None outside of it."""
-        layer = self._layer
-        if layer is None or layer not in self._viewer.layers:
-            return None
-        point = np.asarray(layer.world_to_data(position), float)[-layer.ndim :]
-        spatial = np.array([point[axis] for axis in spatial_axes(self._axes)])
-        shape = np.array([layer.data.shape[axis - bool(layer.rgb)] for axis in spatial_axes(self._axes)])
-        if len(spatial) == 3:
-            spatial[0] = np.clip(spatial[0], 0, shape[0] - 1)
-        return spatial if (spatial > -0.5).all() and (spatial < shape - 0.5).all() else None
-
-    @property
-    def screen(self) -> float:
-        """Return how many pixels of the movie one pixel of the screen covers."""
-        layer = self._layer
-        scale = 1.0 if layer is None else float(abs(layer.scale[spatial_axes(self._axes)[-1]]))
-        return 1.0 / max(float(_camera(self._viewer).zoom) * scale, 1e-9)
-
     def _under(self, point: NDArray[np.float64]) -> tuple[int, str]:
         """Return which box is under a point and what a drag there does; (0, "") for none."""
-        grip = _GRIP * self.screen
+        grip = _GRIP * self.grid.screen
         y, x = point[-2:]
         for box in sorted(self._boxes, key=lambda b: not b.chosen):  # of boxes that overlap, the chosen one
             if not box.number:
@@ -232,26 +192,26 @@ class PickCanvas(QObject):
         return 0, ""
 
     def _on_move(self, _viewer: Any, event: Any) -> None:
-        if self._picking and (point := self.pixel(event.position)) is not None:
+        if self._picking and (point := self.grid.pixel(event.position)) is not None:
             self.hovered.emit(tuple(point))
 
     def _on_drag(self, viewer: Any, event: Any) -> Generator[None, None, None]:
         if not self._picking or event.button != 1:
             return
-        begin = self.pixel(event.position)
+        begin = self.grid.pixel(event.position)
         if begin is None:
             return
         number, part = self._under(begin)
-        camera = _camera(viewer)
+        camera = camera_of(viewer)
         pan, camera.mouse_pan = camera.mouse_pan, False
         last, moved = begin, False
         try:
             yield
             while event.type == "mouse_move":
-                point = self.pixel(event.position)
+                point = self.grid.pixel(event.position)
                 if point is not None:
                     last = point
-                    moved = moved or float(np.abs(last - begin).max()) > _CLICK * self.screen
+                    moved = moved or float(np.abs(last - begin).max()) > _CLICK * self.grid.screen
                     if moved:
                         self._emit_drag(number, part, begin, last, False)
                 yield
@@ -273,11 +233,6 @@ class PickCanvas(QObject):
             self.drawing.emit(tuple(begin), tuple(last), done)
 
 
-def _camera(viewer: Any) -> Any:
-    """Return the camera, which moved in napari 0.9."""
-    return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
-
-
 def _edges(box: BoxView) -> list[list[list[float]]]:
     """Return the four borders as start and direction."""
     (y0, x0), (y1, x1) = box.start, box.stop
@@ -293,12 +248,3 @@ def _edges(box: BoxView) -> list[list[list[float]]]:
 
 def _label(box: BoxView) -> str:
     return f"{box.number}{' ✗' if box.state == 'bad' else ''}"
-
-
-def _line(layer: Layer) -> float:
-    """Return a line width, pixels of the movie, that is seen when the whole frame is on the screen."""
-    return max(float(max(layer.data.shape[-2:])) / 500.0, 0.4)
-
-
-def _mark(layer: Layer) -> float:
-    return max(float(max(layer.data.shape[-2:])) / 100.0, 2.0)

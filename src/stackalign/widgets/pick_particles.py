@@ -227,7 +227,7 @@ class PickParticles(Panel):
         """Pick the particle next to a point, (z,) y, x pixels."""
         if (image := self._image_or_say()) is None:
             return
-        reach = max(8.0, 10 * self.canvas.screen)
+        reach = max(8.0, 10 * self.canvas.grid.screen)
         box, reason = propose_box(image, point, self.particles.registrar, min(reach, 40.0))
         twin = self._pick_like(box)
         if twin is not None:
