@@ -157,8 +157,13 @@ def test_edge_repeats_the_border(rng, motion, order):
 
 def test_edge_repeats_the_border_for_whole_pixels_too():
     image = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    ours = sa.warp_frame(image, translation(1, -2), order=1, fill="edge")
-    assert ours.tolist() == [[2, 3, 3, 3], [2, 3, 3, 3], [6, 7, 7, 7]]
+    for order in ORDERS:
+        ours = sa.warp_frame(image, translation(1, -2), order=order, fill="edge")
+        assert ours.tolist() == [[2, 3, 3, 3], [2, 3, 3, 3], [6, 7, 7, 7]]
+        far = sa.warp_frame(image, translation(100, 0), order=order, fill="edge")
+        assert far.tolist() == [[0, 1, 2, 3]] * 3
+        part = sa.warp_frame(image, np.eye(3), order=order, fill="edge", output_shape=(2, 3), origin=(2, 3))
+        assert part.tolist() == [[11, 11, 11]] * 2
 
 
 @pytest.mark.parametrize("fill", [0.0, 7.0, -3.5])

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from stackalign.core.transform_series import TransformSeries
     from stackalign.core.work import Work
 
-_LEAST = 16  # pixels along an axis that the common region must keep; else the worst frames are left out
+_LEAST = 16  # pixels along an axis (half of a short one) that the common region must keep; else the worst frames go
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,8 +127,8 @@ def measure_work(stack: ImageStack | ArrayLike, transforms: TransformSeries) -> 
     Returns
     -------
     Quality
-        On the largest box that all valid frames cover. Where less than 16 pixels would be left along an axis, the
-        frames that lie farthest away are left out and named.
+        On the largest box that all valid frames cover. Where less than 16 pixels would be left along an axis (less
+        than half of one shorter than 32), the frames that lie farthest away are left out and named.
 
     Raises
     ------
@@ -181,7 +181,7 @@ def _region(shape: tuple[int, ...], transforms: TransformSeries) -> tuple[list[i
             box = common_box(shape, transforms.selected(used))
             start = np.maximum(box.start, whole.start)
             stop = np.minimum(box.stop, whole.stop)
-            least = np.minimum(_LEAST, shape)
+            least = np.minimum(_LEAST, (np.asarray(shape) + 1) // 2)
             if (stop - start >= least).all() or len(used) == 1:
                 return used, Box(*np.column_stack([start, stop]).ravel())
         except ValueError:

@@ -72,8 +72,12 @@ def warp_frame(
     if result.shape != shape or result.dtype != image.dtype:
         raise ValueError(f"out must be {shape} {image.dtype}, got {result.shape} {result.dtype}")
     pure = np.array_equal(backward[:-1, :-1], np.eye(d)) and not backward[-1, :-1].any()
-    if pure and np.abs(backward[:-1, -1] - np.round(backward[:-1, -1])).max() < 1e-9 and fill != "edge":
-        _copy_shifted(image, np.round(backward[:-1, -1]).astype(int), _value(fill), result)
+    if pure and np.abs(backward[:-1, -1] - np.round(backward[:-1, -1])).max() < 1e-9:
+        offset = np.round(backward[:-1, -1]).astype(int)
+        if fill == "edge":
+            result[...] = image[_nearest_inside(image.shape, offset, shape)]
+        else:
+            _copy_shifted(image, offset, _value(fill), result)
     elif order == 0 or image.dtype.kind == "b":
         _warp_nearest(image, backward, fill, result)
     elif image.dtype.kind == "f" and not (known := np.isfinite(image)).all():
@@ -187,6 +191,11 @@ def _copy_shifted(image: NDArray[Any], offset: NDArray[np.int_], fill: float, ou
     if (high > low).all():
         there = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
         out[there] = image[tuple(slice(a, b) for a, b in zip(low + offset, high + offset, strict=True))]
+
+
+def _nearest_inside(frame: tuple[int, ...], offset: NDArray[np.int_], shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """Return the index of the pixel at ``p + offset`` for every ``p``, or of the one at the border next to it."""
+    return np.ix_(*[np.clip(np.arange(m) + o, 0, n - 1) for n, o, m in zip(frame, offset, shape, strict=True)])
 
 
 def _cast(value: float, dtype: np.dtype[Any]) -> Any:
