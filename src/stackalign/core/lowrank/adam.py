@@ -83,7 +83,7 @@ def fit_adam(
         loss = (rows - layer(rows) @ layer.weight).abs().mean()
         loss.backward()
         optimiser.step()
-        losses.append(float(loss) * top)
+        losses.append(float(loss.detach()) * top)
         if step % _REPORT == 0 or step == steps - 1:
             _take(run, usable, theta.detach().cpu().numpy().astype(float), stack.frame_shape)
             yield Progress(step + 1, steps, "Joint alignment by gradient steps", run.registration())

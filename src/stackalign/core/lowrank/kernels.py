@@ -29,16 +29,16 @@ def _mix(images, r, coefficients, start, count, ny, out):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _huber(f, model, known, clip, count, r, w):
-    """Write residuals and weights; returns the loss of the row and its pixels."""
+    """Write residuals and weights; returns the loss of the row and its pixels. ``known`` is the relative precision."""
     loss, n = np.float32(0), np.float32(0)
     for x in range(count):
         e = f[x] - model[x]
-        a = abs(e)
         k = known[x]
+        a = abs(e) * np.sqrt(k)
         r[x] = e
         w[x] = k if a <= clip else k * clip / a
-        loss += k * (np.float32(0.5) * e * e / clip if a <= clip else a - np.float32(0.5) * clip)
-        n += k
+        loss += np.float32(0.5) * a * a / clip if a <= clip else a - np.float32(0.5) * clip
+        n += np.float32(1) if k > 0 else np.float32(0)
     return loss, n
 
 
@@ -84,13 +84,13 @@ def frame_equations(c, matrix, spans, basis, slopes, known, coefficients, flows,
     slopes : float32 (k, d, z, y, x)
         Their gradients.
     known : float32 (z, y, x)
-        Weight of each pixel of the reference.
+        Precision of each pixel of the reference, relative to the usual one; 0 where it does not count.
     coefficients : float64 (k,)
         What the frame takes of the basis.
     flows : float64 (m, 4, 4)
         Generators of the motion, over (z, y, x, 1).
     clip : float
-        Residual from which Huber's loss is linear.
+        Residual, times the root of its precision, from which Huber's loss is linear.
 
     Returns
     -------
@@ -179,13 +179,13 @@ def add_frame(c, matrix, spans, basis, known, coefficients, clip, products, sums
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def sampled(c, matrix, spans, basis, known, coefficients, step):
-    """Return residuals of every ``step``-th row, for a robust scale."""
+    """Return intensities of the low-rank image, residuals and precisions of every ``step``-th row, (3, N) float32."""
     ny, nx = basis.shape[2], basis.shape[3]
     solid = basis.shape[1] > 1
     flat, stride, plane = c.reshape(c.size), np.int32(c.shape[2]), c.shape[1] * c.shape[2]
     at, f, model = np.empty(nx), np.empty(nx, np.float32), np.empty(nx, np.float32)
     first, taps = np.empty((3, nx), np.int32), np.empty((3, 4, nx), np.float32)
-    out = np.empty(((spans.shape[0] + step - 1) // step) * nx, np.float32)
+    out = np.empty((3, ((spans.shape[0] + step - 1) // step) * nx), np.float32)
     n = 0
     for row in range(0, spans.shape[0], step):
         start, stop = spans[row]
@@ -197,6 +197,8 @@ def sampled(c, matrix, spans, basis, known, coefficients, step):
         _mix(basis, row, coefficients, start, count, ny, model)
         for x in range(count):
             if known[z, y, start + x] > 0:
-                out[n] = f[x] - model[x]
+                out[0, n] = model[x]
+                out[1, n] = f[x] - model[x]
+                out[2, n] = known[z, y, start + x]
                 n += 1
-    return out[:n]
+    return out[:, :n]

@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stackalign.core.noise import NoiseModel
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LARGEST = 5
+_SHARE = 0.02  # of what rank one leaves
+_SPREAD = 0.1  # of the pixels: what is confined to fewer is sparse
+_FRAMES = 2.5  # what is confined to fewer is a frame that differs
 
 
 def found_rank(x: NDArray[np.float32]) -> int:
@@ -18,32 +23,47 @@ def found_rank(x: NDArray[np.float32]) -> int:
     Parameters
     ----------
     x : ndarray (T, P), float32
-        Aligned frames as rows; NaN where a frame does not cover a pixel.
+        Aligned frames as rows, at full resolution or a sample of its pixels (binning would alias); NaN where a frame
+        does not cover a pixel.
 
     Returns
     -------
     int
-        From 1 to 5: the first component, and each further one whose singular value lies above the edge of what noise of
-        the residual's (robust) size gives, ``sigma (sqrt(T) + sqrt(P))`` (Marchenko-Pastur), and explains a fiftieth of
-        what the mean leaves. Pixels that flicker are clipped first: they are the sparse part.
+        From 1 to 5: the mean image with a brightness for each frame, and each further component whose singular value
+        lies above the edge of what noise alone gives, ``sqrt(T) + sqrt(P)`` standard deviations (Marchenko-Pastur),
+        that explains a fiftieth of what is left, and that is spread over a tenth of the pixels and some frames. Pixels
+        that flicker are clipped first: they are the sparse part.
     """
     count = len(x)
-    known = np.isfinite(x)
-    covered = known.all(axis=0)
+    covered = np.isfinite(x).all(axis=0)
     if covered.sum() < 64 or count < 4:
         return 1
     y = x[:, covered].astype(np.float64)
     mean = np.median(y, axis=0)
+    power = float(mean @ mean)
     # brightness may change from frame to frame: that is rank one still
-    gain = (y @ mean) / max(float(mean @ mean), 1e-30)
+    gain = (y @ mean) / max(power, 1e-30)
     rest = y - gain[:, None] * mean
+    bright = np.broadcast_to(mean, rest.shape).ravel()
+    step = max(1, rest.size // 200_000)
+    noise = NoiseModel.fitted(bright[::step], rest.ravel()[::step])
+    rest /= np.sqrt(noise.variance(mean.astype(np.float32)))
     sigma = 1.4826 * float(np.median(np.abs(rest)))
-    if sigma <= 0:
+    if sigma <= 1e-9 * max(float(np.abs(rest).max(initial=0)), 1e-9):
         return 1
     rest = np.clip(rest, -3 * sigma, 3 * sigma)
-    values = np.linalg.svd(rest @ rest.T, compute_uv=False)
-    singular = np.sqrt(np.maximum(values, 0))
+    frames, values, pixels = np.linalg.svd(rest, full_matrices=False)
+    power_left = values**2
     edge = 1.1 * sigma * (np.sqrt(count) + np.sqrt(rest.shape[1]))
-    share = values / max(float(values.sum()), 1e-30)
-    extra = int(np.sum((singular > edge) & (share > 0.02)))
-    return int(1 + min(extra, LARGEST - 1, count - 2))
+    extra = (
+        (values > edge)
+        & (power_left > _SHARE * power_left.sum())
+        & (_participation(pixels) > _SPREAD * rest.shape[1])
+        & (_participation(frames.T) > _FRAMES)
+    )
+    return int(1 + min(int(extra.sum()), LARGEST - 1, count - 2))
+
+
+def _participation(unit: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return over how many entries each unit row is spread, 1 to their number."""
+    return np.asarray(1 / np.maximum((unit**4).sum(axis=1), 1e-300))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from pydantic import Field
@@ -21,7 +21,7 @@ from stackalign.core.transform import TransformModel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stackalign.core.lowrank.solver import Solution
+    from stackalign.core.lowrank.solver import Solution, SolverOptions
     from stackalign.core.registration import ReferenceLike, Registration
     from stackalign.core.work import Work
 
@@ -163,7 +163,7 @@ class Reals(FilteredRegistrar):
 def _fit(
     parameters: Reals, stack: ImageStack, anchor: int | str | None, mask: NDArray[np.bool_] | None
 ) -> Work[Registration]:
-    from stackalign.core.lowrank.solver import Solution, SolverOptions, solve
+    from stackalign.core.lowrank.solver import SolverOptions
 
     search = LucasKanade(
         model=parameters.model,
@@ -186,10 +186,9 @@ def _fit(
             run.results[t] = PairResult(np.eye(d + 1), np.nan, np.nan, 1.0, np.full(d, np.nan))
         return run.registration()
     begin = np.array([starts[t] for t in usable])
-    rank = parameters.rank or found_rank(_reduced_rows(run, usable, begin))
     options = SolverOptions(
         model=parameters.model,
-        rank=max(1, min(rank, len(usable) - 1)),
+        rank=max(1, min(parameters.rank or 1, len(usable) - 1)),
         huber=1.345 if parameters.loss == "huber" else 0.1,
         iterations=parameters.iterations or 30,
         levels=parameters.levels,
@@ -198,18 +197,13 @@ def _fit(
         spacing=None if stack.pixel_size is None else tuple(stack.pixel_size),
         seed=parameters.seed,
     )
-    moved = mask
-    work = solve(run.load, usable, stack.frame_shape, begin, options, moved)
-    while True:
-        try:
-            progress = next(work)
-        except StopIteration as stop:
-            solution = stop.value
-            break
-        if isinstance(progress.partial, Solution):
-            _take(run, usable, progress.partial)
-            progress = replace(progress, partial=run.registration())
-        yield progress
+    solution = yield from _solved(run, usable, begin, options)
+    if parameters.rank is None:
+        # only aligned frames tell their rank: motion that is left looks like further images
+        rank = found_rank(_sampled_rows(run, usable, solution))
+        if rank > 1:
+            options = replace(options, rank=max(1, min(rank, len(usable) - 1)))
+            solution = yield from _solved(run, usable, solution.matrices, options)
     _take(run, usable, solution)
     run.details |= {
         "loss": tuple(solution.loss),
@@ -220,6 +214,23 @@ def _fit(
     result = run.registration()
     parts = _in_gauge(run, usable, solution, result, stack)
     return replace(result, details={**result.details, "decomposition": parts, "reference": parts.basis[0]})
+
+
+def _solved(run: RunState, usable: list[int], begin: NDArray[np.float64], options: SolverOptions) -> Work[Solution]:
+    """Solve, with the registration so far in every report that brings news."""
+    from stackalign.core.lowrank.solver import Solution, solve
+
+    work = solve(run.load, usable, run.stack.frame_shape, begin, options, run.mask)
+    while True:
+        try:
+            progress = next(work)
+        except StopIteration as stop:
+            return cast("Solution", stop.value)
+        if isinstance(progress.partial, Solution):
+            _take(run, usable, progress.partial)
+            run.details |= {"loss": tuple(progress.partial.loss), "rounds": progress.partial.rounds}
+            progress = replace(progress, partial=run.registration())
+        yield progress
 
 
 def _take(run: RunState, usable: list[int], solution: Solution) -> None:
@@ -244,17 +255,17 @@ def _take(run: RunState, usable: list[int], solution: Solution) -> None:
         run.results[t] = PairResult(solution.matrices[k], float(np.sqrt(fit)), scale, confidence, solution.error[k], "")
 
 
-def _reduced_rows(run: RunState, usable: list[int], matrices: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return up to 64 aligned reduced frames as rows, to find the rank from."""
-    from stackalign.core.reduction import binned, reduced, reduction
+def _sampled_rows(run: RunState, usable: list[int], solution: Solution) -> NDArray[np.float32]:
+    """Return a sample of the pixels of up to 64 aligned frames as rows, to find the rank from."""
     from stackalign.core.resample import warp_frame
 
-    factors = reduction(run.stack.frame_shape, 64)
-    chosen = np.unique(np.linspace(0, len(usable) - 1, min(len(usable), 64)).round().astype(int))
+    good = [k for k, t in enumerate(usable) if t not in solution.trouble]
+    chosen = np.unique(np.linspace(0, len(good) - 1, min(len(good), 64)).round().astype(int))
+    step = max(1, solution.known.size // 16_384)
     rows = []
-    for k in chosen:
-        small = binned(run.load(usable[k]), factors)
-        rows.append(warp_frame(small, reduced(matrices[k], factors), fill="nan").ravel())
+    for k in (good[c] for c in chosen):
+        frame = np.asarray(run.load(usable[k]), np.float32)
+        rows.append(warp_frame(frame, solution.matrices[k], fill="nan")[solution.known][::step])
     return np.array(rows, np.float32)
 
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stackalign.core.generators import exponential, fitted, generators, moved_points
+from stackalign.core.generators import exponential, fitted, generators, moved_points, velocities
 from stackalign.core.geometry import centre, corners
 from stackalign.core.lowrank.model import initial_low_rank, robust_scale
+from stackalign.core.noise import NoiseModel
 from stackalign.core.reduction import binned, enlarged, reduced
 from stackalign.core.resample import spline_coefficients, warp_frame
 from stackalign.core.threads import map_ahead
@@ -169,6 +170,9 @@ class _Level:
         self.radius = float(np.linalg.norm((np.asarray(self.shape[-2:]) - 1) / 2)) / 2 + 1
         self.group = generators(options.model, centre(self.shape), self.radius, size * np.asarray(factors))
         self.flows = np.array([_spatial(g, 0.0) for g in self.group])
+        points = np.stack(np.meshgrid(*[np.linspace(0, n - 1, 9) for n in self.shape], indexing="ij"), -1)
+        flow = velocities(self.group, points.reshape(-1, self.d))
+        self.sway = np.einsum("ndk,ndl->kl", flow, flow) / len(flow)  # mean product of velocities
         weight = np.ones(self.shape, np.float32) if mask is None else binned(mask.astype(np.float32), factors)
         self.weight = np.ascontiguousarray(weight.reshape(self.volume))
         fits = len(self.frames) * int(np.prod(self.shape)) * 4 <= _CACHE_BYTES
@@ -269,6 +273,10 @@ class _State:
         self.error = np.full((count, level.d), np.nan)
         self.overlap = np.ones(count)
         self.trouble: dict[int, str] = {}
+        # relative precision of each pixel, from the noise of the frames themselves
+        self.precision = level.weight
+        self.listed = frozenset(int(k) for k in np.linspace(0, count - 1, min(count, 16)).round())
+        self.samples: dict[int, Floats] = {}
 
     def begin(self, coefficients: NDArray[np.float64] | None) -> Work[None]:
         """Work out the first basis: from the coefficients of the level before, or by decomposing a sample of frames."""
@@ -342,10 +350,12 @@ class _State:
             back = _spatial(np.linalg.inv(matrix), 1.0)
             spans = covered(back, size, level.volume)
             residual = kernels.sampled(c, back, spans, self.basis, known, mixed, max(level.volume[1] // 24, 1))
-            if len(residual) < 50:
+            if residual.shape[1] < 50:
                 self.trouble[k] = "it shares no region with the other frames"
                 return 0.0, 0.0
-            sigma = robust_scale(residual)
+            sigma = robust_scale(residual[1] * np.sqrt(residual[2]))
+            if k in self.listed:
+                self.samples[k] = residual[:2]
             limit = max(level.options.huber * sigma, 1e-6 * float(np.abs(mixed).max() or 1.0) + 1e-12)
             normal, right, loss, pixels = kernels.frame_equations(
                 c, back, spans, self.basis, self.slopes, known, mixed, self.flows, limit
@@ -362,14 +372,17 @@ class _State:
             matrix = exponential(level.group, step) @ matrix
             mixed = mixed + solved[m:]
             self.scale[k] = sigma
-            inverse = _inverted(normal)
+            # noise left in the basis has slopes too, which tell nothing: 1/2 its variance along each axis
+            told = normal.copy()
+            told[:m, :m] -= level.sway * (pixels * sigma**2 / (2 * len(self.matrices)))
+            inverse = _inverted(told, normal)
             self.error[k] = sigma * np.sqrt(np.maximum(np.diag(inverse)[: level.d], 0))
-            self.overlap[k] = pixels / max(float(known.sum()), 1.0)
+            self.overlap[k] = pixels / max(float(np.count_nonzero(self.known)), 1.0)
             self.trouble.pop(k, None)
         self.matrices[k], self.coefficients[k] = matrix, mixed
         back = _spatial(np.linalg.inv(matrix), 1.0)
         spans = covered(back, size, level.volume)
-        seen_weight = known if known is not self.known else level.weight
+        seen_weight = known if known is not self.known else self.precision
         kernels.add_frame(c, back, spans, self.basis, seen_weight, mixed, min(limit, 1e30), products, sums)
         return loss, pixels
 
@@ -399,14 +412,29 @@ class _State:
             solved = np.linalg.solve(matrix, self.sums.reshape(rank, -1).T[..., None])[..., 0].T
             self.basis[...] = np.where(enough_flat, solved, 0).reshape(self.basis.shape)
             enough = enough_flat.reshape(self.level.volume)
-        self.known = np.ascontiguousarray(self.level.weight * enough, np.float32)
-        self._normalise()
+        self._normalise(enough)
+        self._weigh()
+        self.known = np.ascontiguousarray(self.precision * enough, np.float32)
         self._slopes()
 
-    def _normalise(self) -> None:
+    def _weigh(self) -> None:
+        """Give each pixel the precision that the noise at its brightness leaves it: bright ones are noisier."""
+        if not self.samples:
+            return
+        both = np.concatenate(list(self.samples.values()), axis=1)[:, :: max(1, 16 // len(self.samples))]
+        noise = NoiseModel.fitted(both[0], both[1])
+        if noise.slope > 0:
+            typical = np.median(self.coefficients, axis=0).astype(np.float32)
+            variance = noise.variance(np.tensordot(typical, self.basis, 1))
+            usual = float(np.median(noise.variance(both[0])))
+            self.precision = np.ascontiguousarray(self.level.weight * np.float32(usual) / variance, np.float32)
+        else:
+            self.precision = self.level.weight
+
+    def _normalise(self, enough: NDArray[np.bool_]) -> None:
         """Keep the basis orthonormal on what is known: the same product with well-scaled coefficients."""
         rank = len(self.basis)
-        flat = (self.basis * (self.known > 0)).reshape(rank, -1).astype(np.float64)
+        flat = (self.basis * (enough & (self.level.weight > 0))).reshape(rank, -1).astype(np.float64)
         q, r = np.linalg.qr(flat.T)
         sign = np.where(np.diag(r) < 0, -1.0, 1.0)
         scale = np.sqrt(flat.shape[1])  # coefficients in intensity units, whatever the size of the frame
@@ -492,6 +520,13 @@ def _solved(normal: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[
         return None
 
 
-def _inverted(normal: NDArray[np.float64]) -> NDArray[np.float64]:
+def _inverted(told: NDArray[np.float64], normal: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the inverse of ``told``, of which at least a fiftieth of ``normal`` is true in every direction."""
+    from scipy.linalg import eigh
+
     scale = 1 / np.sqrt(np.maximum(np.diag(normal), 1e-300))
-    return np.asarray(np.linalg.pinv(normal * np.outer(scale, scale)) * np.outer(scale, scale))
+    whole = normal * np.outer(scale, scale)
+    whole[np.diag_indices_from(whole)] += 1e-9
+    values, vectors = eigh(told * np.outer(scale, scale), whole)
+    vectors = vectors * scale[:, None]
+    return np.asarray((vectors / np.maximum(values, 0.02)) @ vectors.T)
