@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stackalign.core.spots import kernels, kernels_3d
+from stackalign.core.spots import kernels, kernels_3d, moments
 from stackalign.core.spots.gaussian import FitStatus, SpotFit, SpotFits
 from stackalign.core.threads import map_threads, threads
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from stackalign.core.geometry import Box
     from stackalign.core.spots.options import Estimator, Polarity, SpotModel
 
-MODELS = {"circular": kernels.CIRCULAR, "elliptic": kernels.ELLIPTIC, "rotated": kernels.ROTATED}
+MODELS = {"circular": moments.CIRCULAR, "elliptic": moments.ELLIPTIC, "rotated": moments.ROTATED}
 POLARITIES = {"auto": 0, "bright": 1, "dark": -1}
 
 MIN_R_SQUARED = 0.2
@@ -66,7 +66,7 @@ def fit_spots(
     saturation : float, optional
         Values from which on a pixel is saturated and does not count; the greatest value of an unsigned dtype if None.
     min_r_squared : float
-        Fits that explain less of the patch are rejected.
+        Fits that explain less of the patch are rejected; compared with R² adjusted for the number of parameters.
     max_sigma : float, optional
         Greatest width, pixels; the patch's longer side if None.
     rounds : int
@@ -137,7 +137,10 @@ def fit_spots(
         _to_counts(out[part], base, 1.0 if not mle else gain, data.ndim - 1)
 
     map_threads(run, _chunks(len(data)))
-    return _judged(out, ended, spatial, min_r_squared)
+    # of R² what counts is the part that noise alone would not give: adjusted for the parameters spent
+    terms = 5 + MODELS[model] if data.ndim == 3 else (6 if model == "circular" else 8)
+    free = max(int(np.prod(spatial)) - terms, 1)
+    return _judged(out, ended, spatial, 1.0 - (1.0 - min_r_squared) * free / max(int(np.prod(spatial)) - 1, 1))
 
 
 def fit_spot(image: ArrayLike, box: Box | None = None, **options: Any) -> SpotFit:

@@ -11,15 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from stackalign.core.spots.kernels import (
-    AT_BOUND,
-    CONVERGED,
-    FLAT,
-    ROUNDS_SPENT,
-    TOO_FEW,
-    cholesky,
-    substitute,
-)
+from stackalign.core.spots.kernels import AT_BOUND, CONVERGED, FLAT, ROUNDS_SPENT, TOO_FEW
+from stackalign.core.spots.moments import cholesky, substitute
 
 # Columns of the result: the eight parameters and the angle (always 0), their errors, then as in 2-D
 A, Z, Y, X, SZ, SY, SX, OFFSET, ANGLE = range(9)
