@@ -44,17 +44,23 @@ def found_rank(x: NDArray[np.float32]) -> int:
     # brightness may change from frame to frame: that is rank one still
     gain = (y @ mean) / max(power, 1e-30)
     rest = y - gain[:, None] * mean
+    clip = 3 * 1.4826 * float(np.median(np.abs(rest)))
+    # the noise of a median is no frame's share: what rank one leaves is orthogonal to the brightness
+    mean = mean + gain @ np.clip(rest, -clip, clip) / max(float(gain @ gain), 1e-30)
+    gain = (y @ mean) / max(float(mean @ mean), 1e-30)
+    rest = y - gain[:, None] * mean
     bright = np.broadcast_to(mean, rest.shape).ravel()
     step = max(1, rest.size // 200_000)
     noise = NoiseModel.fitted(bright[::step], rest.ravel()[::step])
     rest /= np.sqrt(noise.variance(mean.astype(np.float32)))
-    sigma = 1.4826 * float(np.median(np.abs(rest)))
-    if sigma <= 1e-9 * max(float(np.abs(rest).max(initial=0)), 1e-9):
+    # resampling smooths the noise of some frames more than that of others
+    sigma = 1.4826 * np.median(np.abs(rest), axis=1, keepdims=True)
+    if (sigma <= 0).any():
         return 1
-    rest = np.clip(rest, -3 * sigma, 3 * sigma)
+    rest = np.clip(rest / sigma, -3, 3)
     frames, values, pixels = np.linalg.svd(rest, full_matrices=False)
     power_left = values**2
-    edge = 1.1 * sigma * (np.sqrt(count) + np.sqrt(rest.shape[1]))
+    edge = 1.1 * (np.sqrt(count) + np.sqrt(rest.shape[1]))
     extra = (
         (values > edge)
         & (power_left > _SHARE * power_left.sum())
