@@ -20,6 +20,7 @@ from stackalign.core.generators import generators, moved_points, velocities
 from stackalign.core.geometry import centre, corners
 from stackalign.core.resample import spline_coefficients
 from stackalign.core.translation_kernels import statistics
+from stackalign.core.warp_kernels import PAD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,6 +103,8 @@ class MotionTemplate:
     ----------
     images : TranslationTemplate
         Values, gradients and weights.
+    coefficients, known : float32 (z, y, x)
+        Spline coefficients of the values, and 1 where a pixel counts.
     model : TransformModel
         The family.
     group : ndarray (K, d+1, d+1)
@@ -121,6 +124,8 @@ class MotionTemplate:
     """
 
     images: TranslationTemplate
+    coefficients: NDArray[np.float32]
+    known: NDArray[np.float32]
     model: TransformModel
     group: Array
     flow: Array
@@ -146,6 +151,13 @@ class MotionTemplate:
         middle = centre(shape)
         radius = max(float(np.linalg.norm(middle)), 1.0)
         group = generators(model, middle, radius, spacing)
+        # along an axis of one or two pixels nothing has a slope: motions along or about it cannot be told
+        blind = np.array([n < 3 for n in shape])
+        back = np.eye(d + 1)
+        back[:-1, -1] = middle
+        about = np.linalg.inv(back) @ group @ back
+        hidden = np.any(about[:, :-1][:, blind] != 0, axis=(1, 2)) | np.any(about[:, :, :-1][:, :, blind], axis=(1, 2))
+        group = group[~hidden]
         flow = _polynomials(group, middle, radius)
         solid = np.zeros(3)
         solid[3 - d :] = middle
@@ -153,18 +165,32 @@ class MotionTemplate:
         rows = images.basis.shape[1] * images.basis.shape[2]
         spans = np.tile(np.array([0, images.basis.shape[3]]), (rows, 1))
         kernels.gram(images.basis, images.phi[-1], flow, solid, radius, spans, False, total)
-        # along an axis of one or two pixels nothing has a slope: motions that need one stay what they are
-        diagonal = np.diag(total)[:-2]
-        free = np.flatnonzero(diagonal > 1e-9 * diagonal.max())
-        kept = np.append(free, [len(group), len(group) + 1])
-        group, flow, total = group[free], np.ascontiguousarray(flow[free]), total[np.ix_(kept, kept)]
         edges = corners(shape)
         swing = velocities(group, edges).reshape(-1, len(group))
         points = np.zeros((len(edges), 3))
         points[:, 3 - d :] = edges
         spread = np.zeros((len(group), 4, 4))
         spread[:, 3 - d :, 3 - d :] = group
-        return cls(images, model, group, flow, solid, radius, spread, points, swing, _symmetric(total), known_noise)
+        values = images.basis[-1] if d == 3 else images.basis[-1, 0]
+        padded = spline_coefficients(values, 3)
+        inner = tuple(slice(PAD, -PAD) if axis >= 3 - d else slice(None) for axis in range(3))
+        coefficients = np.ascontiguousarray(padded[inner])
+        known = (images.phi[-1] > 0).astype(np.float32)
+        return cls(
+            images,
+            coefficients,
+            known,
+            model,
+            group,
+            flow,
+            solid,
+            radius,
+            spread,
+            points,
+            swing,
+            _symmetric(total),
+            known_noise,
+        )
 
     @property
     def ndim(self) -> int:
@@ -343,8 +369,9 @@ class _State:
         points = np.concatenate([centre(shape)[None], corners(shape)])
         moves = velocities(template.group, moved_points(self.matrix, points))
         errors = np.sqrt(np.maximum(np.einsum("nik,kl,nil->ni", moves, covariance, moves), 0))
+        still = ~np.any(moves[0] != 0, axis=1)
         return MotionFit(
-            self.matrix, errors[0], float(errors[1:].max()), self.gain,
+            self.matrix, np.where(still, np.nan, errors[0]), float(errors[1:].max()), self.gain,
             self.offset - (self.gain - 1) * template.images.level, correlation,
             float(np.sqrt(residual)), chi2, float(self.results[steps.OUTLIERS]) if kind else 0.0,
             float(self.results[steps.OVERLAP]), condition, int(self.results[steps.DONE]), self.status == steps.SETTLED,
@@ -367,10 +394,9 @@ def sampled_residuals(
     volume = np.ascontiguousarray(_volume(image))
     active = sum(n > 1 for n in volume.shape)
     step = max(int((volume.size / samples) ** (1 / max(active, 1))), 1)
-    images = template.images
     return np.asarray(
         kernels.residuals(
-            volume, seen, images.coefficients, images.known, spatial(matrix), np.array([gain, offset]), step
+            volume, seen, template.coefficients, template.known, spatial(matrix), np.array([gain, offset]), step
         )
     )
 

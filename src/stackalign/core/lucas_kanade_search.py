@@ -106,7 +106,7 @@ class SearchBank:
             if not np.isfinite(peak.significance):
                 continue
             shift = np.eye(len(turned))
-            shift[:-1, -1] = peak.shift
+            shift[:-1, -1] = np.where(np.array(frame.shape) > 2, peak.shift, 0)  # one or two planes have no slope
             found.append(Candidate(np.linalg.inv(turned) @ shift, peak.significance, peak.runner_up))
             if not self.thorough and found[-1].clear:
                 break
