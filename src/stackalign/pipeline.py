@@ -183,7 +183,7 @@ def _provenance(
         "reference": words,
         "anchor": anchor,
         "preprocess": preprocess.model_dump(mode="json"),
-        "source": str(stack.metadata.get("path", stack.name)),
+        "source": str(stack.metadata.get("source", stack.name)),
         "frames": len(stack),
         "frame_shape": list(stack.frame_shape),
         "rounds": result.details.get("rounds"),

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from stackalign.core.transform_series import TransformSeries
     from stackalign.core.work import Work
 
+_SAMPLE_BYTES = 1 << 28
+_FEWEST = 4096  # pixels
 _LEAST = 16  # pixels along an axis (half of a short one) that the common region must keep; else the worst frames go
 
 
@@ -139,29 +141,28 @@ def measure_work(stack: ImageStack | ArrayLike, transforms: TransformSeries) -> 
     if len(transforms) != len(source):
         raise ValueError(f"{len(transforms)} transforms for {len(source)} frames")
     used, box = _region(source.frame_shape, transforms)
-    steps = 2 * len(used)
     inside = tuple(slice(max(a, 0), b) for a, b in zip(box.start, box.stop, strict=True))
+    step = _stride(int(np.prod(box.shape)), len(used))
     total = [np.zeros(box.shape), np.zeros(box.shape)]
     kept: list[int] = []
+    samples: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
     for done, (t, pair) in enumerate(zip(used, _pairs(source, transforms, used, box, inside), strict=True), start=1):
         if pair is not None:
             kept.append(t)
-            total[0] += pair[0]
-            total[1] += pair[1]
-        yield Progress(done, steps, "Measuring: mean images")
+            for k, image in enumerate(pair):
+                total[k] += image
+            samples.append((pair[0].ravel()[::step].copy(), pair[1].ravel()[::step].copy()))
+        yield Progress(done, len(used), "Measuring before and after")
     if not kept:
         raise ValueError("there is nothing to measure: no frame is valid and readable")
     means = [(part / len(kept)).astype(np.float32) for part in total]
     n = len(source)
     columns = np.full((4, n), np.nan)
-    done = len(used)
-    for t, pair in zip(kept, _pairs(source, transforms, kept, box, inside), strict=True):
-        if pair is not None:
-            for k, (frame, mean) in enumerate(zip(pair, means, strict=True)):
-                columns[k, t] = _correlation(frame, mean)
-                columns[2 + k, t] = np.sqrt(np.mean((frame - mean) ** 2, dtype=np.float64))
-        done += 1
-        yield Progress(min(done, steps), steps, "Measuring: frame by frame")
+    for t, pair in zip(kept, samples, strict=True):
+        for k, (frame, mean) in enumerate(zip(pair, means, strict=True)):
+            seen = mean.ravel()[::step]
+            columns[k, t] = _correlation(frame, seen)
+            columns[2 + k, t] = np.sqrt(np.mean((frame - seen) ** 2, dtype=np.float64))
     crisp = [_crispness(mean) for mean in means]
     averages = np.nanmean(columns[:, kept], axis=1) if np.isfinite(columns[:, kept]).any() else np.full(4, np.nan)
     return Quality(
@@ -169,6 +170,16 @@ def measure_work(stack: ImageStack | ArrayLike, transforms: TransformSeries) -> 
         float(averages[2]), float(averages[3]), columns[0], columns[1], columns[2], columns[3], means[0], means[1], box,
         tuple(t for t in range(n) if t not in set(kept)),
     )  # fmt: skip
+
+
+def _stride(pixels: int, frames: int) -> int:
+    """Return the step between pixels that single frames are compared with the mean at.
+
+    All of them where they fit; of a long movie of large frames a regular sample, so that each frame is read once.
+    """
+    room = max(_SAMPLE_BYTES // (8 * frames), _FEWEST)
+    step = max(-(-pixels // room), 1)
+    return step + 1 if step > 1 and step % 2 == 0 else step  # an odd step meets all columns of an even frame
 
 
 def _region(shape: tuple[int, ...], transforms: TransformSeries) -> tuple[list[int], Box]:
@@ -213,7 +224,7 @@ def _pairs(
 def _aligned(image: NDArray[np.float32], transforms: TransformSeries, t: int, box: Box) -> NDArray[np.float32]:
     if isinstance(transforms, PiecewiseSeries):
         return warp_sources(image, transforms.sources(t, box.shape, box.start), fill="edge")  # type: ignore[arg-type]
-    out: NDArray[Any] = warp_frame(image, transforms.matrices[t], fill="edge", output_shape=box.shape, origin=box.start)
+    out: NDArray[Any] = warp_frame(image, transforms.matrices[t], output_shape=box.shape, origin=box.start)
     return out
 
 
