@@ -12,7 +12,7 @@ from pydantic import Field
 from stackalign.core.correlation_search import Normalisation, SearchTemplate, prepare_search, search
 from stackalign.core.preprocess import FilteredRegistrar
 from stackalign.core.reduction import binned, reduction
-from stackalign.core.reference import PairResult
+from stackalign.core.reference import PairResult, Reference
 from stackalign.core.rounds import align_stack
 from stackalign.core.stack import ImageStack
 from stackalign.core.transform import TransformModel
@@ -80,6 +80,29 @@ class CrossCorrelation(FilteredRegistrar):
         json_schema_extra={"unit": "frames", "advanced": True},
     )
 
+    blocks: bool = Field(
+        False,
+        title="Blocks",
+        description="Piecewise-rigid: after the translation each block of the frame gets a shift of its own (2-D)",
+    )
+    block_spacing: float = Field(
+        64.0,
+        title="Block spacing",
+        description="Distance between the centres of neighbouring blocks, which overlap by half",
+        ge=8,
+        le=10_000,
+        json_schema_extra={"unit": "px", "advanced": True},
+    )
+    block_difference: float = Field(
+        1.0,
+        title="Block difference",
+        description="How much neighbouring blocks are expected to differ; smaller is smoother: blocks with little"
+        " texture lean on their neighbours",
+        gt=0,
+        le=1000,
+        json_schema_extra={"unit": "px", "advanced": True},
+    )
+
     def fit(
         self,
         stack: ImageStack,
@@ -93,15 +116,26 @@ class CrossCorrelation(FilteredRegistrar):
         Raises
         ------
         ValueError
-            If the reference, the anchor or the mask do not fit the stack, or the reference has no contrast.
+            If the reference, the anchor or the mask do not fit the stack, or the reference has no contrast; if blocks
+            are asked for in volumes.
         """
         source = ImageStack.of(stack)
-        chosen = "mean" if reference is None else reference
-        return (
-            yield from align_stack(
-                source, self.aligner(), chosen, anchor=anchor, mask=mask, rolling=self.rolling, lag=self.lag
-            )
+        if self.blocks and source.ndim != 2:
+            raise ValueError("blocks are for frames (y, x): switch them off to align volumes")
+        policy = Reference.of("mean" if reference is None else reference, len(source), source.frame_shape)
+        rigid = yield from align_stack(
+            source, self.aligner(), policy, anchor=anchor, mask=mask, rolling=self.rolling, lag=self.lag
         )
+        if not self.blocks:
+            return rigid
+        from stackalign.core.blocks import refine_blocks
+
+        return (
+            yield from refine_blocks(
+                source, rigid, policy,
+                spacing=self.block_spacing, difference=self.block_difference, mask=mask, filtered=self.filtered,
+            )
+        )  # fmt: skip
 
     def aligner(self) -> TranslationAligner:
         """Return what aligns one frame to one image."""

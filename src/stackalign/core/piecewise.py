@@ -42,6 +42,64 @@ def _hat(n: int, nodes: int) -> Any:
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
+def interpolated(shifts: Any, low_y: Any, frac_y: Any, low_x: Any, frac_x: Any) -> Any:
+    """Node values (gy, gx, 2) at pixels, from the lower node of each row and column and the weight of the upper one."""
+    h, w = len(low_y), len(low_x)
+    out = np.empty((2, h, w))
+    line = np.empty((shifts.shape[1], 2))
+    for y in range(h):
+        k, f = low_y[y], frac_y[y]
+        for x in range(shifts.shape[1]):
+            for c in range(2):
+                line[x, c] = shifts[k, x, c] + f * (shifts[k + 1, x, c] - shifts[k, x, c])
+        for c in range(2):
+            for x in range(w):
+                j = low_x[x]
+                out[c, y, x] = line[j, c] + frac_x[x] * (line[j + 1, c] - line[j, c])
+    return out
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def brightness(moved: Any, image: Any, counted: Any) -> Any:
+    """Number, means, variances and covariance of the pixels that count and are known in both images."""
+    n, sums = 0, np.zeros(5)
+    a0 = b0 = 0.0
+    for y in range(moved.shape[0]):
+        row = np.zeros(5)
+        for x in range(moved.shape[1]):
+            if not counted[y, x] or np.isnan(moved[y, x]) or np.isnan(image[y, x]):
+                continue
+            if n == 0:  # about some value of theirs: squares of large offsets would drown the contrast
+                a0, b0 = float(moved[y, x]), float(image[y, x])
+            n += 1
+            a, b = moved[y, x] - a0, image[y, x] - b0
+            row[0] += a
+            row[1] += b
+            row[2] += a * a
+            row[3] += b * b
+            row[4] += a * b
+        sums += row
+    if n == 0:
+        return 0, 0.0, 0.0, 0.0, 0.0, 0.0
+    sums /= n
+    a, b = sums[0], sums[1]
+    return n, a + a0, b + b0, sums[2] - a * a, sums[3] - b * b, sums[4] - a * b
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def difference(moved: Any, image: Any, counted: Any, mean_a: float, mean_b: float, gain: float) -> Any:
+    """Reference minus frame at the reference's brightness, NaN where nothing counts."""
+    out = np.empty(moved.shape, np.float32)
+    for y in range(moved.shape[0]):
+        for x in range(moved.shape[1]):
+            if counted[y, x]:
+                out[y, x] = image[y, x] - mean_b - (moved[y, x] - mean_a) / gain
+            else:
+                out[y, x] = np.nan
+    return out
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _normal_matrix(gy: Any, gx: Any, weight: Any, nodes_y: int, nodes_x: int) -> Any:
     """Products of ``h_b grad T`` over all pixels, (2 B, 2 B)."""
     h, w = gy.shape

@@ -79,17 +79,15 @@ class BlockGrid:
 
         Returns (2, y, x), pixels; beyond the outer nodes the nearest value holds.
         """
-        along = []
+        from stackalign.core.piecewise import interpolated
+
+        low, share = [], []
         for axis in (0, 1):
             nodes, at = self.nodes[axis], np.arange(shape[axis]) + np.asarray(start, float)[axis]
             position = np.clip((at - nodes[0]) / (nodes[1] - nodes[0]), 0, len(nodes) - 1)
-            low = np.minimum(position.astype(int), len(nodes) - 2)
-            basis = np.zeros((shape[axis], len(nodes)))
-            rows = np.arange(shape[axis])
-            basis[rows, low + 1] = position - low
-            basis[rows, low] = 1 - (position - low)
-            along.append(basis)
-        return np.asarray(np.einsum("ya,abc,xb->cyx", along[0], shifts, along[1], optimize=True))
+            low.append(np.minimum(position.astype(np.int64), len(nodes) - 2))
+            share.append(position - low[-1])
+        return np.asarray(interpolated(np.ascontiguousarray(shifts, np.float64), low[0], share[0], low[1], share[1]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

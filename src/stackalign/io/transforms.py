@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stackalign.core.piecewise_series import PiecewiseSeries
 from stackalign.core.transform import TransformModel
 from stackalign.core.transform_series import TransformSeries
 from stackalign.io.atomic import replacing
@@ -116,7 +117,8 @@ def load_transforms(path: str | PathLike[str], *, pixel_size: Sequence[float] | 
                 data = _json(source)
                 if is_ngff(data):
                     return _unscaled(from_ngff(data), pixel_size)
-                found = TransformSeries.from_dict(data)
+                kind = PiecewiseSeries if isinstance(data, dict) and "blocks" in data else TransformSeries
+                found = kind.from_dict(data)
             case ".csv":
                 found = _from_table(read_table(source))
             case ".npy":
