@@ -109,7 +109,7 @@ def test_a_shift_beyond_half_the_frame_is_not_aliased():
 
 
 @pytest.mark.parametrize("reference", ["mean", "first", "previous", "all-pairs"])
-@pytest.mark.parametrize("scene", ["texture"])
+@pytest.mark.parametrize("scene", ["hubble_deep_field", "texture"])
 def test_a_drift_out_of_view_is_followed(scene, reference):
     stack, truth = sa.simulate(
         scene=scene, shape=(96, 112), frames=30, motion="none", drift_rate=(5.0, 4.0), photons=300, seed=9

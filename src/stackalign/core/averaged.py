@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from stackalign.core.work import Work
 
 MAX_ROUNDS = 12
+_VIEW = 0.35  # share of the field that a frame must cover to take part in the mean
 
 
 def align_to_average(run: RunState) -> Work[None]:
@@ -52,6 +53,8 @@ def align_to_average(run: RunState) -> Work[None]:
     base = _central(run, sample, starts)
     home = np.linalg.inv(starts[base])
     starts = {t: home @ m for t, m in starts.items()}
+    # what has drifted out of view would be taken for another part of the scene, and spoil the mean
+    sample = spread([t for t in usable if _in_view(run.stack.frame_shape, starts[t])], SAMPLE)
     mask = _moved_mask(run, starts)
     template = None
     known: list[PairResult | None] = [None] * len(run.stack)
@@ -115,6 +118,14 @@ def _estimate(run: RunState, sample: Sequence[int], known: Sequence[PairResult |
         except StopIteration as stop:
             return np.asarray(stop.value, np.float32)
         yield run.progress(done, len(used), message)
+
+
+def _in_view(shape: tuple[int, ...], matrix: NDArray[np.float64]) -> bool:
+    """Return whether a frame that lies at ``matrix`` covers a good part of the field."""
+    lattice = np.stack(np.meshgrid(*(np.linspace(0, n - 1, 9) for n in shape), indexing="ij"), -1)
+    places = moved_points(matrix, lattice.reshape(-1, len(shape)))
+    inside = (places >= -0.5) & (places <= np.array(shape) - 0.5)
+    return bool(inside.all(-1).mean() >= _VIEW)
 
 
 def _central(run: RunState, sample: Sequence[int], starts: dict[int, NDArray[np.float64]]) -> int:

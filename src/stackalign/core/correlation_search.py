@@ -176,33 +176,39 @@ def _ones(shape: tuple[int, ...], padded: tuple[int, ...]) -> Spectrum:
 
 
 def _allowed(template: SearchTemplate, overlap: Real) -> NDArray[np.bool_]:
-    allowed = np.asarray(overlap >= max(template.min_overlap * float(overlap.max()), 9.0))
-    for axis, (n, size) in enumerate(zip(template.shape, template.padded, strict=True)):
+    """Return where enough overlaps, whatever the largest shift."""
+    enough = np.asarray(overlap >= max(template.min_overlap * float(overlap.max()), 9.0))
+    return enough & _closer(template, template.shape)
+
+
+def _closer(template: SearchTemplate, limits: Sequence[float]) -> NDArray[np.bool_]:
+    """Return where shifts are below ``limits`` along every axis."""
+    out = np.ones((1,) * len(template.shape), bool)
+    for axis, (n, size, limit) in enumerate(zip(template.shape, template.padded, limits, strict=True)):
         shift = np.arange(size)
         shift = np.where(shift < n, shift, shift - size)
-        inside = np.abs(shift) < n
-        if template.max_shift is not None:
-            inside &= np.abs(shift) <= max(template.max_shift[axis], 0)
-        view = [None] * len(template.shape)
-        view[axis] = slice(None)  # type: ignore[call-overload]
-        allowed &= inside[tuple(view)]
-    return allowed
+        out = out & (np.abs(shift) < limit).reshape([-1 if a == axis else 1 for a in range(len(template.shape))])
+    return out
 
 
 def _peak(
     score: NDArray[np.floating], correlation: NDArray[np.floating], allowed: NDArray[np.bool_], template: SearchTemplate
 ) -> Peak:
-    index = np.unravel_index(int(np.argmax(score)), score.shape)
+    sought = score
+    if template.max_shift is not None:
+        sought = np.where(_closer(template, [max(m, 0) + 0.5 for m in template.max_shift]), score, -np.inf)
+    index = np.unravel_index(int(np.argmax(sought)), score.shape)
     whole, fraction = [], []
     for axis, (i, n, size) in enumerate(zip(index, template.shape, template.padded, strict=True)):
         whole.append(int(i) if i < n else int(i) - size)
         fraction.append(_parabola(score, index, axis))
+    # also beyond the largest shift: within a few pixels there is little but the peak itself
     background = score[allowed]
     background = background[:: max(len(background) // 8192, 1)]  # enough for two medians
     middle = float(np.median(background))
     spread = 1.4826 * float(np.median(np.abs(background - middle))) + 1e-12
     near = [np.arange(-3, 4) + i for i in index]
-    away = score.copy()
+    away = sought.copy()
     away[np.ix_(*[a % s for a, s in zip(near, score.shape, strict=True)])] = -np.inf
     second = float(away.max())
     return Peak(

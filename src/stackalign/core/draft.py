@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stackalign.core.continuity import REASON, contradicted
 from stackalign.core.generators import moved_points
 from stackalign.core.geometry import corners
 from stackalign.core.mean_image import Aligned, mean_image
 from stackalign.core.reduction import binned, enlarged, reduction
+from stackalign.core.reference import PairResult
 from stackalign.core.run_state import safely, spread
 from stackalign.core.threads import map_ahead
 from stackalign.core.work import Progress
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stackalign.core.reference import PairAligner, PairResult
+    from stackalign.core.reference import PairAligner
     from stackalign.core.run_state import RunState
     from stackalign.core.work import Work
 
@@ -59,6 +62,7 @@ def drafted(run: RunState) -> Work[dict[int, NDArray[np.float64]]]:
     for done, (t, result) in enumerate(zip(usable, work, strict=True), start=1):
         results[t] = result
         yield Progress(done, len(usable), "Finding the motion on reduced frames")
+    _straighten(run.aligner, small, results)
     return {t: enlarged(results[t].matrix, factors) for t in usable if not results[t].reason}
 
 
@@ -100,6 +104,34 @@ def _draft_mean(
     places = [Aligned(results[t].matrix, results[t].gain, results[t].offset) for t in kept]
     image = last_value(mean_image(small.__getitem__, kept, places, shape, aligner.model))
     return aligner.prepare(image, None, frames=float(len(kept)))
+
+
+def _straighten(
+    aligner: PairAligner[Any], small: dict[int, NDArray[np.float32]], results: dict[int, PairResult]
+) -> None:
+    """Put frames that were found on the wrong part of the mean where their neighbours say."""
+
+    def compare(t: int, onto: int) -> PairResult:
+        try:
+            return safely(aligner, small[t], aligner.prepare(small[onto], None), None)
+        except ValueError as error:
+            return PairResult.failed(small[t].ndim, str(error))
+
+    found = {t: r for t, r in results.items() if not r.reason}
+    shape = next(iter(small.values())).shape
+    wrong = set(contradicted(found, shape, compare))
+    if not wrong:
+        return
+    frames = sorted(found)
+    for line in (frames, frames[::-1]):  # away from what is right, forwards and backwards in time
+        for before, t in pairwise(line):
+            if t in wrong and before not in wrong:
+                step = compare(t, before)
+                if not step.reason:
+                    results[t] = replace(step, matrix=results[before].matrix @ step.matrix)
+                    wrong.discard(t)
+    for t in wrong:
+        results[t] = PairResult.failed(len(shape), REASON)
 
 
 def _draft_one(

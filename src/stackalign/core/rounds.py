@@ -8,6 +8,7 @@ import numpy as np
 
 from stackalign.core.averaged import align_to_average
 from stackalign.core.chained import align_to_previous, align_to_rolling, rescue
+from stackalign.core.continuity import doubt
 from stackalign.core.reference import Reference
 from stackalign.core.run_state import RunState, align_all, noise_of, spread
 
@@ -81,6 +82,7 @@ def align_stack(
             from stackalign.core.all_pairs import align_pairs
 
             yield from align_pairs(run, lag)
+    yield from doubt(run)
     yield from rescue(run)
     return run.registration()
 
