@@ -19,6 +19,8 @@ from stackalign.runs import frames_text, region_within, run_work
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
+
     from stackalign.core.registration import Registrar
     from stackalign.core.spots.tracks import TrackSet
     from stackalign.core.transform_series import TransformSeries
@@ -59,6 +61,7 @@ class SessionEvents(SignalGroup):
     runs = Signal(object)
     current = Signal(object)
     particles = Signal(object)
+    placements = Signal(object)
     job = Signal(object)
     history = Signal()
 
@@ -84,6 +87,7 @@ class AlignmentSession:
         self.history = History(self)
         self._values: dict[str, Any] = {
             "movie": None, "choices": default_choices(method), "runs": (), "current": None, "particles": None,
+            "placements": {},
         }  # fmt: skip
         self._generation = 0
         self._job: tuple[int, Movie, Choices] | None = None
@@ -125,6 +129,12 @@ class AlignmentSession:
             self._values["particles"] = Particles()
         particles: Particles = self._values["particles"]
         return particles
+
+    @property
+    def placements(self) -> Mapping[str, Any]:
+        """Where layers were put, by their id: the affine of each one that was registered to another."""
+        placements: Mapping[str, Any] = self._values["placements"]
+        return placements
 
     @property
     def busy(self) -> bool:
@@ -233,6 +243,21 @@ class AlignmentSession:
         if self.choices.registrar.method == "particles" and self.choices.registrar != particles.registrar:
             values["choices"] = replace(self.choices, registrar=particles.registrar)
         self._do(Edit(name, values, merge))
+
+    def place_layer(self, name: str, key: str, before: NDArray[Any], after: NDArray[Any]) -> None:
+        """Put a layer somewhere else; `events.placements` tells who shows it.
+
+        Parameters
+        ----------
+        name : str
+            What was done, for the history.
+        key : str
+            The layer's id.
+        before, after : ndarray (n+1, n+1)
+            Its affine as it is now, and as it is to be.
+        """
+        self._exchange({"placements": {**self.placements, key: before}})  # undo leads back to what was done by hand
+        self._do(Edit(name, {"placements": {**self.placements, key: after}}))
 
     def take_tracks(self, movie: Movie, begun: Particles, tracks: TrackSet, complete: bool = True) -> bool:
         """Keep where particles were found; False if movie or picks are others by now.
