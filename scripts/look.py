@@ -12,6 +12,7 @@ from typing import Any
 
 import napari
 import numpy as np
+from look_particles import particles
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QWidget
@@ -203,17 +204,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, default=Path("look"))
     parser.add_argument("--quick", action="store_true", help="one size and theme only")
+    parser.add_argument("--only", default="", help="one scene only, by its name")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     variants = [(theme, size) for theme in THEMES for size in SIZES]
     for theme, size in variants[:1] if options.quick else variants:
-        for scene in (journey, region):
+        for scene in (journey, region, particles):
+            if options.only not in ("", scene.__name__):
+                continue
             person = Person(options.output, theme, size)
             try:
                 scene(person)
             finally:
                 person.close()
-    demo(options.output)
+    if options.only in ("", "demo"):
+        demo(options.output)
 
 
 if __name__ == "__main__":

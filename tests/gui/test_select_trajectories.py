@@ -89,7 +89,7 @@ def test_a_choice_anywhere_is_seen_everywhere(panel: Any, qtbot: Any) -> None:
         assert panel.table.item(row, 0).checkState() == Qt.CheckState.Unchecked
         assert panel.drift._looks[2] == (True, True)
         assert panel.residual._curves[2].opts["pen"].style() == Qt.PenStyle.DashLine
-        assert "x" in [str(s) for s in panel.canvas._points.symbol]
+        qtbot.waitUntil(lambda: "x" in [str(s) for s in panel.canvas._points.symbol])
         panel.undo.click()
     panel.residual.chosen.emit(5)
     assert panel.chosen == 5

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtGui import QKeySequence
-from qtpy.QtWidgets import QFrame, QHBoxLayout, QLayout, QScrollArea, QShortcut, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QLayout, QScrollArea, QShortcut, QVBoxLayout, QWidget
 
 from stackalign.core.work import Cancelled, Done, Failed
 from stackalign.widgets._errors import show_error
@@ -246,3 +246,15 @@ def _help(keys: Mapping[str, Mapping[str, str]]) -> str:
         for where, those in keys.items()
     )
     return f"<table cellspacing=2>{rows}</table>"
+
+
+def titled(title: str, part: QWidget) -> QWidget:
+    """Return a part with a line of words above it."""
+    box = QWidget()
+    column = QVBoxLayout(box)
+    column.setContentsMargins(0, 0, 0, 0)
+    column.setSpacing(1)
+    column.addWidget(QLabel(title))
+    column.addWidget(part)
+    column.addStretch(1)
+    return box

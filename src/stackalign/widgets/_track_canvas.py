@@ -53,16 +53,21 @@ class TrackCanvas(QObject):
             self._numbers, self._places, self._looks = np.zeros(0, np.int64), np.zeros((0, 2)), ()
             return
         here = tracks.found[:, frame]
-        self._numbers, self._places = tracks.ids[here], tracks.position[here, frame][:, -2:]
+        places = tracks.position[here, frame][:, -2:]
         points = self._layer()
-        points.data = self._places
+        if not np.array_equal(places, self._places) or len(points.data) != len(places):
+            points.data = places
+        self._numbers, self._places = tracks.ids[here], places
         numbers = [int(k) for k in self._numbers]
         looks = tuple((k, k in excluded, k == chosen) for k in numbers)
         if looks != self._looks and looks:
-            points.symbol = ["x" if out else "ring" for _, out, _ in looks]
+            before = {number: out for number, out, _ in self._looks}
+            if any(before.get(number) != out for number, out, _ in looks):
+                points.symbol = ["x" if out else "ring" for _, out, _ in looks]
             points.face_color = [CHOSEN if now else ELSEWHERE if out else GOOD for _, out, now in looks]
-            points.features = {"label": [str(k) for k in numbers]}
-            points.refresh_text()
+            if [number for number, _, _ in self._looks] != numbers:
+                points.features = {"label": [str(k) for k in numbers]}
+                points.refresh_text()
         self._looks = looks
 
     def remove(self) -> None:

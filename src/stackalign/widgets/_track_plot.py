@@ -8,7 +8,7 @@ import numpy as np
 import pyqtgraph as pg
 from qtpy.QtCore import Qt, Signal
 
-from stackalign.widgets._plot import ELSEWHERE, ThemedPlot, colour_of, ink
+from stackalign.widgets._plot import ELSEWHERE, ThemedPlot, colour_of, ground, ink
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +46,8 @@ class TrackPlot(ThemedPlot):
         self._curves: list[Any] = []
         self._looks: list[tuple[bool, bool]] = []
         self._cursor = pg.InfiniteLine(angle=90, movable=False)
-        self._label = pg.TextItem("", anchor=(0, 0.5))
+        self._label = pg.TextItem("", anchor=(0.5, 1.1), fill=pg.mkBrush(128, 128, 128, 60))
+        self._label.setZValue(9)
         self._label.hide()
         self.item.addItem(self._cursor, ignoreBounds=True)
         self.item.addItem(self._label, ignoreBounds=True)
@@ -107,9 +108,9 @@ class TrackPlot(ThemedPlot):
         known = np.flatnonzero(np.isfinite(self._values[k])) if k is not None else np.zeros(0, int)
         self._label.setVisible(len(known) > 0)
         if k is not None and len(known):
-            t = int(known[len(known) // 2])
-            self._label.setText(f"{self._numbers[k]}")
-            self._label.setColor(ink(self))
+            t = int(known[len(known) // 4])
+            self._label.fill = pg.mkBrush(ground(self))
+            self._label.setText(f"{self._numbers[k]}", color=ink(self))
             self._label.setPos(t + self._first, float(self._values[k, t]))
 
     def curve_at(self, x: float, y: float) -> int | None:

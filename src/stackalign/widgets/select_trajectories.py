@@ -6,8 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QSize
-from qtpy.QtWidgets import QBoxLayout, QFileDialog, QHBoxLayout, QLabel, QMenu, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtCore import QSize, QTimer
+from qtpy.QtWidgets import QBoxLayout, QFileDialog, QHBoxLayout, QMenu, QPushButton, QWidget
 
 from stackalign.picking import particles_text
 from stackalign.runs import frames_text
@@ -15,7 +15,7 @@ from stackalign.trajectories import Trajectories, align_tracks_work
 from stackalign.widgets._frame_reader import LatestOnly
 from stackalign.widgets._keys import CanvasKeys
 from stackalign.widgets._motion_plot import MotionPlot
-from stackalign.widgets._panel import WIDE, Panel
+from stackalign.widgets._panel import WIDE, Panel, titled
 from stackalign.widgets._preview import FrameCursor
 from stackalign.widgets._style import menu_button, narrow_combo, note, row, say, small_button
 from stackalign.widgets._track_canvas import TrackCanvas
@@ -68,6 +68,10 @@ class SelectTrajectories(Panel):
         self._thread = LatestOnly(self)
         self.canvas = TrackCanvas(napari_viewer, self)
         self._build()
+        self._later = QTimer(
+            self, singleShot=True, interval=0
+        )  # the motion is seen first, the canvas next
+        self._later.timeout.connect(self._draw)
 
         self._thread.done.connect(self._on_thread)
         self._cursor.moved.connect(self._on_frame)
@@ -126,8 +130,8 @@ class SelectTrajectories(Panel):
         self._side.setContentsMargins(0, 0, 0, 0)
         self._side.setSpacing(6)
         for title, part in (("Drift of each", self.drift), ("Beside the common motion", self.residual)):
-            self._side.addWidget(_titled(title, part), 1)
-        self._side.addWidget(_titled("Particles", self.table), 1)
+            self._side.addWidget(titled(title, part), 1)
+        self._side.addWidget(titled("Particles", self.table), 1)
         self.suggestion = note()
         self.follow_suggestion = small_button("Exclude them", "Leave out what is suggested", self.exclude_suggested)
         self.include_all = small_button("Include all", "All particles take part again", lambda: self.exclude(()))
@@ -329,7 +333,7 @@ class SelectTrajectories(Panel):
         out = self.excluded
         for part in (self.drift, self.residual, self.table):
             part.mark(out, self._chosen)
-        self._draw()
+        self._later.start()
 
     @property
     def _first(self) -> int:
@@ -341,6 +345,8 @@ class SelectTrajectories(Panel):
         self._draw()
 
     def _draw(self) -> None:
+        if self.closed:
+            return
         tracks = None if self.trajectories is None else self.trajectories.tracks
         self.canvas.show(tracks, self._cursor.frame - self._first, self.excluded, self._chosen)
 
@@ -495,14 +501,3 @@ class SelectTrajectories(Panel):
     def _ask_picture(self) -> None:
         name = "trajectories.png"
         self.save_picture(QFileDialog.getSaveFileName(self, "Save a picture", name, "Pictures (*.png *.svg *.pdf)")[0])
-
-
-def _titled(title: str, part: QWidget) -> QWidget:
-    box = QWidget()
-    column = QVBoxLayout(box)
-    column.setContentsMargins(0, 0, 0, 0)
-    column.setSpacing(1)
-    column.addWidget(QLabel(title))
-    column.addWidget(part)
-    column.addStretch(1)
-    return box
