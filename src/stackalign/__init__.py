@@ -30,6 +30,7 @@ _HOME = {
     "InputSpec": "config",
     "LucasKanade": "core.lucas_kanade",
     "OutputSpec": "config",
+    "PairRegistration": "core.pair",
     "ParticleTracking": "core.spots.registrar",
     "Pick": "core.spots.picks",
     "PicksReadError": "io.errors",
@@ -78,6 +79,7 @@ _HOME = {
     "read_stack": "io.read",
     "read_table": "io.tables",
     "register": "pipeline",
+    "register_pair": "core.pair",
     "register_work": "pipeline",
     "run": "pipeline",
     "run_work": "pipeline",
@@ -130,6 +132,8 @@ if TYPE_CHECKING:
     from stackalign.core.lowrank.decomposition import Decomposition as Decomposition
     from stackalign.core.lowrank.registrar import Reals as Reals
     from stackalign.core.lucas_kanade import LucasKanade as LucasKanade
+    from stackalign.core.pair import PairRegistration as PairRegistration
+    from stackalign.core.pair import register_pair as register_pair
     from stackalign.core.preprocess import Preprocess as Preprocess
     from stackalign.core.quality import Quality as Quality
     from stackalign.core.quality import measure as measure

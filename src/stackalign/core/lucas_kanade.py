@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _COARSEST = {2: 64, 3: 32}  # pixels along an axis of the frames that are searched
 _NEAR = 0.75  # px at the corners: a first step up to this size needs no pyramid
 _POOR = 0.75  # confidence below which a start is given up for a search
+_DOUBTFUL = 0.4  # confidence below which a frame does not show the reference
 _CHANCE = 5 / np.sqrt(4096)  # correlation that images without anything in common reach
 _VAGUE = 0.02  # of the frame's size: a motion that is known no better at the corners is not known
 
@@ -171,7 +172,7 @@ class _Template:
     usable: int
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _levels: tuple[_Level, ...] | None = None
-    _bank: tuple[tuple[int, ...], SearchBank] | None = None
+    _banks: dict[tuple[int, ...], SearchBank] = field(default_factory=dict)
 
     def levels(self) -> tuple[_Level, ...]:
         """Return the reduced references, coarsest first; the last one is at full size."""
@@ -180,18 +181,20 @@ class _Template:
                 self._levels = tuple(self._reduced())
             return self._levels
 
-    def bank(self, parameters: LucasKanade) -> tuple[tuple[int, ...], SearchBank]:
-        """Return the turned and scaled copies, with the factors by which they are reduced."""
+    def bank(self, parameters: LucasKanade, *, finer: bool = False) -> tuple[tuple[int, ...], SearchBank]:
+        """Return the turned and scaled copies, with the factors by which they are reduced; ``finer``: half of those."""
         from stackalign.core.lucas_kanade_search import SearchBank, angles_within, scales_within
 
+        shape = self.image.shape
+        factors = reduction(shape, _COARSEST[len(shape)])
+        if finer:
+            factors = tuple(max(f // 2, 1) for f in factors)
         with self._lock:
-            if self._bank is None:
-                shape = self.image.shape
-                factors = reduction(shape, _COARSEST[len(shape)])
+            if factors not in self._banks:
                 turns = parameters.model is not TransformModel.TRANSLATION
                 grows = parameters.model.rank >= TransformModel.SIMILARITY.rank
                 reach = parameters.max_shift
-                bank = SearchBank.of(
+                self._banks[factors] = SearchBank.of(
                     binned(self.image, factors),
                     angles_within(parameters.max_rotation if turns else 0.0),
                     scales_within(parameters.max_scale if grows else 1.0),
@@ -200,8 +203,7 @@ class _Template:
                     min_overlap=0.5 * parameters.min_overlap,
                     thorough=parameters.max_rotation > 15 or parameters.max_scale > 1.2,
                 )
-                self._bank = factors, bank
-            return self._bank
+            return factors, self._banks[factors]
 
     def _reduced(self) -> list[_Level]:
         from stackalign.core.lucas_kanade_fit import MotionTemplate
@@ -304,13 +306,18 @@ class MotionAligner:
                 best = self._result(found, frame, template)
                 if not best.reason and best.confidence > _POOR:
                     return best
-        found = self._searched(frame, template)
-        if isinstance(found, str):
-            return PairResult.failed(d, found) if best is None else best
-        result = self._result(found, frame, template)
-        if best is not None and not best.reason and (result.reason or best.correlation > result.correlation):
-            return best
-        return result
+        for thorough in (False, True):
+            found = self._searched(frame, template, thorough=thorough)
+            if isinstance(found, str):
+                best = best or PairResult.failed(d, found)
+                continue
+            result = self._result(found, frame, template)
+            if best is None or _better(result, best):
+                best = result
+            if not best.reason and best.confidence > _POOR:
+                break
+        assert best is not None
+        return best
 
     def residuals(self, frame: NDArray[Any], template: _Template, result: PairResult) -> NDArray[np.float64]:
         """Return (intensity, residual) pairs of some thousand pixels; see `PairAligner.residuals`."""
@@ -318,25 +325,26 @@ class MotionAligner:
 
         return intensity_residuals(frame, template.full, result.matrix, result.gain, result.offset)
 
-    def _searched(self, frame: NDArray[Any], template: _Template) -> MotionFit | str:
-        """Search the whole range on reduced frames, then refine the best candidates scale by scale."""
+    def _searched(self, frame: NDArray[Any], template: _Template, *, thorough: bool = False) -> MotionFit | str:
+        """Search the whole range on reduced frames, then refine the best candidate scale by scale."""
         from stackalign.core.lucas_kanade_fit import refine_motion
 
-        factors, bank = template.bank(self.parameters)
-        small = binned(frame, factors)
-        candidates = [c for c in bank.candidates(small) if c.credible]
+        factors, bank = template.bank(self.parameters, finer=thorough)
+        candidates = [c for c in bank.candidates(binned(frame, factors), thorough=thorough) if c.credible]
         if not candidates:
             return "no peak of the correlation stands out: it may show nothing of the reference"
         coarsest = template.levels()[0]
-        if coarsest.factors != factors:
-            return self._climbed(frame, template, enlarged(candidates[0].matrix, factors), max(factors))
+        small = binned(frame, coarsest.factors)
         fits = []
         for candidate in candidates:
-            refined = refine_motion(small, coarsest.simple, candidate.matrix, robust=self.parameters.robust)
+            start = reduced(enlarged(candidate.matrix, factors), coarsest.factors)
+            refined = refine_motion(small, coarsest.simple, start, robust=self.parameters.robust)
             if refined is not None:
-                fits.append(refined)
-        begun, _ = max(fits, key=lambda f: f[1], default=(candidates[0].matrix, 0.0))
-        return self._climbed(frame, template, enlarged(begun, factors), max(factors))
+                fits.append((refined[1], enlarged(refined[0], coarsest.factors)))
+        best = enlarged(candidates[0].matrix, factors)
+        if fits:
+            best = max(fits, key=lambda f: f[0])[1]
+        return self._climbed(frame, template, best, max(coarsest.factors))
 
     def _climbed(self, frame: NDArray[Any], template: _Template, start: Array, coarsest: int) -> MotionFit | str:
         """Refine a motion from the scale of reduction ``coarsest`` on to full size."""
@@ -364,6 +372,10 @@ class MotionAligner:
         expected = np.sqrt(signal / (signal + fit.residual**2 / max(fit.chi2, 1e-12))) if signal > 0 else 1.0
         confidence = float(np.clip(fit.correlation / expected, 0, 1))
         reason = self._verdict(fit, overlap, template)
+        if not reason and template.noise is not None and confidence < _DOUBTFUL:
+            reason = (
+                f"it agrees with the reference far less than noise allows ({fit.correlation:.2f}, not {expected:.2f})"
+            )
         return PairResult(
             fit.matrix, fit.correlation, fit.residual, confidence, fit.error, reason, fit.gain, fit.offset
         )  # fmt: skip
@@ -399,3 +411,10 @@ class MotionAligner:
         if fit.corner_error > _VAGUE * max(shape):
             return f"its content fixes the motion only to {fit.corner_error:.1f} px at the corners"
         return ""
+
+
+def _better(result: PairResult, other: PairResult) -> bool:
+    """Return whether a result is the more credible of two."""
+    if bool(result.reason) != bool(other.reason):
+        return not result.reason
+    return bool(result.correlation > other.correlation or np.isnan(other.correlation))

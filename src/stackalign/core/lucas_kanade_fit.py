@@ -253,7 +253,10 @@ def fit_motion(
 def refine_motion(
     frame: NDArray[Any], template: MotionTemplate, start: Array, *, robust: Robust = "none", iterations: int = 30
 ) -> tuple[Array, float] | None:
-    """Return matrix and correlation alone, for a step on the way; None where it does not settle. See `fit_motion`."""
+    """Return the matrix and how well it fits, for a step on the way; None where it does not settle. See `fit_motion`.
+
+    How well: Fisher's z of the correlation over its standard deviation, up to a factor; a small overlap counts less.
+    """
     state = _State.of(frame, template, start)
     if state is None or state.settle(0, 1.0, iterations):
         return None
@@ -266,7 +269,8 @@ def refine_motion(
             pairs = state.residuals(_FEW)
     if state.status != steps.SETTLED:
         return None
-    return state.matrix, state.statistics(pairs)[1]
+    correlation = min(state.statistics(pairs)[1], 0.9999)
+    return state.matrix, float(np.arctanh(correlation) * np.sqrt(state.results[steps.OVERLAP]))
 
 
 class _State:

@@ -95,8 +95,8 @@ class SearchBank:
             poses.append((turned, prepare_search(image, mask, max_shift=max_shift, min_overlap=min_overlap)))
         return cls(tuple(poses), thorough)
 
-    def candidates(self, frame: NDArray[np.float32], most: int = 3) -> list[Candidate]:
-        """Return the best motions of a reduced frame, NaN where it does not count."""
+    def candidates(self, frame: NDArray[np.float32], *, thorough: bool = False, most: int = 6) -> list[Candidate]:
+        """Return the best motions of a reduced frame, NaN where it does not count; ``thorough``: try every pose."""
         known = np.isfinite(frame)
         mask = None if known.all() else known
         image = frame if mask is None else np.where(mask, frame, np.float32(0))
@@ -108,7 +108,7 @@ class SearchBank:
             shift = np.eye(len(turned))
             shift[:-1, -1] = np.where(np.array(frame.shape) > 2, peak.shift, 0)  # one or two planes have no slope
             found.append(Candidate(np.linalg.inv(turned) @ shift, peak.significance, peak.runner_up))
-            if not self.thorough and found[-1].clear:
+            if not (thorough or self.thorough) and found[-1].clear:
                 break
         found.sort(key=lambda c: -c.significance)
         return found[:most]
