@@ -9,6 +9,7 @@ import numpy as np
 from stackalign.core.simulate.beads import draw_beads
 from stackalign.core.simulate.camera import photograph
 from stackalign.core.simulate.cells import draw_cells
+from stackalign.core.simulate.flicker import draw_flicker
 from stackalign.core.simulate.images import cut_photograph, draw_texture
 from stackalign.core.simulate.motion import draw_motion
 from stackalign.core.simulate.parameters import Simulation
@@ -64,6 +65,8 @@ def simulate(simulation: Simulation | None = None, **overrides: Any) -> Simulate
     # frame t uses [seed, t]; a third number that is not zero keeps these streams apart from all of them
     transforms = draw_motion(record, np.random.default_rng([record.seed, 0, 1]))
     scene = _draw(record, transforms, np.random.default_rng([record.seed, 0, 2]))
+    if record.flicker:
+        scene = draw_flicker(record, scene, transforms, np.random.default_rng([record.seed, 0, 3]))
     truth = Truth(record, transforms, scene)
     stack = ImageStack(
         _SimulatedFrames(truth),

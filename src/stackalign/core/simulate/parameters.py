@@ -208,6 +208,30 @@ class Simulation(Parameters):
         le=0.9,
         json_schema_extra={"advanced": True},
     )
+    flicker: float = Field(
+        0.0,
+        title="Flicker",
+        description="Fraction of the pixels that lie in cells lit at any moment; each is lit a fifth of the time."
+        " In textures and photographs",
+        ge=0,
+        le=0.5,
+    )
+    flicker_brightness: float = Field(
+        3.0,
+        title="Flicker brightness",
+        description="Brightness of a lit cell, times that of the scene where it is",
+        ge=0,
+        le=1000,
+        json_schema_extra={"advanced": True},
+    )
+    flicker_radius: float = Field(
+        6.0,
+        title="Flicker radius",
+        description="Radius of those cells",
+        ge=1,
+        le=1000,
+        json_schema_extra={"unit": "px", "advanced": True},
+    )
     blank: tuple[int, ...] = Field(
         (),
         title="Blank frames",
@@ -235,6 +259,8 @@ class Simulation(Parameters):
             raise ValueError(f"scene {self.scene!r} is a plane image: volumes are made of {', '.join(DRAWN)}")
         if self.motion == "rotation" and self.model is TransformModel.TRANSLATION:
             raise ValueError("motion 'rotation' needs a model that rotates: euclidean, similarity, affine, projective")
+        if self.flicker and (self.ndim == 3 or self.scene in ("beads", "cells")):
+            raise ValueError("flicker is for textures and photographs (2-D): beads may blink instead")
         if self.blank and not all(0 <= t < self.frames for t in self.blank):
             raise ValueError(f"blank names frames beyond 0 to {self.frames - 1}: {self.blank}")
         return self

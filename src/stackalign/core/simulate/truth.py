@@ -90,6 +90,13 @@ class Truth:
         counts = np.maximum(self.photons(t), 0, dtype=np.float64)
         return np.asarray(counts * self.simulation.gain + self.simulation.offset)
 
+    def active(self, t: int) -> NDArray[np.bool_]:
+        """Return which pixels of the reference lie in cells that are lit in frame ``t``, (y, x)."""
+        cover = getattr(self.scene, "cover", None)
+        if cover is None:
+            return np.zeros(self.simulation.shape, bool)
+        return np.asarray(cover(np.eye(self.simulation.ndim + 1), self._index(t)) > 0.5)
+
     @cached_property
     def cramer_rao(self) -> Array:
         """(T, d) least standard error, pixels, of a translation of each frame against the known, noise-free scene.
