@@ -28,16 +28,18 @@ def _mix(images, r, coefficients, start, count, ny, out):
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _huber(f, model, known, clip, count, r, w):
+def _robust(f, model, known, clip, tail, count, r, w):
     """Write residuals and weights; returns the loss of the row and its pixels. ``known`` is the relative precision."""
-    loss, n = np.float32(0), np.float32(0)
+    loss, n, half = np.float32(0), np.float32(0), np.float32(0.5)
     for x in range(count):
         e = f[x] - model[x]
         k = known[x]
         a = abs(e) * np.sqrt(k)
         r[x] = e
-        w[x] = k if a <= clip else k * clip / a
-        loss += np.float32(0.5) * a * a / clip if a <= clip else a - np.float32(0.5) * clip
+        # influence: rises up to the clip, stays, and from the tail on falls as 1 / a^2
+        far = tail / max(a, tail)
+        w[x] = k * (np.float32(1) if a <= clip else clip / a * far * far)
+        loss += half * a * a / clip if a <= clip else min(a, tail) - half * clip + tail * (np.float32(1) - far)
         n += np.float32(1) if k > 0 else np.float32(0)
     return loss, n
 
@@ -68,7 +70,7 @@ def _weighted_dot(a, b, w, count):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def frame_equations(c, matrix, spans, basis, slopes, known, coefficients, flows, clip):
+def frame_equations(c, matrix, spans, basis, slopes, known, coefficients, flows, clip, tail):
     """Linearise one frame against its low-rank image.
 
     Parameters
@@ -90,14 +92,16 @@ def frame_equations(c, matrix, spans, basis, slopes, known, coefficients, flows,
     flows : float64 (m, 4, 4)
         Generators of the motion, over (z, y, x, 1).
     clip : float
-        Residual, times the root of its precision, from which Huber's loss is linear.
+        Residual, times the root of its precision, up to which the loss is squared, and from which it is linear.
+    tail : float
+        The same from which the loss levels off: what is sparse then has no say at all.
 
     Returns
     -------
     normal : float64 (m + k, m + k)
     right : float64 (m + k,)
     loss, pixels : float
-        Huber's loss, in intensity units, and what it was summed over.
+        The loss, in intensity units, and what it was summed over.
     """
     k, d, ny, nx = basis.shape[0], slopes.shape[1], basis.shape[2], basis.shape[3]
     m = len(flows)
@@ -119,7 +123,7 @@ def frame_equations(c, matrix, spans, basis, slopes, known, coefficients, flows,
         z, y = row // ny, row % ny
         _read(flat, plane, stride, solid, matrix, z, y, start, count, at, first, taps, f)
         _mix(basis, row, coefficients, start, count, ny, model)
-        part, n = _huber(f, model, known[z, y][start:stop], limit, count, r, w)
+        part, n = _robust(f, model, known[z, y][start:stop], limit, np.float32(tail), count, r, w)
         loss += part
         pixels += n
         for p in range(m):
@@ -141,10 +145,10 @@ def frame_equations(c, matrix, spans, basis, slopes, known, coefficients, flows,
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def add_frame(c, matrix, spans, basis, known, coefficients, clip, products, sums):
+def add_frame(c, matrix, spans, basis, known, coefficients, clip, tail, products, sums):
     """Add one frame to the weighted normal equations of every pixel of the basis.
 
-    ``products`` (k (k + 1) / 2, z, y, x) and ``sums`` (k, z, y, x), float32, are added to: with Huber's weight w of a
+    ``products`` (k (k + 1) / 2, z, y, x) and ``sums`` (k, z, y, x), float32, are added to: with the robust weight w of a
     pixel, ``w c_i c_j`` and ``w c_i f``.
     """
     k, ny, nx = basis.shape[0], basis.shape[2], basis.shape[3]
@@ -162,7 +166,7 @@ def add_frame(c, matrix, spans, basis, known, coefficients, clip, products, sums
         z, y = row // ny, row % ny
         _read(flat, plane, stride, solid, matrix, z, y, start, count, at, first, taps, f)
         _mix(basis, row, coefficients, start, count, ny, model)
-        _huber(f, model, known[z, y][start:stop], limit, count, r, w)
+        _robust(f, model, known[z, y][start:stop], limit, np.float32(tail), count, r, w)
         p = 0
         for i in range(k):
             ci = np.float32(coefficients[i])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 from pydantic import Field
 
-from stackalign.core.draft import drafted
+from stackalign.core.lowrank.start import searched
 from stackalign.core.lowrank.decomposition import Decomposition
 from stackalign.core.lowrank.rank import found_rank
 from stackalign.core.lucas_kanade import LucasKanade
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from stackalign.core.registration import ReferenceLike, Registration
     from stackalign.core.work import Work
 
+_TAIL = 3.0  # times the residual from which the loss is linear: some 4 standard deviations
 _FAR = 8.0  # times the median residual: such a frame shows something else
 
 
@@ -50,10 +51,11 @@ class Reals(FilteredRegistrar):
         description="gauss-newton, or adam: plain gradient steps as first published, for comparison (needs torch)",
         json_schema_extra={"advanced": True},
     )
-    loss: Literal["huber", "l1"] = Field(
-        "huber",
+    loss: Literal["redescending", "huber", "l1"] = Field(
+        "redescending",
         title="Loss",
-        description="huber: squared up to the noise, linear beyond; l1: linear",
+        description="huber: squared up to the noise, linear beyond; redescending: and level where a pixel clearly shows"
+        " something else; l1: linear",
         json_schema_extra={"advanced": True},
     )
     iterations: int | None = Field(
@@ -136,7 +138,7 @@ class Reals(FilteredRegistrar):
         Returns
         -------
         Registration
-            ``details["decomposition"]`` is the `Decomposition`; ``details["loss"]`` the mean Huber loss of each round.
+            ``details["decomposition"]`` is the `Decomposition`; ``details["loss"]`` the mean robust loss of each round.
 
         Raises
         ------
@@ -174,7 +176,7 @@ def _fit(
     )
     aligner = search.aligner(stack.frame_shape, stack.pixel_size)
     run = RunState(stack, aligner, Reference("mean"), anchor, mask)
-    starts = yield from drafted(run)
+    starts = yield from searched(run)
     d = stack.ndim
     usable = [t for t in range(len(stack)) if t not in run.unusable and t in starts]
     for t in range(len(stack)):
@@ -189,7 +191,8 @@ def _fit(
     options = SolverOptions(
         model=parameters.model,
         rank=max(1, min(parameters.rank or 1, len(usable) - 1)),
-        huber=1.345 if parameters.loss == "huber" else 0.1,
+        huber=0.1 if parameters.loss == "l1" else 1.345,
+        tail=_TAIL if parameters.loss == "redescending" else np.inf,
         iterations=parameters.iterations or 30,
         levels=parameters.levels,
         batch_size=parameters.batch_size,

@@ -86,6 +86,7 @@ class SolverOptions:
     model: TransformModel
     rank: int = 1
     huber: float = 1.345
+    tail: float = np.inf
     iterations: int = 30
     levels: int | None = None
     batch_size: int | None = None
@@ -173,6 +174,7 @@ class _Level:
         points = np.stack(np.meshgrid(*[np.linspace(0, n - 1, 9) for n in self.shape], indexing="ij"), -1)
         flow = velocities(self.group, points.reshape(-1, self.d))
         self.sway = np.einsum("ndk,ndl->kl", flow, flow) / len(flow)  # mean product of velocities
+        self.tail = min(options.tail, 1e6)
         weight = np.ones(self.shape, np.float32) if mask is None else binned(mask.astype(np.float32), factors)
         self.weight = np.ascontiguousarray(weight.reshape(self.volume))
         fits = len(self.frames) * int(np.prod(self.shape)) * 4 <= _CACHE_BYTES
@@ -358,7 +360,7 @@ class _State:
                 self.samples[k] = residual[:2]
             limit = max(level.options.huber * sigma, 1e-6 * float(np.abs(mixed).max() or 1.0) + 1e-12)
             normal, right, loss, pixels = kernels.frame_equations(
-                c, back, spans, self.basis, self.slopes, known, mixed, self.flows, limit
+                c, back, spans, self.basis, self.slopes, known, mixed, self.flows, limit, level.tail * limit
             )
             solved = _solved(normal, right)
             if solved is None:
@@ -383,7 +385,9 @@ class _State:
         back = _spatial(np.linalg.inv(matrix), 1.0)
         spans = covered(back, size, level.volume)
         seen_weight = known if known is not self.known else self.precision
-        kernels.add_frame(c, back, spans, self.basis, seen_weight, mixed, min(limit, 1e30), products, sums)
+        limit = min(limit, 1e30)
+        tail = min(level.tail * limit, 1e30)
+        kernels.add_frame(c, back, spans, self.basis, seen_weight, mixed, limit, tail, products, sums)
         return loss, pixels
 
     @property

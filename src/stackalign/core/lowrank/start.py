@@ -1,0 +1,56 @@
+"""Where frames lie to begin with: searched for on reduced frames in which nothing that flickers stands out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stackalign.core.draft import drafted
+from stackalign.core.run_state import RunState
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from stackalign.core.reference import PairAligner
+    from stackalign.core.work import Work
+
+_REACH = 3.0  # times the range of most pixels that brighter and darker ones may stick out
+
+
+def searched(run: RunState) -> Work[dict[int, NDArray[np.float64]]]:
+    """Find starts for all frames that hold something, moving -> reference; also notes which frames hold nothing.
+
+    Cells that light up are a frame's brightest pixels and, where the scene is faint, outweigh it in any correlation.
+    """
+    limited: Any = _Limited(run.aligner)
+    twin = RunState(run.stack, limited, run.policy, run.anchor, run.mask, unusable=run.unusable)
+    return (yield from drafted(twin))
+
+
+def limited(frame: NDArray[Any]) -> NDArray[Any]:
+    """Clip what lies far outside the range of the middle 70 % of the pixels."""
+    step = max(1, round((frame.size / 20_000) ** (1 / frame.ndim)))
+    sample = np.asarray(frame[(slice(None, None, step),) * frame.ndim], float)
+    sample = sample[np.isfinite(sample)]
+    if not sample.size:
+        return frame
+    low, middle, high = np.percentile(sample, (15, 50, 85))
+    # counts of so few photons that most pixels are alike leave no range to tell by
+    top = high + _REACH * (high - middle) if high > middle else np.inf
+    bottom = low - _REACH * (middle - low) if low < middle else -np.inf
+    return np.clip(np.asarray(frame, np.float32), bottom, top)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Limited:
+    """An aligner that looks at limited frames."""
+
+    aligner: PairAligner[Any]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.aligner, name)
+
+    def filtered(self, frame: NDArray[Any]) -> NDArray[Any]:
+        return limited(self.aligner.filtered(frame))
