@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from stackalign.core.work import Work
 
 MAX_ROUNDS = 12
+_BLUR = 0.2  # pixels: a motion of the sample from which the next mean is as sharp as it gets
 _VIEW = 0.35  # share of the field that a frame must cover to take part in the mean
 
 
@@ -59,48 +60,44 @@ def align_to_average(run: RunState) -> Work[None]:
     template = None
     known: list[PairResult | None] = [None] * len(run.stack)
     for t in sample:
-        known[t] = replace(PairResult.failed(run.stack.ndim, ""), matrix=starts[t])
+        gain, offset = run.brightness.get(t, (1.0, 0.0))
+        known[t] = replace(PairResult.failed(run.stack.ndim, ""), matrix=starts[t], gain=gain, offset=offset)
+    # of a long movie a sample makes the mean; once it lies well, the mean is renewed and every frame is aligned to it
+    every = len(sample) == len(usable)
+    frames, last = list(sample), every
     rounds, change, previous = 0, np.inf, np.inf
     while True:
         image = yield from _estimate(run, sample, known)
+        count = float(sum(1 for t in sample if (r := known[t]) is not None and not r.reason))
         if rounds == 0:
-            template = run.aligner.prepare(image, mask, frames=float(len(sample)))
+            template = run.aligner.prepare(image, mask, frames=max(count, 1.0))
             # starts come from reduced frames: align before the noise is read off the residuals
             few = spread(sample, 8)
             run.noise = noise_of(run, template, few, [run.align(t, template, starts[t]) for t in few])
-        frames = float(sum(1 for t in sample if (r := known[t]) is not None and not r.reason))
-        template = run.aligner.prepare(image, mask, noise=run.noise, frames=max(frames, 1.0))
+        template = run.aligner.prepare(image, mask, noise=run.noise, frames=max(count, 1.0))
         rounds += 1
         run.details |= {"reference": image, "noise": run.noise, "rounds": rounds}
-        every = len(sample) == len(usable)
         before = {t: r.matrix for t in sample if (r := known[t]) is not None}
-        sink = run.results if every else known
-        message = f"Aligning to the {run.policy.kind}, round {rounds}"
-        yield from align_all(run, sample, template, _matrices(known, sample), message, sink)
-        if every:
-            known = run.results
+        begun = {**starts, **_matrices(run.results, frames), **_matrices(known, sample)}
+        yield from align_all(run, frames, template, begun, f"Aligning to the {run.policy.kind}, round {rounds}")
+        known = run.results
         _settle_gauge(run, known, sample, before)
         change, error = _change(run, before, known, sample)
-        # steps shrink by the same factor from round to round: the next one is known beforehand
-        ahead = change * (min(change / previous, 1.0) if np.isfinite(previous) else 1.0)
-        settled = ahead < max(0.1 * error, 2e-4) or (rounds > 3 and change > 0.9 * previous)
+        if every:
+            # steps shrink by the same factor from round to round: the next one is known beforehand
+            ahead = change * (min(change / previous, 1.0) if np.isfinite(previous) else 1.0)
+            settled = ahead < max(0.1 * error, 2e-4) or (rounds > 3 and change > 0.9 * previous)
+        else:
+            settled = last
+            last = last or change < _BLUR or rounds >= MAX_ROUNDS - 1
+            frames = list(range(len(run.stack))) if last else frames
         if settled or rounds >= MAX_ROUNDS:
             break
         previous = change
     run.details["change"] = change
-    if not every:
-        others = range(len(run.stack))
-        # frames of the sample are aligned anew with the rest, to the image that the last round left
-        image = yield from _estimate(run, sample, known)
-        frames = float(sum(1 for t in sample if (r := known[t]) is not None and not r.reason))
-        template = run.aligner.prepare(image, mask, noise=run.noise, frames=max(frames, 1.0))
-        run.details["reference"] = image
-        begun = {**starts, **_matrices(known, sample)}
-        yield from align_all(run, others, template, begun, f"Aligning to the {run.policy.kind}")
-    else:
-        for t in range(len(run.stack)):
-            if run.results[t] is None:
-                run.results[t] = run.align(t, template, starts.get(t))
+    for t in range(len(run.stack)):
+        if run.results[t] is None:
+            run.results[t] = run.align(t, template, starts.get(t))
 
 
 def _estimate(run: RunState, sample: Sequence[int], known: Sequence[PairResult | None]) -> Work[NDArray[np.float32]]:

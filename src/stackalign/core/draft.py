@@ -63,7 +63,9 @@ def drafted(run: RunState) -> Work[dict[int, NDArray[np.float64]]]:
         results[t] = result
         yield Progress(done, len(usable), "Finding the motion on reduced frames")
     _straighten(run.aligner, small, results)
-    return {t: enlarged(results[t].matrix, factors) for t in usable if not results[t].reason}
+    found = {t: results[t] for t in usable if not results[t].reason}
+    run.brightness = {t: (r.gain, r.offset) for t, r in found.items()}
+    return {t: enlarged(r.matrix, factors) for t, r in found.items()}
 
 
 def _draft_sample(

@@ -40,6 +40,7 @@ class RunState:
     unusable: dict[int, str] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     noise: NoiseModel | None = None
+    brightness: dict[int, tuple[float, float]] = field(default_factory=dict)  # gain and offset, from reduced frames
     _shown: float = 0.0
 
     def __post_init__(self) -> None:

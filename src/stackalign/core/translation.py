@@ -7,7 +7,7 @@ offset are solved together by Gauss-Newton steps (inverse compositional: Baker &
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,12 +22,12 @@ from stackalign.core.warp_kernels import PAD
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_TOLERANCE = 1e-3  # px; what is left after the step is smaller still
+_TOLERANCE = 2e-3  # px; what is left after the step is some hundredths of it
 _LONGEST = 2.0  # px a step: beyond, the linearisation says nothing
 _ALL = 1e30  # no pixel is left out for its residual
 _PLANES = slice(PAD - 1, 2 - PAD)  # what a volume's coefficients keep of the mirrored planes
 _SLOPE = 3  # pixels along an axis that it takes to tell a slope
-_SAMPLES = 4096  # pixels from which residual, correlation and noise of a frame are estimated
+_SAMPLES = 2500  # pixels from which residual, correlation and noise of a frame are estimated
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,6 +98,14 @@ class TranslationTemplate:
     normal: NDArray[np.float64]
     noise: NoiseModel
     frames: float
+    _later: dict[str, ShiftEquations] = field(default_factory=dict)
+
+    @property
+    def equations(self) -> ShiftEquations:
+        """What `fit_translation` needs, worked out once."""
+        if "shift" not in self._later:
+            self._later["shift"] = ShiftEquations.of(self)
+        return self._later["shift"]
 
     @classmethod
     def of(
@@ -138,8 +146,8 @@ class TranslationTemplate:
         if not known.all():
             nearest = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
             filled = reference[tuple(nearest)]
-            # values are known, but slopes and spline weights reach two pixels further; of a thin volume one plane at each
-            # side is all that can be spared
+            # values are known, but slopes and spline weights reach two pixels further; of a thin volume one plane at
+            # each side is all that can be spared
             near = ndimage.binary_erosion(known, np.ones([3 if n > 4 else 1 for n in known.shape]), border_value=1)
             wide = np.ones([3 if n >= 32 else 1 for n in known.shape])
             near = ndimage.binary_erosion(near, wide, border_value=1)
@@ -170,7 +178,7 @@ class TranslationTemplate:
         rows = phi.shape[1] * phi.shape[2]
         kernels.gram(basis, phi, 0, rows, np.zeros((2, 3), np.int64), total)
         usable = np.asarray(counted if d == 3 else counted[None], np.float32)
-        normal = np.triu(total) + np.triu(total, 1).T
+        normal = total
         for k, n in enumerate(reference.shape):
             if n < _SLOPE:
                 normal[k, k] = 1.0  # all else in its row is zero, so that its step is zero too
@@ -207,6 +215,51 @@ class TranslationTemplate:
         return np.sqrt(np.maximum(np.diag(covariance)[: self.ndim], 0))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ShiftEquations:
+    """The linear equations of a shift for frames whose pixels are read as B-spline coefficients.
+
+    A frame would have to be filtered to be interpolated (its pixels turned into coefficients). Filter and shift
+    commute, so that the filter can be moved to the images that the frame is projected on: once for all frames.
+
+    Attributes
+    ----------
+    basis : float32 (K - 1, z, y, x)
+        Gradients and values of the reference, smoothed by the B-spline like the frames.
+    phi : float32 (K, z, y, x)
+        Weighted gradients, values and 1, filtered.
+    normal : float64 (K, K)
+        Sums of ``phi_i * basis_j``.
+    """
+
+    basis: NDArray[np.float32]
+    phi: NDArray[np.float32]
+    normal: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, template: TranslationTemplate) -> ShiftEquations:
+        """Work them out."""
+        d = template.ndim
+        whole, cut = slice(None), slice(PAD, -PAD)
+        inner = (whole, cut, cut) if d == 2 else (cut, cut, cut)
+        values = template.basis[-1]
+        padded = spline_coefficients(values if d == 3 else values[0], 1)
+        smoothed = [_slope(padded, axis, inner) for axis in range(3 - d, 3)]
+        basis = np.ascontiguousarray(np.stack([*smoothed, _slope(padded, -1, inner)]))
+        counted = template.phi[-1] > 0
+        phi = np.empty_like(template.phi)
+        for k, image in enumerate(template.phi):
+            once = spline_coefficients(image if d == 3 else image[0], 3)[inner]
+            # beyond what counts the reference is not known: what the filter spread there is cut off again
+            phi[k] = np.where(counted, once, np.float32(0))
+        total = np.zeros((d + 2, d + 2))
+        kernels.gram(basis, phi, 0, phi.shape[1] * phi.shape[2], np.zeros((2, 3), np.int64), total)
+        blind = np.flatnonzero(template.blind)
+        total[blind, :], total[:, blind] = 0.0, 0.0
+        total[blind, blind] = 1.0
+        return cls(basis, phi, total)
+
+
 def fit_translation(
     frame: NDArray[Any], template: TranslationTemplate, start: NDArray[np.float64], *, iterations: int = 20
 ) -> Fit | str:
@@ -223,38 +276,39 @@ def fit_translation(
     iterations : int
         At most.
     """
-    image = np.asarray(frame, np.float32) - np.float32(template.level)
+    raw = np.asarray(frame)
     start = np.where(template.blind, np.round(start), start)
-    seen = None
-    if not (finite := np.isfinite(image)).all():
-        seen = finite.astype(np.float32)
-        image = np.where(finite, image, np.float32(0))
-    volume = np.ascontiguousarray(image if image.ndim == 3 else image[None])
-    if seen is not None:
-        return _fit_on_frame(volume, seen if seen.ndim == 3 else seen[None], template, start, iterations)
-    return _fit_on_template(image, volume, template, start, iterations)
+    if raw.dtype.kind == "f" and not (finite := np.isfinite(raw)).all():
+        image = np.where(finite, raw.astype(np.float32) - np.float32(template.level), np.float32(0))
+        return _fit_on_frame(
+            np.ascontiguousarray(_volume(image)), _volume(finite.astype(np.float32)), template, start, iterations
+        )
+    return _fit_on_template(raw, template, start, iterations)
 
 
 def _fit_on_template(
-    image: NDArray[np.float32],
-    volume: NDArray[np.float32],
-    template: TranslationTemplate,
-    start: NDArray[np.float64],
-    iterations: int,
+    image: NDArray[Any], template: TranslationTemplate, start: NDArray[np.float64], iterations: int
 ) -> Fit | str:
     """Fit a whole frame on the template's grid, where all derivatives are known."""
     d = template.ndim
-    padded = spline_coefficients(image, 3)
+    padded = spline_coefficients(image if image.dtype.itemsize <= 2 else image.astype(np.float32, copy=False), 1)
     shift = np.zeros(3)
     shift[3 - d :] = start
     normal, theta = np.zeros((d + 2, d + 2)), np.zeros(d + 2)
+    equations = template.equations
+    shape = np.array(_volume(image).shape)
     status, done = kernels.fit_shift(
-        padded, PAD, np.array(volume.shape), template.phi, template.basis, template.normal, shift,
+        padded, PAD, shape, equations.phi, equations.basis, equations.normal, shift,
         _TOLERANCE, _LONGEST, iterations, normal, theta,
     )  # fmt: skip
     if status < 0:
         return _REASONS[status]
-    return _finished(volume, _NOTHING, template, shift[3 - d :], theta, normal, done, status == kernels.SETTLED)
+    cut = slice(PAD, -PAD)
+    volume = padded[cut, cut, cut] if d == 3 else padded[:, cut, cut]
+    overlap = float(normal[-1, -1] / equations.normal[-1, -1])
+    return _finished(
+        volume, _NOTHING, template, shift[3 - d :], theta, normal, overlap, 0.0, done, status == kernels.SETTLED
+    )
 
 
 _REASONS = {
@@ -311,7 +365,9 @@ def _fit_on_frame(
         theta = np.concatenate([step * brightness[0], brightness])
         if np.abs(step).max() < _TOLERANCE:
             break
-    return _finished(volume, seen, template, shift[3 - d :], theta, normal, done, bool(np.abs(step).max() < 0.02))
+    overlap = float(normal[-1, -1] / template.normal[-1, -1])
+    settled = bool(np.abs(step).max() < 0.02)
+    return _finished(volume, seen, template, shift[3 - d :], theta, normal, overlap, template.level, done, settled)
 
 
 def _finished(
@@ -321,9 +377,12 @@ def _finished(
     shift: NDArray[np.float64],
     theta: NDArray[np.float64],
     normal: NDArray[np.float64],
+    overlap: float,
+    pedestal: float,
     iterations: int,
     converged: bool,
 ) -> Fit | str:
+    """Judge a solution; ``pedestal`` was subtracted from ``volume``."""
     d = template.ndim
     gain, offset = float(theta[d]), float(theta[d + 1])
     pairs = sampled_residuals(volume, seen, template, shift, gain, offset)
@@ -336,9 +395,8 @@ def _finished(
     scale = chi2 * (1 + 1 / template.frames) if np.isfinite(template.frames) else chi2
     error = np.sqrt(np.maximum(np.diag(_inverse(normal))[:d], 0) * scale) / gain
     error[template.blind] = np.nan
-    overlap = float(normal[-1, -1] / template.normal[-1, -1])
     return Fit(
-        shift, error, gain, offset - (gain - 1) * template.level, correlation,
+        shift, error, gain, offset + pedestal - gain * template.level, correlation,
         float(np.sqrt(residual)), chi2, overlap, iterations, converged,
     )  # fmt: skip
 

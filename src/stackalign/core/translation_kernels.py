@@ -356,7 +356,7 @@ def projections(c, first, weights, taps, box, phi):
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def gram(basis, phi, start, stop, inner, out):
-    """Add the products ``basis_i * phi_j`` over template rows ``start`` to ``stop``, without the ``inner`` box.
+    """Add the products ``phi_i * basis_j`` over template rows ``start`` to ``stop``, without the ``inner`` box.
 
     Parameters
     ----------
@@ -369,7 +369,7 @@ def gram(basis, phi, start, stop, inner, out):
     inner : int64 (2, 3)
         Start and size of a box that is left out; of size zero: none.
     out : float64 (K, K)
-        Upper triangle is added to.
+        ``out[i, j]`` gets the sum of ``phi_i * basis_j``.
     """
     count, ny, nx = phi.shape[0], phi.shape[2], phi.shape[3]
     for r in range(start, stop):
@@ -377,8 +377,8 @@ def gram(basis, phi, start, stop, inner, out):
         within = inner[0, 0] <= z < inner[0, 0] + inner[1, 0] and inner[0, 1] <= y < inner[0, 1] + inner[1, 1]
         gap0, gap1 = (inner[0, 2], inner[0, 2] + inner[1, 2]) if within else (nx, nx)
         for i in range(count):
-            for j in range(i, count):
-                p = phi[i, z, y]
+            p = phi[i, z, y]
+            for j in range(count):
                 total = np.float32(0)
                 if j == count - 1:
                     for x in range(gap0):
@@ -440,12 +440,14 @@ def fit_shift(c, pad, shape, phi, basis, whole, shift, tolerance, longest, itera
     Parameters
     ----------
     c : float32 (Z, Y, X)
-        Spline coefficients of the frame, with ``pad`` mirrored pixels around each axis that is longer than 1.
+        The frame, with ``pad`` mirrored pixels around each axis that is longer than 1: its pixels are read as the
+        coefficients of a cubic B-spline, which smooths it as ``basis`` is smoothed.
     pad : int
     shape : int64 (3,)
         Of the frame.
     phi, basis : float32
-        See `projections` and `gram`.
+        Images that the frame is projected on, and the smoothed gradients and values that it is made of; see
+        `projections` and `gram`.
     whole : float64 (K, K)
         Products over the whole template.
     shift : float64 (3,)
@@ -486,8 +488,8 @@ def fit_shift(c, pad, shape, phi, basis, whole, shift, tolerance, longest, itera
             outside[:] = 0.0
             gram(basis, phi, 0, size[0] * size[1], box, outside)
             for i in range(count):
-                for j in range(i, count):
-                    normal[i, j] = normal[j, i] = whole[i, j] - outside[i, j]
+                for j in range(count):
+                    normal[i, j] = whole[i, j] - outside[i, j]
             boxed[:] = shift
         for axis in range(3 - d, 3):
             n = int(np.floor(-shift[axis]))
@@ -504,6 +506,7 @@ def fit_shift(c, pad, shape, phi, basis, whole, shift, tolerance, longest, itera
             step = theta[k] / theta[d]
             longest_step = max(longest_step, abs(step))
             shift[3 - d + k] += min(max(step, -longest), longest)
+        # what is left after a step is some hundredths of it
         if longest_step < tolerance:
             return SETTLED, done
     return (SETTLED if longest_step < 0.02 else MOVED), iterations
