@@ -66,6 +66,16 @@ class History:
         """What `redo` would do again; empty if there is nothing."""
         return self._redo[-1].name if self._redo else ""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What was done and not taken back, the oldest first."""
+        return tuple(edit.name for edit in self._undo)
+
+    @property
+    def names_ahead(self) -> tuple[str, ...]:
+        """What was taken back and can be done again, the next one first."""
+        return tuple(edit.name for edit in reversed(self._redo))
+
     def do(self, edit: Edit) -> None:
         """Make a change that can be undone."""
         inverse = edit.apply(self._target)

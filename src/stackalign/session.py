@@ -424,9 +424,25 @@ class AlignmentSession:
             quality=quality,
             provenance={**run.registration.provenance, "edits": edits},
         )
-        edited = replace(run, registration=registration, quality=None)
+        self.replace_run(name, replace(run, registration=registration, quality=None))
+
+    def replace_run(self, name: str, edited: Run, *, merge: str = "") -> None:
+        """Put an edited result in the place of the one on show; it can be undone.
+
+        Parameters
+        ----------
+        name : str
+            What was done, for the history.
+        edited : Run
+            Of the same number as the result on show.
+        merge : str
+            Consecutive changes with the same tag are one step for `undo`.
+        """
+        run = self.current
+        if run is None or run.number != edited.number:
+            raise ValueError(f"run {edited.number} is not the one on show")
         runs = tuple(edited if r.number == run.number else r for r in self.runs)
-        self._do(Edit(name, {"runs": runs, "current": edited}))
+        self._do(Edit(name, {"runs": runs, "current": edited}, merge))
 
     def undo(self) -> bool:
         """Take back the last change; False if there is none."""

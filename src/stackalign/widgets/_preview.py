@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _BLINK_MS = 450
+# the own affine of layers that are previewed: several panels may preview the same layer
+_OWN: WeakKeyDictionary[Layer, NDArray[np.float64]] = WeakKeyDictionary()
 
 
 class FrameCursor(QObject):
@@ -100,7 +103,7 @@ class Preview(QObject):
         self._on = False
         self._blink = QTimer(self, interval=_BLINK_MS)
         self._blink.timeout.connect(lambda: self.show(not self._on))
-        cursor.moved.connect(self._draw)
+        cursor.moved.connect(self._on_frame)
 
     @property
     def on(self) -> bool:
@@ -130,9 +133,7 @@ class Preview(QObject):
         self.show(False)
         self._matrices, self._first = matrices, first
         planes = spatial_axes(axes)
-        self._layers = [
-            (layer, data_to_physical(layer), np.asarray(layer.affine.affine_matrix, float), planes) for layer in layers
-        ]
+        self._layers = [(layer, data_to_physical(layer), own_affine(layer), planes) for layer in layers]
         if matrices is None:
             self.blink(False)
         elif was:
@@ -141,7 +142,7 @@ class Preview(QObject):
     def base_of(self, layer: Layer) -> NDArray[np.float64]:
         """Return a layer's own affine, whether it is previewed or not."""
         own = next((base for known, _, base, _ in self._layers if known is layer), None)
-        return np.asarray(layer.affine.affine_matrix, float) if own is None else own
+        return own_affine(layer) if own is None else own
 
     def show(self, on: bool) -> None:
         """Show the layers aligned, or as they are."""
@@ -159,12 +160,20 @@ class Preview(QObject):
         else:
             self._blink.stop()
 
-    def _draw(self, _frame: int = 0) -> None:
+    def _on_frame(self, _frame: int) -> None:
+        if self._on:  # a preview that is off leaves the layer to others
+            self._draw()
+
+    def _draw(self) -> None:
         if self._matrices is None or not self._layers:
             return
         t = self._cursor.frame - self._first
         shown = self._on and 0 <= t < len(self._matrices)
         for layer, physical, base, planes in self._layers:
+            if self._on:
+                _OWN.setdefault(layer, base)
+            else:
+                _OWN.pop(layer, None)
             _put(layer, frame_affine(self._matrices[t], physical, base, planes) if shown else base)
 
     def close(self) -> None:
@@ -172,6 +181,12 @@ class Preview(QObject):
         self._blink.stop()
         self.show(False)
         self._layers = []
+
+
+def own_affine(layer: Layer) -> NDArray[np.float64]:
+    """Return a layer's own affine, whether some panel previews it or not."""
+    own = _OWN.get(layer)
+    return np.array(layer.affine.affine_matrix, float) if own is None else own
 
 
 def _put(layer: Layer, affine: NDArray[np.float64]) -> None:
