@@ -199,3 +199,8 @@ rotating_cells = partial(sample, "rotating_cells")
 def open_align_stack(viewer: napari.viewer.Viewer) -> None:
     """Open the panel, from *Layers > Register*."""
     viewer.window.add_plugin_dock_widget("stackalign", _PANEL)
+
+
+def open_register_layers(viewer: napari.viewer.Viewer) -> None:
+    """Open the panel for two layers, from *Layers > Register*."""
+    viewer.window.add_plugin_dock_widget("stackalign", "Register two layers")
