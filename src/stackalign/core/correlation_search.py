@@ -101,38 +101,76 @@ def search(frame: Real, mask: NDArray[np.bool_] | None, template: SearchTemplate
     """
     values = _centred(frame, mask)
     spectrum = fft.rfftn(values, template.padded)
-    squares = fft.rfftn(values * values, template.padded)
-    if mask is None:
-        known, overlap, sum_t, sum_tt = _whole(template)
-    else:
-        known = fft.rfftn(mask.astype(np.float32), template.padded)
-        overlap, sum_t, sum_tt = (
-            _correlate(template.mask, known, template),
-            _correlate(template.values, known, template),
-            _correlate(template.squares, known, template),
-        )
+    overlap = _overlap_of(template, None) if mask is None else _overlap_of(template, mask)
     if template.normalisation == "phase":
         cross = template.values * np.conj(spectrum)
         both = fft.irfftn(cross / np.maximum(np.abs(cross), 1e-6 * np.abs(cross).max() + 1e-30), template.padded)
     else:
         both = _correlate(template.values, spectrum, template)
-    allowed = _allowed(template, overlap)
     if template.normalisation != "overlap":
-        score = np.where(allowed, both, -np.inf)
-        correlation = score / max(float(np.sqrt((values**2).sum() * sum_tt.max())), 1e-30)
-        return _peak(score, correlation, allowed, template)
+        score = np.where(overlap.allowed, both, -np.inf)
+        correlation = score / max(float(np.sqrt((values**2).sum() * overlap.squares)), 1e-30)
+        return _peak(score, correlation, overlap.allowed, template)
+    squares = fft.rfftn(values * values, template.padded)
     sum_f = _correlate(template.mask, spectrum, template)
-    sum_ff = _correlate(template.mask, squares, template)
-    n = np.maximum(overlap, 1)
-    top = both - sum_f * sum_t / n
-    below_f, below_t = sum_ff - sum_f**2 / n, sum_tt - sum_t**2 / n
+    below = _correlate(template.mask, squares, template)
+    below -= sum_f * sum_f * overlap.share
+    sum_f *= overlap.mean
+    both -= sum_f
     # a part of the frame without contrast correlates with anything: rounding must not make it a peak
-    least = 1e-3 * np.sqrt(max(float(below_f.max()), 0.0) * max(float(below_t.max()), 0.0))
-    below = np.sqrt(np.maximum(below_f, 0) * np.maximum(below_t, 0))
-    correlation = np.clip(top / np.maximum(below, max(least, 1e-30)), -0.9999, 0.9999)
+    least = 1e-6 * max(float(below.max()), 0.0) * max(float(overlap.variance.max()), 0.0)
+    below *= overlap.variance
+    np.maximum(below, max(least, 1e-30), out=below)
+    both /= np.sqrt(below, out=below)
+    correlation = np.clip(both, -0.9999, 0.9999, out=both)
     # Fisher's z over its standard deviation: a small overlap correlates well by chance
-    score = np.where(allowed, np.arctanh(correlation) * np.sqrt(np.maximum(overlap - 3, 0)), -np.inf)
-    return _peak(score, correlation, allowed, template)
+    score = np.arctanh(correlation)
+    score *= overlap.root
+    score[~overlap.allowed] = -np.inf
+    return _peak(score, correlation, overlap.allowed, template)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Overlap:
+    """What a search needs of the pixels that frame and reference share at each shift."""
+
+    allowed: NDArray[np.bool_]
+    share: NDArray[np.floating]  # 1 / n
+    mean: NDArray[np.floating]  # sum of the reference / n
+    variance: NDArray[np.floating]  # n times the variance of the reference
+    root: NDArray[np.floating]  # sqrt(n - 3)
+    squares: float  # largest sum of squares of the reference
+
+
+def _overlap_of(template: SearchTemplate, mask: NDArray[np.bool_] | None) -> _Overlap:
+    """Work it out; for frames without holes once for all frames."""
+    if mask is None:
+        found = _WHOLE.get(id(template))
+        if found is not None and found[0] is template:
+            return found[1]
+    known = (
+        _ones(template.shape, template.padded) if mask is None else fft.rfftn(mask.astype(np.float32), template.padded)
+    )
+    pixels = _correlate(template.mask, known, template)
+    total = _correlate(template.values, known, template)
+    squares = _correlate(template.squares, known, template)
+    n = np.maximum(pixels, np.float32(1))
+    result = _Overlap(
+        _allowed(template, pixels),
+        1 / n,
+        total / n,
+        squares - total * total / n,
+        np.sqrt(np.maximum(pixels - 3, 0)),
+        float(squares.max()),
+    )
+    if mask is None:
+        if len(_WHOLE) > 16:
+            _WHOLE.clear()
+        _WHOLE[id(template)] = (template, result)
+    return result
+
+
+_WHOLE: dict[int, tuple[SearchTemplate, _Overlap]] = {}
 
 
 def _centred(image: Real, mask: NDArray[np.bool_] | None) -> Real:
@@ -146,28 +184,6 @@ def _centred(image: Real, mask: NDArray[np.bool_] | None) -> Real:
 
 def _correlate(template: Spectrum, frame: Spectrum, like: SearchTemplate) -> Real:
     return np.asarray(fft.irfftn(template * np.conj(frame), like.padded))
-
-
-def _whole(template: SearchTemplate) -> tuple[Spectrum, Real, Real, Real]:
-    """What a frame without holes needs: the same for all frames."""
-    key = id(template)
-    found = _WHOLE.get(key)
-    if found is not None and found[0] is template:
-        return found[1]
-    known = _ones(template.shape, template.padded)
-    result = (
-        known,
-        _correlate(template.mask, known, template),
-        _correlate(template.values, known, template),
-        _correlate(template.squares, known, template),
-    )
-    if len(_WHOLE) > 16:
-        _WHOLE.clear()
-    _WHOLE[key] = (template, result)
-    return result
-
-
-_WHOLE: dict[int, tuple[SearchTemplate, tuple[Spectrum, Real, Real, Real]]] = {}
 
 
 @lru_cache(maxsize=8)

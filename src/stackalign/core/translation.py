@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _TOLERANCE = 2e-3  # px; what is left after the step is some hundredths of it
+_WIDE = 128  # px: from here on a pixel lost at each border costs less than filtering every frame
 _LONGEST = 2.0  # px a step: beyond, the linearisation says nothing
 _ALL = 1e30  # no pixel is left out for its residual
 _PLANES = slice(PAD - 1, 2 - PAD)  # what a volume's coefficients keep of the mirrored planes
@@ -87,6 +88,8 @@ class TranslationTemplate:
         In intensity units of the reference.
     frames : float
         Frames that were averaged into the reference; infinite if it is free of noise.
+    masked : bool
+        Whether a mask left out known pixels.
     """
 
     shape: tuple[int, ...]
@@ -98,11 +101,14 @@ class TranslationTemplate:
     normal: NDArray[np.float64]
     noise: NoiseModel
     frames: float
+    masked: bool = False
     _later: dict[str, ShiftEquations] = field(default_factory=dict)
 
     @property
-    def equations(self) -> ShiftEquations:
-        """What `fit_translation` needs, worked out once."""
+    def equations(self) -> ShiftEquations | None:
+        """The equations for frames that are not filtered, worked out once; None where the borders weigh too much."""
+        if self.masked or self.ndim != 2 or min(self.shape) < _WIDE:
+            return None
         if "shift" not in self._later:
             self._later["shift"] = ShiftEquations.of(self)
         return self._later["shift"]
@@ -192,6 +198,7 @@ class TranslationTemplate:
             normal,
             model,
             frames,
+            mask is not None,
         )
 
     @property
@@ -220,7 +227,8 @@ class ShiftEquations:
     """The linear equations of a shift for frames whose pixels are read as B-spline coefficients.
 
     A frame would have to be filtered to be interpolated (its pixels turned into coefficients). Filter and shift
-    commute, so that the filter can be moved to the images that the frame is projected on: once for all frames.
+    commute, so that the filter can be moved to the images that the frame is projected on: once for all frames. The
+    price is a pixel at each border, whose smoothed value the reference does not tell: little of a wide image.
 
     Attributes
     ----------
@@ -239,24 +247,17 @@ class ShiftEquations:
     @classmethod
     def of(cls, template: TranslationTemplate) -> ShiftEquations:
         """Work them out."""
-        d = template.ndim
-        whole, cut = slice(None), slice(PAD, -PAD)
-        inner = (whole, cut, cut) if d == 2 else (cut, cut, cut)
-        values = template.basis[-1]
-        padded = spline_coefficients(values if d == 3 else values[0], 1)
-        smoothed = [_slope(padded, axis, inner) for axis in range(3 - d, 3)]
-        basis = np.ascontiguousarray(np.stack([*smoothed, _slope(padded, -1, inner)]))
+        inner = (slice(None), slice(PAD, -PAD), slice(PAD, -PAD))
+        padded = spline_coefficients(template.basis[-1][0], 1)
+        basis = np.ascontiguousarray(np.stack([_slope(padded, axis, inner) for axis in (1, 2, -1)]))
         counted = template.phi[-1] > 0
+        counted[:, [0, -1], :] = counted[:, :, [0, -1]] = False
         phi = np.empty_like(template.phi)
         for k, image in enumerate(template.phi):
-            once = spline_coefficients(image if d == 3 else image[0], 3)[inner]
             # beyond what counts the reference is not known: what the filter spread there is cut off again
-            phi[k] = np.where(counted, once, np.float32(0))
-        total = np.zeros((d + 2, d + 2))
+            phi[k] = np.where(counted, spline_coefficients(image[0], 3)[inner], np.float32(0))
+        total = np.zeros((4, 4))
         kernels.gram(basis, phi, 0, phi.shape[1] * phi.shape[2], np.zeros((2, 3), np.int64), total)
-        blind = np.flatnonzero(template.blind)
-        total[blind, :], total[:, blind] = 0.0, 0.0
-        total[blind, blind] = 1.0
         return cls(basis, phi, total)
 
 
@@ -291,11 +292,14 @@ def _fit_on_template(
 ) -> Fit | str:
     """Fit a whole frame on the template's grid, where all derivatives are known."""
     d = template.ndim
-    padded = spline_coefficients(image if image.dtype.itemsize <= 2 else image.astype(np.float32, copy=False), 1)
+    image = image if image.dtype.itemsize <= 2 else image.astype(np.float32, copy=False)
+    swift = template.equations
+    samples = spline_coefficients(image, 1)
+    padded = samples if swift is not None else spline_coefficients(image, 3)
+    equations = template if swift is None else swift
     shift = np.zeros(3)
     shift[3 - d :] = start
     normal, theta = np.zeros((d + 2, d + 2)), np.zeros(d + 2)
-    equations = template.equations
     shape = np.array(_volume(image).shape)
     status, done = kernels.fit_shift(
         padded, PAD, shape, equations.phi, equations.basis, equations.normal, shift,
@@ -304,7 +308,7 @@ def _fit_on_template(
     if status < 0:
         return _REASONS[status]
     cut = slice(PAD, -PAD)
-    volume = padded[cut, cut, cut] if d == 3 else padded[:, cut, cut]
+    volume = samples[cut, cut, cut] if d == 3 else samples[:, cut, cut]
     overlap = float(normal[-1, -1] / equations.normal[-1, -1])
     return _finished(
         volume, _NOTHING, template, shift[3 - d :], theta, normal, overlap, 0.0, done, status == kernels.SETTLED
