@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stackalign.core.bad_frames import find_bad_frames
 from stackalign.core.preprocess import Preprocess
 from stackalign.core.quality import measure_work
 from stackalign.core.reference import POLICIES, Reference
@@ -146,7 +147,11 @@ def register_work(
     region = prepared.mask(source.frame_shape)
     if region is not None:
         counted = region if counted is None else counted & region
-    result = yield from registrar.fit(source, reference=reference, anchor=anchor, mask=counted)
+    usable = source
+    if prepared.bad_frames:
+        named = {int(t) % len(source) for t in (reference, anchor) if isinstance(t, int | np.integer)}
+        usable = replace(source, rejected={**(yield from find_bad_frames(source, trusted=named)), **source.rejected})
+    result = yield from registrar.fit(usable, reference=reference, anchor=anchor, mask=counted)
     provenance = _provenance(source, registrar, reference, anchor, prepared, result)
     provenance["times"] = {"started": started.isoformat(timespec="seconds"), "seconds": time.perf_counter() - begun}
     return replace(result, provenance={**provenance, **result.provenance})

@@ -16,6 +16,8 @@ _ENOUGH = 0.1  # fraction of pixels that must be finite
 
 def read_frame(stack: ImageStack, t: int) -> tuple[NDArray[Any], str]:
     """Read frame ``t``; returns it with the reason why it cannot be aligned, or with an empty string."""
+    if t in stack.rejected:
+        return np.zeros(stack.frame_shape, stack.dtype), stack.rejected[t]
     if t in stack.missing:
         return stack[t], f"missing: {stack.missing[t]}"
     try:

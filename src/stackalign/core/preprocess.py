@@ -30,6 +30,13 @@ class Preprocess(Parameters):
         " corners (y, x) of a polygon; none: the whole frame",
         json_schema_extra={"unit": "px"},
     )
+    bad_frames: bool = Field(
+        True,
+        title="Find bad frames",
+        description="Frames that are half read, torn, out of focus or a copy of the one before are flagged and"
+        " interpolated; frames that hold nothing always are",
+        json_schema_extra={"advanced": True},
+    )
 
     @field_validator("region", mode="before")
     @classmethod

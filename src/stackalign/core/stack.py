@@ -59,6 +59,8 @@ class ImageStack:
         Frames that could not be read, with the reason; they read as NaN (zero for integers).
     metadata : mapping
         What a file said beyond that and a writer keeps (channel names, the source's path).
+    rejected : mapping of int to str
+        Frames that can be read but not aligned, with the reason; methods flag and interpolate them.
     source : array-like, optional
         Holds the same frames as ``frames`` and is quicker to read: what a dask array was made from.
 
@@ -77,6 +79,7 @@ class ImageStack:
     interval_unit: str = "s"
     missing: Mapping[int, str] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    rejected: Mapping[int, str] = field(default_factory=dict, repr=False)
     source: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -97,6 +100,7 @@ class ImageStack:
         object.__setattr__(self, "frames", frames)
         object.__setattr__(self, "axes", axes)
         object.__setattr__(self, "missing", MappingProxyType(dict(self.missing)))
+        object.__setattr__(self, "rejected", MappingProxyType(dict(self.rejected)))
         object.__setattr__(self, "metadata", MappingProxyType(dict(self.metadata)))
 
     @classmethod
@@ -170,9 +174,11 @@ class ImageStack:
         index = range(len(self))[frames]
         if not len(index):
             raise ValueError(f"no frame is left: {frames} of {len(self)} frames")
-        lost = {k: self.missing[t] for k, t in enumerate(index) if t in self.missing}
+        lost, out = ({k: why[t] for k, t in enumerate(index) if t in why} for why in (self.missing, self.rejected))
         interval = None if self.interval is None else self.interval * abs(index.step)
-        return replace(self, frames=_Selected(self._readable, index), missing=lost, interval=interval, source=None)
+        return replace(
+            self, frames=_Selected(self._readable, index), missing=lost, rejected=out, interval=interval, source=None
+        )
 
     def cropped(self, box: Box) -> ImageStack:
         """Return the part of every frame inside ``box``, lazily."""
