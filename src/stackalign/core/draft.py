@@ -13,6 +13,7 @@ from stackalign.core.continuity import REASON, contradicted
 from stackalign.core.generators import moved_points
 from stackalign.core.geometry import corners
 from stackalign.core.mean_image import Aligned, mean_image
+from stackalign.core.noise import NoiseModel
 from stackalign.core.reduction import binned, enlarged, reduction
 from stackalign.core.reference import PairResult
 from stackalign.core.run_state import safely, spread
@@ -105,7 +106,11 @@ def _draft_mean(
     results.update(_recentred(results, kept, shape))
     places = [Aligned(results[t].matrix, results[t].gain, results[t].offset) for t in kept]
     image = last_value(mean_image(small.__getitem__, kept, places, shape, aligner.model))
-    return aligner.prepare(image, None, frames=float(len(kept)))
+    template = aligner.prepare(image, None, frames=float(len(kept)))
+    # weights that follow from the noise: without them bright pixels count too much, and look like outliers
+    pairs = np.concatenate([aligner.residuals(small[t], template, results[t]) for t in spread(kept, 6)])
+    noise = NoiseModel.fitted(pairs[:, 0], pairs[:, 1])
+    return aligner.prepare(image, None, noise=noise, frames=float(len(kept)))
 
 
 def _straighten(

@@ -221,20 +221,18 @@ class _Template:
             try:
                 images = TranslationTemplate.of(binned(self.image, factors), None, noise=noise, frames=self.frames)
                 spacing = [s * f for s, f in zip(self.spacing, factors, strict=True)]
-                out.append(
-                    _Level(
-                        factors,
-                        MotionTemplate.of(images, model, spacing, known_noise=noise is not None),
-                        MotionTemplate.of(images, simple, spacing, known_noise=noise is not None),
-                    )
-                )
+                full = MotionTemplate.of(images, model, spacing, tell_tails=False)
+                first = full
+                if simple is not model:
+                    first = MotionTemplate.of(images, simple, spacing, tell_tails=False)
+                out.append(_Level(factors, full, first))
             except ValueError:  # nothing is left of it at this scale
                 pass
             factors = tuple(max(f // 2, 1) for f in factors)
         simple_full = (
             self.full
             if simple is model
-            else MotionTemplate.of(self.full.images, simple, self.spacing, known_noise=self.noise is not None)
+            else MotionTemplate.of(self.full.images, simple, self.spacing, tell_tails=self.full.tell_tails)
         )
         out.append(_Level((1,) * len(shape), self.full, simple_full))
         return out
@@ -285,7 +283,9 @@ class MotionAligner:
         )
         spacing = self.spacing_of(reference.shape)
         masked = reference if counted.all() else np.where(counted, reference, np.float32(np.nan))
-        full = MotionTemplate.of(images, self.model, spacing, known_noise=noise is not None)
+        full = MotionTemplate.of(
+            images, self.model, spacing, tell_tails=noise is not None and images.shape == self.frame_shape
+        )
         return _Template(full, masked, noise, frames, spacing, int(counted.sum()))
 
     def align(self, frame: NDArray[Any], template: _Template, start: NDArray[np.float64] | None) -> PairResult:
@@ -344,15 +344,25 @@ class MotionAligner:
         best = enlarged(candidates[0].matrix, factors)
         if fits:
             best = max(fits, key=lambda f: f[0])[1]
-        return self._climbed(frame, template, best, max(coarsest.factors))
+        return self._climbed(frame, template, best, max(coarsest.factors), coarsest.factors if fits else None)
 
-    def _climbed(self, frame: NDArray[Any], template: _Template, start: Array, coarsest: int) -> MotionFit | str:
-        """Refine a motion from the scale of reduction ``coarsest`` on to full size."""
+    def _climbed(
+        self,
+        frame: NDArray[Any],
+        template: _Template,
+        start: Array,
+        coarsest: int,
+        begun: tuple[int, ...] | None = None,
+    ) -> MotionFit | str:
+        """Refine a motion from the scale of reduction ``coarsest`` on to full size.
+
+        ``begun``: reduction at which it was refined already, by the simple model.
+        """
         from stackalign.core.lucas_kanade_fit import fit_motion, refine_motion
 
         matrix, options = start, self.parameters
         for level in template.levels():
-            if 1 < max(level.factors) <= coarsest:
+            if 1 < max(level.factors) <= coarsest and not (level.factors == begun and level.simple is level.full):
                 small = binned(frame, level.factors)
                 refined = refine_motion(
                     small, level.full, reduced(matrix, level.factors), robust=options.robust,

@@ -41,7 +41,7 @@ _SAMPLES = 4096  # pixels from which residual, correlation and noise of a frame 
 _FEW = 1024  # the same on the way, at coarser scales
 _ENOUGH = 64  # below, tails cannot be told
 _HEAVY = 1.08  # rms of standardised residuals over their robust deviation: Gaussian noise stays below
-_HEAVIER = 1.5  # the same where the noise of a pixel is not known
+_HEAVIER = 3.5  # the same where there is more in residuals than noise
 _REASONS = {
     steps.FAR: "the start is too far off",
     steps.NO_OVERLAP: "it shares no region with the reference",
@@ -119,8 +119,8 @@ class MotionTemplate:
         Corners, and how their coordinates move along each generator.
     normal : ndarray (K + 2, K + 2)
         Products of all motions, values and 1 over all pixels.
-    known_noise : bool
-        Whether the weights are those of the camera's noise.
+    tell_tails : bool
+        Whether residuals hold noise alone, of a variance that the weights know: at full size.
     """
 
     images: TranslationTemplate
@@ -135,7 +135,7 @@ class MotionTemplate:
     points: Array
     swing: Array
     normal: Array
-    known_noise: bool
+    tell_tails: bool
 
     @classmethod
     def of(
@@ -144,7 +144,7 @@ class MotionTemplate:
         model: TransformModel,
         spacing: Sequence[float] | None = None,
         *,
-        known_noise: bool = True,
+        tell_tails: bool = True,
     ) -> MotionTemplate:
         """Prepare the motions of ``model``, rotations rigid in units of ``spacing``."""
         d, shape = images.ndim, images.shape
@@ -189,7 +189,7 @@ class MotionTemplate:
             points,
             swing,
             _symmetric(total),
-            known_noise,
+            tell_tails,
         )
 
     @property
@@ -335,8 +335,8 @@ class _State:
         """Return the robust deviation of the standardised residuals, and whether their tails are heavier than noise."""
         standard = self.standardised(pairs)
         scale = max(1.4826 * float(np.median(np.abs(standard - np.median(standard)))), 1e-9)
-        # without a noise model bright pixels are noisier than dark ones: that alone makes tails heavier
-        limit = _HEAVY if self.template.known_noise else _HEAVIER
+        # tails are heavier, too, without a noise model, and in reduced frames, where details are undersampled
+        limit = _HEAVY if self.template.tell_tails else _HEAVIER
         return scale, float(np.sqrt(np.mean(standard**2))) > limit * scale
 
     def statistics(self, pairs: Array) -> tuple[int, float, float, float]:

@@ -31,8 +31,8 @@ def _bound(at_zero, step, low, high):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _covered(matrix, size, k, i, width):
-    """Return the columns start, stop of row (k, i) whose source lies in a frame, a pixel away from its borders."""
+def _covered(matrix, size, k, i, width, away):
+    """Return the columns start, stop of row (k, i) whose source lies in a frame, ``away`` pixels from its borders."""
     low, high = 0.0, width - 1.0
     p = matrix[3]
     depth, tilt = p[0] * k + p[1] * i + p[3], p[2]
@@ -42,7 +42,7 @@ def _covered(matrix, size, k, i, width):
             return 0, 0
         m = matrix[axis]
         start, step = m[0] * k + m[1] * i + m[3], m[2]
-        margin = 1.0 if size[axis] > 8 else 0.0
+        margin = away if size[axis] > 8 else 0.0
         last = size[axis] - 1.0 - margin
         low, high = _bound(start - margin * depth, step - margin * tilt, low, high)
         if high < low:
@@ -133,6 +133,37 @@ def _read(flat, plane, stride, solid, matrix, k, i, start, count, at, first, w, 
         )  # fmt: skip
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def add_warped(c, matrix, size, gain, offset, total, weight):
+    """Add ``gain * frame + offset``, read at warped pixels, to ``total``, and 1 to ``weight`` where the frame reaches.
+
+    Parameters
+    ----------
+    c, matrix, size
+        As for `projections` and `covered`.
+    gain, offset : float
+    total, weight : float32 (z, y, x)
+        Changed in place.
+    """
+    ny, nx = total.shape[1], total.shape[2]
+    solid = size[0] > 1 or c.shape[0] > 1
+    flat, stride, plane = c.reshape(c.size), np.int32(c.shape[2]), c.shape[1] * c.shape[2]
+    at, f = np.empty(nx), np.empty(nx, np.float32)
+    first, w = np.empty((3, nx), np.int32), np.empty((3, 4, nx), np.float32)
+    a, b = np.float32(gain), np.float32(offset)
+    for r in range(total.shape[0] * ny):
+        k, i = r // ny, r % ny
+        j0, j1 = _covered(matrix, size, k, i, nx, 0.0)
+        count = j1 - j0
+        if count < 1:
+            continue
+        _read(flat, plane, stride, solid, matrix, k, i, j0, count, at, first, w, f)
+        row, covers = total[k, i][j0:j1], weight[k, i][j0:j1]
+        for j in range(count):
+            row[j] += a * f[j] + b
+            covers[j] += np.float32(1)
+
+
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _moments(a, f, x, count):
     """Return the sums of ``a f``, ``a f x`` and ``a f x x``."""
@@ -159,7 +190,7 @@ def covered(matrix, size, shape):
     """Return the columns start, stop (z * y, 2) of each row of a template of ``shape`` that a frame covers."""
     spans = np.zeros((shape[0] * shape[1], 2), np.int64)
     for r in range(len(spans)):
-        spans[r, 0], spans[r, 1] = _covered(matrix, size, r // shape[1], r % shape[1], shape[2])
+        spans[r, 0], spans[r, 1] = _covered(matrix, size, r // shape[1], r % shape[1], shape[2], 1.0)
     return spans
 
 

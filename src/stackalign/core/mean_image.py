@@ -131,15 +131,21 @@ def _add_translated(
 
 
 def _add_warped(frame: NDArray[Any], place: Aligned, total: NDArray[np.float32], weight: NDArray[np.float32]) -> None:
-    image = (np.asarray(frame, np.float32) - np.float32(place.offset)) / np.float32(place.gain)
+    image = np.asarray(frame, np.float32)
+    if np.isfinite(image).all():
+        from stackalign.core.lucas_kanade_kernels import add_warped
+
+        backward = np.eye(4)
+        backward[3 - image.ndim :, 3 - image.ndim :] = np.linalg.inv(place.matrix)
+        size, scale = np.array(_volume(image).shape), 1.0 / place.gain
+        add_warped(
+            spline_coefficients(image, 3), backward, size, scale, -place.offset * scale, _volume(total), _volume(weight)
+        )
+        return
+    image = (image - np.float32(place.offset)) / np.float32(place.gain)
     warped = warp_frame(image, place.matrix, order=3, output_shape=total.shape)
-    known = np.isfinite(warped)
-    if known.all():
-        inside = valid_mask(image.shape, place.matrix, output_shape=total.shape)
-        total += np.where(inside, warped, np.float32(0))
-    else:
-        inside = known & valid_mask(image.shape, place.matrix, output_shape=total.shape)
-        total += np.where(inside, warped, np.float32(0))
+    inside = np.isfinite(warped) & valid_mask(image.shape, place.matrix, output_shape=total.shape)
+    total += np.where(inside, warped, np.float32(0))
     weight += inside
 
 
