@@ -148,8 +148,8 @@ def frame_equations(c, matrix, spans, basis, slopes, known, coefficients, flows,
 def add_frame(c, matrix, spans, basis, known, coefficients, clip, tail, products, sums):
     """Add one frame to the weighted normal equations of every pixel of the basis.
 
-    ``products`` (k (k + 1) / 2, z, y, x) and ``sums`` (k, z, y, x), float32, are added to: with the robust weight w of a
-    pixel, ``w c_i c_j`` and ``w c_i f``.
+    ``products`` (k (k + 1) / 2, z, y, x) and ``sums`` (k, z, y, x), float32, are added to: with the robust weight w of
+    a pixel, ``w c_i c_j`` and ``w c_i f``.
     """
     k, ny, nx = basis.shape[0], basis.shape[2], basis.shape[3]
     solid = basis.shape[1] > 1

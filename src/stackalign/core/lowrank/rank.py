@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LARGEST = 5
+_SPARSE = 3.0  # standard deviations of what is left, further images included
 _SHARE = 0.02  # of what rank one leaves
 _SPREAD = 0.1  # of the pixels: what is confined to fewer is sparse
 _FRAMES = 2.5  # what is confined to fewer is a frame that differs
@@ -32,7 +33,7 @@ def found_rank(x: NDArray[np.float32]) -> int:
         From 1 to 5: the mean image with a brightness for each frame, and each further component whose singular value
         lies above the edge of what noise alone gives, ``sqrt(T) + sqrt(P)`` standard deviations (Marchenko-Pastur),
         that explains a fiftieth of what is left, and that is spread over a tenth of the pixels and some frames. Pixels
-        that flicker are clipped first: they are the sparse part.
+        that flicker are left out: they are the sparse part.
     """
     count = len(x)
     covered = np.isfinite(x).all(axis=0)
@@ -40,15 +41,15 @@ def found_rank(x: NDArray[np.float32]) -> int:
         return 1
     y = x[:, covered].astype(np.float64)
     mean = np.median(y, axis=0)
-    power = float(mean @ mean)
     # brightness may change from frame to frame: that is rank one still
-    gain = (y @ mean) / max(power, 1e-30)
-    rest = y - gain[:, None] * mean
-    clip = 3 * 1.4826 * float(np.median(np.abs(rest)))
-    # the noise of a median is no frame's share: what rank one leaves is orthogonal to the brightness
-    mean = mean + gain @ np.clip(rest, -clip, clip) / max(float(gain @ gain), 1e-30)
     gain = (y @ mean) / max(float(mean @ mean), 1e-30)
     rest = y - gain[:, None] * mean
+    for _ in range(6):  # pseudo-values: what flickers moves neither brightness nor mean by more than its clip
+        clip = 3 * 1.4826 * float(np.median(np.abs(rest)))
+        gain = gain + np.clip(rest, -clip, clip) @ mean / max(float(mean @ mean), 1e-30)
+        rest = y - gain[:, None] * mean
+        mean = mean + gain @ np.clip(rest, -clip, clip) / max(float(gain @ gain), 1e-30)
+        rest = y - gain[:, None] * mean
     bright = np.broadcast_to(mean, rest.shape).ravel()
     step = max(1, rest.size // 200_000)
     noise = NoiseModel.fitted(bright[::step], rest.ravel()[::step])
@@ -57,7 +58,8 @@ def found_rank(x: NDArray[np.float32]) -> int:
     sigma = 1.4826 * np.median(np.abs(rest), axis=1, keepdims=True)
     if (sigma <= 0).any():
         return 1
-    rest = np.clip(rest / sigma, -3, 3)
+    rest = rest / sigma
+    rest[np.abs(rest) > _SPARSE] = 0
     frames, values, pixels = np.linalg.svd(rest, full_matrices=False)
     power_left = values**2
     edge = 1.1 * (np.sqrt(count) + np.sqrt(rest.shape[1]))

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 from pydantic import Field
 
-from stackalign.core.lowrank.start import searched
 from stackalign.core.lowrank.decomposition import Decomposition
 from stackalign.core.lowrank.rank import found_rank
+from stackalign.core.lowrank.start import searched
 from stackalign.core.lucas_kanade import LucasKanade
 from stackalign.core.preprocess import FilteredRegistrar
 from stackalign.core.reference import PairResult, Reference

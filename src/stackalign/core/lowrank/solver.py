@@ -362,7 +362,7 @@ class _State:
             normal, right, loss, pixels = kernels.frame_equations(
                 c, back, spans, self.basis, self.slopes, known, mixed, self.flows, limit, level.tail * limit
             )
-            solved = _solved(normal, right)
+            solved = _solved(normal, right, level.d)
             if solved is None:
                 self.trouble[k] = "what it shares with the other frames has no structure"
                 return loss, pixels
@@ -425,7 +425,9 @@ class _State:
         """Give each pixel the precision that the noise at its brightness leaves it: bright ones are noisier."""
         if not self.samples:
             return
-        both = np.concatenate(list(self.samples.values()), axis=1)[:, :: max(1, 16 // len(self.samples))]
+        both = np.concatenate([self.samples[k] for k in sorted(self.samples)], axis=1)[
+            :, :: max(1, 16 // len(self.samples))
+        ]
         noise = NoiseModel.fitted(both[0], both[1])
         if noise.slope > 0:
             typical = np.median(self.coefficients, axis=0).astype(np.float32)
@@ -459,7 +461,7 @@ class _State:
             filled = np.where(edge, image, np.float32(image[edge].mean() if edge.any() else 0))
             if not edge.all():
                 filled = _grown(filled, edge)
-            for axis in range(self.level.d):
+            for axis in (a for a in range(self.level.d) if self.level.shape[a] > 1):
                 self.slopes[j, axis] = np.gradient(filled, axis=axis + 3 - self.level.d)
 
     def settle_gauge(self) -> None:
@@ -511,13 +513,15 @@ def _grown(image: Floats, known: NDArray[np.bool_]) -> Floats:
     return np.asarray(image[tuple(nearest)])
 
 
-def _solved(normal: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64] | None:
+def _solved(normal: NDArray[np.float64], right: NDArray[np.float64], d: int) -> NDArray[np.float64] | None:
+    """Return the step; None if the shift in the plane is not determined. What has no slope at all stays."""
     diagonal = np.diag(normal)
-    if (diagonal <= 0).any():
+    free = diagonal > 0
+    if not free[d - 2 : d].all():
         return None
-    scale = 1 / np.sqrt(diagonal)
+    scale = np.where(free, 1 / np.sqrt(np.where(free, diagonal, 1)), 0.0)
     scaled = normal * np.outer(scale, scale)
-    scaled[np.diag_indices_from(scaled)] += 1e-9
+    scaled[np.diag_indices_from(scaled)] += np.where(free, 1e-9, 1.0)
     try:
         return np.asarray(np.linalg.solve(scaled, right * scale) * scale)
     except np.linalg.LinAlgError:
@@ -528,9 +532,10 @@ def _inverted(told: NDArray[np.float64], normal: NDArray[np.float64]) -> NDArray
     """Return the inverse of ``told``, of which at least a fiftieth of ``normal`` is true in every direction."""
     from scipy.linalg import eigh
 
-    scale = 1 / np.sqrt(np.maximum(np.diag(normal), 1e-300))
+    free = np.diag(normal) > 0
+    scale = np.where(free, 1 / np.sqrt(np.where(free, np.diag(normal), 1)), 0.0)
     whole = normal * np.outer(scale, scale)
-    whole[np.diag_indices_from(whole)] += 1e-9
+    whole[np.diag_indices_from(whole)] += np.where(free, 1e-9, 1.0)
     values, vectors = eigh(told * np.outer(scale, scale), whole)
     vectors = vectors * scale[:, None]
     return np.asarray((vectors / np.maximum(values, 0.02)) @ vectors.T)

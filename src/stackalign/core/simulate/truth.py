@@ -83,7 +83,7 @@ class Truth:
     def photons(self, t: int) -> NDArray[np.floating]:
         """Return the expected photons of frame ``t``, (…, y, x), before the camera."""
         index = self._index(t)
-        return self._photons(self.transforms.matrices[index], index)
+        return self.photons_at(self.transforms.matrices[index], index)
 
     def clean(self, t: int) -> Array:
         """Return the expected frame ``t``, (…, y, x), in counts: no noise, no rounding, no saturation."""
@@ -158,7 +158,8 @@ class Truth:
             raise ValueError(f"scene {self.simulation.scene!r} is dark where a frame of {self.simulation.shape} looks")
         return self.simulation.photons / first
 
-    def _photons(self, matrix: Array, t: int) -> NDArray[np.floating]:
+    def photons_at(self, matrix: Array, t: int) -> NDArray[np.floating]:
+        """Return the expected photons of frame ``t`` if it lay at ``matrix`` (d+1, d+1), moving -> reference."""
         light = self._level * exposure(self.simulation, t)
         if light == 0:
             return np.zeros(self.simulation.shape)
@@ -166,12 +167,12 @@ class Truth:
 
     def _bound(self, t: int) -> Array:
         record, matrix = self.simulation, self.transforms.matrices[t]
-        photons = self._photons(matrix, t)
+        photons = self.photons_at(matrix, t)
         gradients = []
         for axis in range(record.ndim):
             step = np.zeros(record.ndim)
             step[axis] = STEP
-            ahead, behind = (self._photons(Transform.from_translation(s).matrix @ matrix, t) for s in (step, -step))
+            ahead, behind = (self.photons_at(Transform.from_translation(s).matrix @ matrix, t) for s in (step, -step))
             gradients.append((np.asarray(ahead, float) - behind).ravel() * (record.gain / (2 * STEP)))
         slopes = np.stack(gradients)
         low, high = limits(record)

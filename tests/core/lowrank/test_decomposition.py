@@ -1,0 +1,57 @@
+"""Aligned, low-rank and sparse parts: they add up, in the units of the input, and hold what they should."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import stackalign as sa
+from tests.core.lowrank.scenes import movie
+
+
+@pytest.fixture(scope="module")
+def flickering():
+    stack, truth = movie(scene="texture", frames=24, flicker=0.1, photons=1500.0)
+    return stack, truth, sa.register(stack, sa.Reals())
+
+
+def test_the_parts_add_up(flickering):
+    stack, _, result = flickering
+    parts = result.details["decomposition"]
+    for t in (0, 9):
+        aligned, low, sparse = (np.asarray(p[t]) for p in (parts.aligned, parts.low_rank, parts.sparse))
+        assert aligned.dtype == low.dtype == sparse.dtype == np.float32
+        both = np.isfinite(aligned) & np.isfinite(low)
+        assert np.allclose(aligned[both], (low + sparse)[both], atol=1e-2)
+        assert not np.isfinite(sparse[~both]).any()
+    assert np.allclose(np.asarray(parts.aligned[0]), stack.asarray()[0], atol=1e-2)  # the anchor, in input units
+    assert parts.sparse.shape == stack.shape
+    assert parts.low_rank.name == "movie [low-rank]"
+
+
+def test_flicker_is_sparse_and_the_scene_is_low_rank(flickering):
+    _, truth, result = flickering
+    assert not result.quality.flagged.any()
+    assert truth.error(result.transforms).max() < 0.1
+    parts = result.details["decomposition"]
+    hits = false = missed = 0
+    still = truth.scene.render(np.eye(3))
+    still = still * (truth.simulation.photons / still.mean())
+    for t in range(0, 24, 4):
+        sparse, low = np.asarray(parts.sparse[t]), np.asarray(parts.low_rank[t]) - truth.simulation.offset
+        known = np.isfinite(sparse)
+        # half-way between a dark and a lit cell, three times as bright
+        found, true = sparse > low, truth.active(t)
+        hits += int((found & true & known).sum())
+        false += int((found & ~true & known).sum())
+        missed += int((~found & true & known).sum())
+        assert np.median(np.abs(low / still - 1)[known]) < 0.02
+    assert 2 * hits / (2 * hits + false + missed) >= 0.95
+
+
+def test_parts_of_frames_can_be_read():
+    stack, _ = movie()
+    parts = sa.register(stack, sa.Reals()).details["decomposition"]
+    whole = parts.sparse.asarray()
+    assert whole.shape == stack.shape
+    assert np.array_equal(whole[3], np.asarray(parts.sparse[3]), equal_nan=True)

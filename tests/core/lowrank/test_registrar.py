@@ -1,0 +1,168 @@
+"""REALS as a method: models, pixel types, frames that hold nothing, ranks, mini-batches, cancelling."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import stackalign as sa
+from stackalign.core.evaluation import corner_bound
+from stackalign.core.work import Cancelled, drain
+from tests.core.lowrank.scenes import movie
+
+
+def worst(result, truth):
+    """Return the largest error of the corners of frames that count, pixels."""
+    return float(truth.error(result.transforms)[result.transforms.valid].max())
+
+
+def test_turned_frames_are_found_near_the_cramer_rao_bound():
+    stack, truth = movie()
+    result = sa.register(stack, sa.Reals())
+    assert not result.quality.flagged.any()
+    error = truth.error(result.transforms)
+    assert np.sqrt((error**2).mean()) < 1.3 * corner_bound(truth, [1, 7]).mean()
+    assert result.transforms.model == "euclidean"
+    # a rotation in pixels, not a shear, on frames that are not square
+    linear = result.transforms.matrices[:, :2, :2]
+    assert np.allclose(linear @ linear.swapaxes(1, 2), np.eye(2), atol=1e-9)
+    assert np.array_equal(result.transforms.matrices[0], np.eye(3))
+
+
+@pytest.mark.parametrize(
+    ("model", "fields"),
+    [
+        ("translation", {}),
+        ("similarity", {"stretch": 0.03}),
+        ("affine", {"stretch": 0.03}),
+        ("projective", {"stretch": 0.02, "perspective": 1.5}),
+    ],
+)
+def test_every_model(model, fields):
+    stack, truth = movie(model=model, **fields)
+    result = sa.register(stack, sa.Reals(model=model))
+    assert not result.quality.flagged.any()
+    assert worst(result, truth) < 0.06
+    if model == "affine":  # nothing shrinks
+        assert np.abs(np.linalg.det(result.transforms.matrices[:, :2, :2]).mean() - 1) < 0.05
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+def test_every_pixel_type(dtype):
+    fields = {"photons": 60.0, "offset": 10.0} if dtype == "uint8" else {}
+    stack, truth = movie(dtype=dtype, **fields)
+    result = sa.register(stack, sa.Reals())
+    assert worst(result, truth) < 0.1
+    assert sa.warp(stack, result.transforms).frames.dtype == stack.frames.dtype
+
+
+def test_a_blank_frame_is_flagged_and_spoils_no_other():
+    stack, truth = movie()
+    frames = stack.asarray().copy()
+    frames[5] = 100
+    result = sa.register(frames, sa.Reals())
+    assert np.flatnonzero(result.quality.flagged).tolist() == [5]
+    assert "blank" in result.quality.reasons[5]
+    assert worst(result, truth) < 0.05
+
+
+def test_equal_frames_do_not_move():
+    frame = movie()[0].asarray()[0]
+    result = sa.register(np.stack([frame] * 5), sa.Reals())
+    assert not result.quality.flagged.any()
+    assert np.abs(result.transforms.matrices - np.eye(3)).max() < 1e-4
+    sparse = result.details["decomposition"].sparse
+    assert np.nanmax(np.abs(np.asarray(sparse[2]))) < 0.02 * float(np.ptp(frame))
+
+
+def test_frames_beyond_the_field_are_flagged_and_the_others_aligned():
+    stack, truth = movie()
+    frames = stack.asarray().copy()
+    other = sa.simulate(scene="grass", shape=(121, 151), frames=1, photons=400, seed=8).stack.asarray()[0]
+    frames[4] = other  # has nothing in common with the rest
+    result = sa.register(frames, sa.Reals())
+    assert np.flatnonzero(result.quality.flagged).tolist() == [4]
+    assert worst(result, truth) < 0.05
+
+
+def test_all_frames_blank():
+    result = sa.register(np.zeros((4, 40, 50), np.uint8), sa.Reals())
+    assert result.quality.flagged.all()
+    assert np.array_equal(result.transforms.matrices, np.tile(np.eye(3), (4, 1, 1)))
+
+
+def test_nan_pixels_do_not_count():
+    stack, truth = movie(dtype="float32")
+    frames = stack.asarray().copy()
+    frames[:, :30, 20:60] = np.nan
+    result = sa.register(frames, sa.Reals())
+    assert not result.quality.flagged.any()
+    assert worst(result, truth) < 0.08
+
+
+@pytest.mark.parametrize("rank", [3, 40])
+def test_a_rank_above_what_is_there_does_no_harm(rank):
+    stack, truth = movie(frames=9)
+    result = sa.register(stack, sa.Reals(rank=rank))
+    assert worst(result, truth) < 0.05
+    assert result.details["rank"] == min(rank, 8)
+
+
+def test_a_region_keeps_out_what_moves_on_its_own():
+    stack, truth = movie()
+    frames = stack.asarray().copy()
+    frames[:, 10:50, 20:60] = frames[0, 10:50, 20:60]  # stands still
+    mask = np.ones(stack.frame_shape, bool)
+    mask[:60, :70] = False
+    result = sa.register(frames, sa.Reals(), mask=mask)
+    assert worst(result, truth) < 0.1
+
+
+def test_mini_batches_end_where_all_frames_end():
+    stack, truth = movie()
+    whole = sa.register(stack, sa.Reals())
+    parts = sa.register(stack, sa.Reals(batch_size=4))
+    assert worst(parts, truth) < 1.3 * worst(whole, truth) + 0.005
+
+
+@pytest.mark.parametrize("loss", ["huber", "l1"])
+def test_the_losses_without_an_end(loss):
+    stack, truth = movie()
+    assert worst(sa.register(stack, sa.Reals(loss=loss)), truth) < 0.05
+
+
+def test_same_result_every_time():
+    stack, _ = movie()
+    first, second = (sa.register(stack, sa.Reals(batch_size=5, seed=2)) for _ in range(2))
+    assert np.array_equal(first.transforms.matrices, second.transforms.matrices)
+
+
+def test_a_cancel_keeps_the_best_so_far():
+    stack, truth = movie()
+    seen = []
+
+    def stop():
+        return len(seen) >= 3
+
+    def note(progress):
+        if progress.partial is not None and progress.partial.details.get("loss"):
+            seen.append(progress.partial)
+
+    outcome = drain(sa.Reals().fit(stack), note, stop)
+    assert isinstance(outcome, Cancelled)
+    assert worst(outcome.partial, truth) < 1.0
+    assert len(outcome.partial.details["loss"]) == outcome.partial.details["rounds"]
+
+
+def test_the_error_is_told_truly():
+    stack, truth = movie(frames=24, model="translation", photons=100.0)
+    result = sa.register(stack, sa.Reals(model="translation"), anchor="mean")
+    gap = result.transforms.translations - truth.transforms.translations
+    pulls = (gap - gap.mean(0)) / result.quality.error
+    assert 0.7 < np.sqrt((pulls**2).mean()) < 1.4
+
+
+def test_a_reference_image_is_refused():
+    stack, _ = movie()
+    with pytest.raises(ValueError, match="leave the reference out"):
+        sa.register(stack, sa.Reals(), reference=np.asarray(stack[0], float))
