@@ -44,12 +44,17 @@ def found_rank(x: NDArray[np.float32]) -> int:
     # brightness may change from frame to frame: that is rank one still
     gain = (y @ mean) / max(float(mean @ mean), 1e-30)
     rest = y - gain[:, None] * mean
-    for _ in range(6):  # pseudo-values: what flickers moves neither brightness nor mean by more than its clip
-        clip = 3 * 1.4826 * float(np.median(np.abs(rest)))
-        gain = gain + np.clip(rest, -clip, clip) @ mean / max(float(mean @ mean), 1e-30)
-        rest = y - gain[:, None] * mean
-        mean = mean + gain @ np.clip(rest, -clip, clip) / max(float(gain @ gain), 1e-30)
-        rest = y - gain[:, None] * mean
+    for turn in range(
+        8
+    ):  # what flickers moves neither brightness nor mean by more than its clip, in the end not at all
+        clip = _SPARSE * 1.4826 * float(np.median(np.abs(rest)))
+        for axis in (1, 0):
+            kept = np.clip(rest, -clip, clip) if turn < 4 else np.where(np.abs(rest) > clip, 0, rest)
+            if axis:
+                gain = gain + kept @ mean / max(float(mean @ mean), 1e-30)
+            else:
+                mean = mean + gain @ kept / max(float(gain @ gain), 1e-30)
+            rest = y - gain[:, None] * mean
     bright = np.broadcast_to(mean, rest.shape).ravel()
     step = max(1, rest.size // 200_000)
     noise = NoiseModel.fitted(bright[::step], rest.ravel()[::step])
