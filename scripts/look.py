@@ -73,8 +73,8 @@ class Person:
         """Click a check box on its mark."""
         self.click(box, QPoint(10, box.height() // 2))
 
-    def open_panel(self) -> None:
-        _, self.panel = self.viewer.window.add_plugin_dock_widget("stackalign", "Align stack")
+    def open_panel(self, name: str = "Align stack") -> None:
+        _, self.panel = self.viewer.window.add_plugin_dock_widget("stackalign", name)
         self.wait()
 
     def close(self) -> None:
@@ -188,6 +188,44 @@ def region(person: Person) -> None:
     dialog.close()
 
 
+def two_layers(person: Person) -> None:
+    """A detail under another microscope: other pixels, another unit, turned; found, compared, refused, narrow."""
+    from scipy import ndimage
+
+    viewer = person.viewer
+    rng = np.random.default_rng(4)
+    scene = ndimage.gaussian_filter(rng.random((700, 700)) ** 40, 3) * 4e4 + 100
+    detail = ndimage.zoom(ndimage.rotate(scene, 24, reshape=False, order=3)[260:460, 240:480], 0.7)
+    wide = rng.poisson(np.maximum(scene[100:600, 60:640], 0)).astype(np.uint16)
+    detail = rng.poisson(np.maximum(detail * 0.5, 0)).astype(np.uint16)
+    person.open_panel("Register two layers")
+    person.look("20-two-layers-empty")
+    viewer.add_image(wide, name="wide field", scale=(0.1, 0.1), units=("um", "um"))
+    place = {"scale": (100 / 0.7, 100 / 0.7), "translate": (9000, 30_000), "units": ("nm", "nm")}
+    free = viewer.add_image(detail, name="detail", **place)
+    person.wait()
+    viewer.reset_view()
+    panel = person.panel
+    panel.choose(free, viewer.layers["wide field"])
+    person.wait(600)
+    person.look("21-two-layers-before")
+    person.click(panel.run.button)
+    person.until(lambda: not panel.runner.busy)
+    person.wait(600)
+    person.look("22-two-layers-after")
+    person.tick(panel.on_canvas)
+    panel.view.set_look("checkerboard")
+    person.look("23-two-layers-canvas")
+    person.tick(panel.on_canvas)
+    free.data = rng.poisson(300, detail.shape).astype(np.uint16)
+    person.click(panel.run.button)
+    person.until(lambda: not panel.runner.busy)
+    dock = next(d for d in person.window.findChildren(QWidget) if d.isAncestorOf(panel) and hasattr(d, "setFloating"))
+    person.window.resizeDocks([dock], [300], Qt.Orientation.Horizontal)
+    person.click(panel.options.button)
+    person.look("24-two-layers-refused-narrow")
+
+
 def demo(folder: Path) -> None:
     """What ``stackalign demo`` shows."""
     from stackalign.widgets.demo import open_demo, picture
@@ -209,7 +247,7 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     variants = [(theme, size) for theme in THEMES for size in SIZES]
     for theme, size in variants[:1] if options.quick else variants:
-        for scene in (journey, region, particles):
+        for scene in (journey, region, particles, two_layers):
             if options.only not in ("", scene.__name__):
                 continue
             person = Person(options.output, theme, size)

@@ -86,3 +86,37 @@ def select(person: Any) -> None:
     path = person.folder / f"27-select-wide-{person.tag}.png"
     dock.grab().save(str(path))
     dock.setFloating(False)
+    panel.shut()
+    viewer.window.remove_dock_widget(dock)
+    validate(person)
+
+
+def validate(person: Any) -> None:
+    """The verdict, then the pictures below."""
+    viewer = person.viewer
+    dock, panel = viewer.window.add_plugin_dock_widget("stackalign", "Validate alignment")
+    person.panel = panel
+    person.click(panel.run.button)
+    person.until(lambda: not panel.runner.busy)
+    panel.scroll.verticalScrollBar().setValue(0)
+    person.look("30-validate")
+    panel.scroll.verticalScrollBar().setValue(panel.scroll.verticalScrollBar().maximum())
+    person.look("31-validate-below")
+    panel.shut()
+    viewer.window.remove_dock_widget(dock)
+    review(person)
+
+
+def review(person: Any) -> None:
+    """Frames brushed, rejected, nudged."""
+    _, panel = person.viewer.window.add_plugin_dock_widget("stackalign", "Review motion")
+    person.panel = panel
+    panel.plot.brushed.emit(20, 27)
+    person.look("32-review-brushed")
+    person.click(panel.rejecting)
+    panel.plot.brushed.emit(40, 40)
+    panel.nudge(0, 1)
+    panel.scroll.verticalScrollBar().setValue(0)
+    person.look("33-review-edited")
+    panel.scroll.verticalScrollBar().setValue(panel.scroll.verticalScrollBar().maximum())
+    person.look("34-review-below")

@@ -11,7 +11,6 @@ from stackalign.core.frame_check import read_frame
 from stackalign.core.geometry import Box
 from stackalign.core.spots.detect import box_at, suggest_picks
 from stackalign.core.spots.fit import fit_spot
-from stackalign.core.spots.gaussian import FitStatus
 from stackalign.core.spots.picks import Pick
 from stackalign.core.spots.registrar import ParticleTracking
 from stackalign.core.spots.track import track_spots_work
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
 
 LEAST_SIDE = 5  # pixels: a smaller box holds no more pixels than the fit has numbers
 DEPTH = 5  # pixels along z of a box that is drawn in a plane
+LONG = 1.8  # times as long as wide: no single particle, unless all of them look like that
+WIDE = 0.3  # of the box: there is no rim of background left to tell the spot from
 FOUND = 0.95  # share of the frames in which a particle must be found to be called followed
 
 
@@ -180,8 +181,8 @@ def propose_box(
         again = Box(*bounds)
         fit_again = fit_box(image, again, registrar)
         if fit_again:
-            return again, ""
-    return box, fit.reason
+            return again, reason_of(fit_again)
+    return box, reason_of(fit)
 
 
 def drawn_box(corner: Sequence[float], opposite: Sequence[float], shape: Sequence[int]) -> Box:
@@ -317,9 +318,19 @@ def measured(value: float, error: float) -> str:
     return f"{value:.{digits}f} ± {max(error, 0.001):.{digits}f}"
 
 
-def verdict(fit: SpotFit) -> str:
-    """Return "good fit", or why the fit is rejected."""
-    return FitStatus.OK.sentence if fit else fit.reason
+def reason_of(fit: SpotFit) -> str:
+    """Return why a spot should not be picked, in words; empty for a good one.
+
+    Besides a rejected fit: a spot far longer than wide may be two, one that fills its box may be none.
+    """
+    if not fit:
+        return fit.reason
+    plane = np.sort(np.abs(fit.spot.sigma[-2:]))
+    if plane[1] > LONG * plane[0]:
+        return f"the spot is {plane[1] / plane[0]:.1f} times as long as wide: it may be two; choose a lone particle"
+    if fit.box is not None and plane[1] > WIDE * min(fit.box.shape[-2:]):
+        return "the spot fills its box: make the box larger, or choose a smaller particle"
+    return ""
 
 
 def suggested(

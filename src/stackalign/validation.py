@@ -123,14 +123,14 @@ class Validation:
         rows = []
         if self.held_out is not None:
             before, after = self.held_out.before, self.held_out.after
-            rows.append(Row("held-out particles, rms", "px", _rms(before), _rms(after), True))
-            rows.append(Row("held-out particles, greatest", "px", _greatest(before), _greatest(after), True))
+            rows.append(Row("particles, rms", "px", _rms(before), _rms(after), True))
+            rows.append(Row("particles, most", "px", _greatest(before), _greatest(after), True))
             if self.refitted is not None:
-                rows.append(Row("fitted again, rms", "px", _rms(before), _rms(self.refitted), True))
+                rows.append(Row("fitted again", "px", _rms(before), _rms(self.refitted), True))
         q = self.quality
-        rows.append(Row("correlation with the mean", "", q.correlation_before, q.correlation_after, False))
-        rows.append(Row("crispness of the mean", "", q.crispness_before, q.crispness_after, False))
-        rows.append(Row("residual to the mean", "", q.residual_before, q.residual_after, True))
+        rows.append(Row("correlation", "", q.correlation_before, q.correlation_after, False))
+        rows.append(Row("crispness", "", q.crispness_before, q.crispness_after, False))
+        rows.append(Row("residual", "", q.residual_before, q.residual_after, True))
         return tuple(rows)
 
     @property

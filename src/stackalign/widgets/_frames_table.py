@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QAbstractTableModel, QItemSelection, QItemSelectionModel, QModelIndex, Qt, Signal
 from qtpy.QtGui import QColor
-from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QSizePolicy, QTableView, QWidget
+from qtpy.QtWidgets import QAbstractItemView, QSizePolicy, QTableView, QWidget
 
 from stackalign.widgets._plot import BAD
 
@@ -105,7 +105,9 @@ class FramesTable(QTableView):
         if self._rows.columnCount():
             header = self.horizontalHeader()
             header.setMinimumSectionSize(24)
-            header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+            header.setStretchLastSection(True)
+            for column, width in enumerate((46, *(52,) * (self._rows.columnCount() - 3), 40)):
+                header.resizeSection(column, width)
         self._filling = False
         self.select(rows)
 

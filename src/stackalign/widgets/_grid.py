@@ -78,11 +78,6 @@ def camera_of(viewer: Any) -> Any:
     return viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
 
 
-def line_width(layer: Layer) -> float:
-    """Return a line width, pixels of the movie, that is seen when the whole frame is on the screen."""
-    return max(float(max(layer.data.shape[-2:])) / 500.0, 0.4)
-
-
 def mark_size(layer: Layer) -> float:
     """Return the size of a mark, pixels of the movie."""
     return max(float(max(layer.data.shape[-2:])) / 100.0, 2.0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
-from stackalign.widgets._grid import MovieGrid, camera_of, line_width, mark_size
+from stackalign.widgets._grid import MovieGrid, camera_of, mark_size
 from stackalign.widgets._plot import BAD, CHOSEN, ELSEWHERE, GOOD, LIVE
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 BOXES, MARKS = "particle boxes", "particles"
 _GRIP = 7.0  # screen pixels within which a border is grabbed
+_LINE, _MARK = 1.6, 8.0  # screen pixels
 _CLICK = 3.0  # screen pixels: a press that moves less is a click
 
 
@@ -86,6 +87,7 @@ class PickCanvas(QObject):
         self._picking = False
         viewer.mouse_drag_callbacks.append(self._on_drag)
         viewer.mouse_move_callbacks.append(self._on_move)
+        camera_of(viewer).events.zoom.connect(self._on_zoom)
 
     @property
     def boxes(self) -> tuple[BoxView, ...]:
@@ -129,6 +131,7 @@ class PickCanvas(QObject):
         marked = [box for box in shown if box.number]
         points.data = np.array([box.centre for box in marked]).reshape(-1, 2)
         if marked:
+            points.size = _MARK * self.grid.screen
             points.symbol = [_SYMBOL[box.state] for box in marked]
             points.face_color = [_COLOUR[box.state] for box in marked]
             points.features = {"label": [_label(box) for box in marked]}
@@ -137,6 +140,7 @@ class PickCanvas(QObject):
     def close(self) -> None:
         """Let go of the viewer and take the drawing off."""
         self.pick(False)
+        camera_of(self._viewer).events.zoom.disconnect(self._on_zoom)
         for callbacks, ours in (
             (self._viewer.mouse_drag_callbacks, self._on_drag),
             (self._viewer.mouse_move_callbacks, self._on_move),
@@ -144,6 +148,13 @@ class PickCanvas(QObject):
             if ours in callbacks:
                 callbacks.remove(ours)
         self._remove_layers()
+
+    def _on_zoom(self, _event: Any = None) -> None:
+        """Keep lines and marks as thick on the screen as they are."""
+        if self._vectors is not None and self._vectors in self._viewer.layers:
+            self._vectors.edge_width = _LINE * self.grid.screen
+        if self._points is not None and self._points in self._viewer.layers and len(self._points.data):
+            self._points.size = _MARK * self.grid.screen
 
     # layers
 
@@ -160,12 +171,16 @@ class PickCanvas(QObject):
         assert layer is not None
         if self._vectors is None or self._vectors not in self._viewer.layers:
             self._vectors = Vectors(
-                np.zeros((0, 2, 2)), name=BOXES, edge_width=line_width(layer), vector_style="line", **self.grid.place()
+                np.zeros((0, 2, 2)),
+                name=BOXES,
+                edge_width=_LINE * self.grid.screen,
+                vector_style="line",
+                **self.grid.place(),
             )
             self.grid.add(self._vectors)
         if self._points is None or self._points not in self._viewer.layers:
             self._points = Points(
-                np.zeros((0, 2)), name=MARKS, size=mark_size(layer), border_width=0.0, features={"label": []},
+                np.zeros((0, 2)), name=MARKS, size=_MARK * self.grid.screen, border_width=0.0, features={"label": []},
                 text={"string": "{label}", "color": "white", "size": 10, "anchor": "upper_left",
                       "translation": np.array([-1.0, 1.0]) * mark_size(layer)},
                 **self.grid.place(),

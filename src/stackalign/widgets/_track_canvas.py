@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
-from stackalign.widgets._grid import MovieGrid, mark_size
+from stackalign.widgets._grid import MovieGrid, camera_of, mark_size
 from stackalign.widgets._plot import CHOSEN, ELSEWHERE, GOOD
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stackalign.core.spots.tracks import TrackSet
 
 NAME = "followed particles"
-_NEAR, _STILL = 12.0, 3.0  # screen pixels
+_NEAR, _STILL, _SIZE = 12.0, 3.0, 16.0  # screen pixels
 
 
 class TrackCanvas(QObject):
@@ -43,6 +43,7 @@ class TrackCanvas(QObject):
         self._places: NDArray[np.float64] = np.zeros((0, 2))
         self._looks: tuple[Any, ...] = ()
         viewer.mouse_drag_callbacks.append(self._on_drag)
+        camera_of(viewer).events.zoom.connect(self._on_zoom)
 
     def show(self, tracks: TrackSet | None, frame: int, excluded: set[int], chosen: int | None) -> None:
         """Draw the particles that were found in a frame of the tracks."""
@@ -57,6 +58,8 @@ class TrackCanvas(QObject):
         points = self._layer()
         if not np.array_equal(places, self._places) or len(points.data) != len(places):
             points.data = places
+            if len(places):
+                points.size = _SIZE * self.grid.screen
         self._numbers, self._places = tracks.ids[here], places
         numbers = [int(k) for k in self._numbers]
         looks = tuple((k, k in excluded, k == chosen) for k in numbers)
@@ -80,7 +83,13 @@ class TrackCanvas(QObject):
         """Let go of the viewer."""
         if self._on_drag in self._viewer.mouse_drag_callbacks:
             self._viewer.mouse_drag_callbacks.remove(self._on_drag)
+        camera_of(self._viewer).events.zoom.disconnect(self._on_zoom)
         self.remove()
+
+    def _on_zoom(self, _event: Any = None) -> None:
+        """Keep the marks as large on the screen as they are."""
+        if self._points is not None and self._points in self._viewer.layers and len(self._points.data):
+            self._points.size = _SIZE * self.grid.screen
 
     def _layer(self) -> Points:
         from napari.layers import Points
@@ -90,7 +99,8 @@ class TrackCanvas(QObject):
             size = mark_size(self.grid.layer)
             self._looks = ()
             self._points = Points(
-                np.zeros((0, 2)), name=NAME, size=2.5 * size, border_width=0.0, symbol="ring", features={"label": []},
+                np.zeros((0, 2)), name=NAME, size=_SIZE * self.grid.screen, border_width=0.0, symbol="ring",
+                features={"label": []},
                 text={"string": "{label}", "color": "white", "size": 10, "anchor": "upper_left",
                       "translation": np.array([-1.5, 1.5]) * size},
                 **self.grid.place(),

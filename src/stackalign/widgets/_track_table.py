@@ -83,7 +83,7 @@ class TrackTable(QTableWidget):
                 if column == 0:
                     item.setFlags(item.flags() | Qt.ItemFlag.ItemIsUserCheckable)
                     item.setCheckState(Qt.CheckState.Checked)
-                elif p.suggestion and column in (1, 3, 4):
+                elif p.suggestion and column in (3, 4):
                     item.setForeground(QColor(BAD))
                 self.setItem(row, column, item)
         self.setSortingEnabled(True)
@@ -110,7 +110,7 @@ class TrackTable(QTableWidget):
                     item.setFont(font)
                     if out:
                         item.setForeground(QColor(ELSEWHERE))
-                    elif number in self._suggested and column in (1, 3, 4):
+                    elif number in self._suggested and column in (3, 4):
                         item.setForeground(QColor(BAD))
                     else:
                         item.setData(Qt.ItemDataRole.ForegroundRole, None)

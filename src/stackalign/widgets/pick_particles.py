@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QMenu, QPushButton, QSpinBox
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QMenu, QPushButton, QSizePolicy, QSpinBox
 
 from stackalign.picking import (
     LEAST_SIDE,
@@ -26,6 +26,7 @@ from stackalign.picking import (
     particles_text,
     patches_of,
     propose_box,
+    reason_of,
     suggest_work,
 )
 from stackalign.runs import frames_text
@@ -39,7 +40,7 @@ from stackalign.widgets._pick_canvas import BoxView, PickCanvas
 from stackalign.widgets._picks_table import PickRow, PicksTable
 from stackalign.widgets._plot import BAD, GOOD
 from stackalign.widgets._preview import FrameCursor
-from stackalign.widgets._style import Fold, menu_button, narrow, note, say, small_button
+from stackalign.widgets._style import Fold, menu_button, note, say, small_button
 
 if TYPE_CHECKING:
     import napari
@@ -142,6 +143,7 @@ class PickParticles(Panel):
     def _build(self) -> None:
         self.pick = QPushButton("Pick with the mouse")
         self.pick.setCheckable(True)
+        self.pick.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.pick.setToolTip("Click a particle or draw a box around it (P). Off: the mouse moves the view")
         self.pick.toggled.connect(self._on_pick)
         self.suggest = small_button("Suggest", "Propose isolated particles of good contrast here", self.propose)
@@ -149,9 +151,9 @@ class PickParticles(Panel):
         self.count.setRange(1, 200)
         self.count.setValue(12)
         self.count.setToolTip("How many particles to propose")
-        narrow(self.count)
-        self.count.setFixedWidth(52)
         self.count.setButtonSymbols(QSpinBox.ButtonSymbols.NoButtons)
+        self.count.setStyleSheet("QAbstractSpinBox { min-width: 28px; max-width: 28px; }")
+        self.count.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         line = QHBoxLayout()
         line.setSpacing(4)
         line.addWidget(self.pick, 1)
@@ -249,6 +251,7 @@ class PickParticles(Panel):
     def _add(self, box: Box, words: str = "") -> None:
         changed = self.particles.added([box], self.frame)
         self._chosen = changed.picks[-1].id
+        self._hover = None  # the pick is looked at until the mouse moves on
         self.session.change_particles(f"pick particle {self._chosen}", changed)
         say(self.message, words)
 
@@ -584,8 +587,8 @@ class PickParticles(Panel):
             f"{fit.r_squared:.2f}" if np.isfinite(fit.r_squared) else "–",
             found,
         )
-        tip = f"Particle {pick.id}, {where}: {fit.reason or 'good fit'}"
-        return PickRow(pick.id, words, fit.reason, tip)
+        reason = reason_of(fit)
+        return PickRow(pick.id, words, reason, f"Particle {pick.id}, {where}: {reason or 'good fit'}")
 
     def _show_fit(self, fit: SpotFit | None) -> None:
         image = self._image if self.ready else None
@@ -599,9 +602,10 @@ class PickParticles(Panel):
         self.patches.show_patches(patches_of(image, fit), fit)
         size, unit = (None, "") if stack is None else (stack.pixel_size, stack.unit)
         say(self.numbers, numbers_of(fit, size, unit))
-        self.verdict.setStyleSheet(f"font-weight: 600; color: {GOOD if fit else BAD};")
+        reason = reason_of(fit)
+        self.verdict.setStyleSheet(f"font-weight: 600; color: {BAD if reason else GOOD};")
         who = "Under the mouse" if self._hover is not None else f"Particle {self.chosen}"
-        say(self.verdict, f"✓ {who}: good fit" if fit else f"✗ {who}: {fit.reason}")
+        say(self.verdict, f"✗ {who}: {reason}" if reason else f"✓ {who}: good fit")
 
     def _draw(self) -> None:
         boxes = [view for pick in self.particles.picks if (view := self._view(pick)) is not None]
@@ -614,7 +618,7 @@ class PickParticles(Panel):
         fit, box, state = self.fit_of(pick), pick.box, "elsewhere"
         centre = pick.centre
         if pick.frame == self.frame:
-            state = "bad" if fit is not None and not fit else "good"
+            state = "bad" if fit is not None and reason_of(fit) else "good"
             if fit:
                 centre = tuple(float(v) for v in fit.position)
         elif (place := self._tracked(pick.id)) is not None:

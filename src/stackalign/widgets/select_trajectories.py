@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from stackalign.picking import Particles
     from stackalign.runs import Motion, RunOutput
 
-_HEIGHT = 170
+_HEIGHT = 140
 _MODELS = {
     "translation": "shift",
     "euclidean": "shift and rotation",
@@ -68,9 +68,7 @@ class SelectTrajectories(Panel):
         self._thread = LatestOnly(self)
         self.canvas = TrackCanvas(napari_viewer, self)
         self._build()
-        self._later = QTimer(
-            self, singleShot=True, interval=0
-        )  # the motion is seen first, the canvas next
+        self._later = QTimer(self, singleShot=True, interval=0)  # the motion is seen first, the canvas next
         self._later.timeout.connect(self._draw)
 
         self._thread.done.connect(self._on_thread)

@@ -34,6 +34,14 @@ if TYPE_CHECKING:
     from stackalign.runs import Run
 
 _HEIGHT = 150
+_MEANING = {
+    "particles, rms": "Held-out particles: root mean square distance from their mean place, per axis",
+    "particles, most": "Held-out particles: greatest distance from their mean place",
+    "fitted again": "The same particles, fitted in the aligned images",
+    "correlation": "Mean correlation of the frames with their mean image",
+    "crispness": "Root mean square gradient of the mean image, relative to the movie as it is",
+    "residual": "Root mean square difference of the frames to their mean image, intensity units",
+}
 _ROW = 22
 _KEYS = {
     "In plots and pictures": {"Click": "go to that frame"},
@@ -191,9 +199,7 @@ class ValidateAlignment(Panel):
                 ("difference", change, (-reach, reach), True),
             ]
         )
-        self.worst.show_images(
-            [(f"{w.frame}: {w.correlation:.2f}", w.image, levels_of(w.image), False) for w in validation.worst]
-        )
+        self.worst.show_images([(f"{w.frame}: {w.correlation:.2f}", w.image, levels, False) for w in validation.worst])
 
     def _show_table(self, validation: Validation) -> None:
         rows = validation.rows
@@ -201,10 +207,10 @@ class ValidateAlignment(Panel):
         for k, line in enumerate(rows):
             unit = f" {line.unit}" if line.unit else ""
             mark = {True: "✓ better", False: "✗ worse", None: "same"}[line.better]
-            words = (line.name, f"{line.before:.4g}{unit}", f"{line.after:.4g}{unit}", mark)
+            words = (line.name, f"{line.before:.3g}{unit}", f"{line.after:.3g}{unit}", mark)
             for column, text in enumerate(words):
                 item = QTableWidgetItem(text)
-                item.setToolTip(text)
+                item.setToolTip(_MEANING.get(line.name, text))
                 if column == 3 and line.better is not None:
                     item.setForeground(QColor(GOOD if line.better else BAD))
                 self.table.setItem(k, column, item)
