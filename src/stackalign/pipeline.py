@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stackalign.core.bad_frames import find_bad_frames
+from stackalign.core.cluster import WorkerMap, check_client
 from stackalign.core.preprocess import Preprocess
 from stackalign.core.quality import measure_work
 from stackalign.core.reference import POLICIES, Reference
 from stackalign.core.resample import check_options
 from stackalign.core.stack import ImageStack
+from stackalign.core.threads import is_spread, spread_over
 from stackalign.core.warp import warp
 from stackalign.core.work import Progress, drain
 from stackalign.io.errors import StackWriteError
@@ -89,6 +91,7 @@ def register(
     preprocess: Preprocess | None = None,
     on_progress: Callable[[Progress], object] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    client: Any = None,
 ) -> Registration:
     """Estimate one transform per frame.
 
@@ -112,6 +115,8 @@ def register(
         Called with every `Progress`.
     should_stop : callable, optional
         Asked after every step.
+    client : dask.distributed.Client, optional
+        Its worker processes read and align the frames, with the same result (the extra ``cluster``).
 
     Returns
     -------
@@ -126,7 +131,11 @@ def register(
         If ``should_stop`` said so; its ``partial`` is the registration so far.
     """
     work = register_work(stack, registrar, reference=reference, anchor=anchor, mask=mask, preprocess=preprocess)
-    return drain(work, on_progress, should_stop).unwrap()
+    if client is None:
+        return drain(work, on_progress, should_stop).unwrap()
+    check_client(client)
+    with spread_over(WorkerMap(client)):
+        return drain(work, on_progress, should_stop).unwrap()
 
 
 def register_work(
@@ -148,9 +157,10 @@ def register_work(
     if region is not None:
         counted = region if counted is None else counted & region
     usable = source
-    if prepared.bad_frames:
+    if prepared.bad_frames or is_spread():  # workers keep to themselves what they find: it has to be known before
         named = {int(t) % len(source) for t in (reference, anchor) if isinstance(t, int | np.integer)}
-        usable = replace(source, rejected={**(yield from find_bad_frames(source, trusted=named)), **source.rejected})
+        found = yield from find_bad_frames(source, trusted=named, neighbours=prepared.bad_frames)
+        usable = replace(source, rejected={**found, **source.rejected})
     result = yield from registrar.fit(usable, reference=reference, anchor=anchor, mask=counted)
     provenance = _provenance(source, registrar, reference, anchor, prepared, result)
     provenance["times"] = {"started": started.isoformat(timespec="seconds"), "seconds": time.perf_counter() - begun}

@@ -19,7 +19,7 @@ from stackalign.core.generators import exponential, generators, nearest, velocit
 from stackalign.core.geometry import centre, corners
 from stackalign.core.reference import PairResult
 from stackalign.core.run_state import safely
-from stackalign.core.threads import map_ahead
+from stackalign.core.threads import map_frames
 from stackalign.core.transform import TransformModel
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def align_pairs(run: RunState, lag: int) -> Work[None]:
     def onto(t: int) -> list[tuple[int, int, PairResult]]:
         return _aligned_onto(run, t, range(t + 1, min(t + lag + 1, count)))
 
-    for done, pairs in enumerate(map_ahead(onto, range(count)), start=1):
+    for done, pairs in enumerate(map_frames(onto, range(count)), start=1):
         for moving, base, result in pairs:
             if result.reason:
                 reasons.setdefault(moving, result.reason)

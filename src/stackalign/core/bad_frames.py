@@ -16,7 +16,7 @@ from scipy.ndimage import median_filter
 
 from stackalign.core.frame_check import read_frame
 from stackalign.core.reduction import binned
-from stackalign.core.threads import map_ahead
+from stackalign.core.threads import map_frames
 from stackalign.core.work import Progress
 
 if TYPE_CHECKING:
@@ -53,7 +53,9 @@ class _Traits:
     thumb: NDArray[np.float32] | None = None
 
 
-def find_bad_frames(stack: ImageStack, *, trusted: Collection[int] = ()) -> Work[dict[int, str]]:
+def find_bad_frames(
+    stack: ImageStack, *, trusted: Collection[int] = (), neighbours: bool = True
+) -> Work[dict[int, str]]:
     """Return why frames cannot be aligned, by frame number.
 
     Parameters
@@ -62,6 +64,9 @@ def find_bad_frames(stack: ImageStack, *, trusted: Collection[int] = ()) -> Work
         The frames.
     trusted : collection of int
         Frames that are refused only if they hold nothing at all: those that a user named.
+
+    neighbours : bool
+        Compare frames; without, only those that hold nothing are found.
 
     Yields
     ------
@@ -75,17 +80,21 @@ def find_bad_frames(stack: ImageStack, *, trusted: Collection[int] = ()) -> Work
     """
     count = len(stack)
     traits: list[_Traits] = []
-    for done, found in enumerate(map_ahead(partial(_traits, stack), range(count)), start=1):
+    for done, found in enumerate(map_frames(partial(_traits if neighbours else _reason, stack), range(count)), start=1):
         traits.append(found)
         yield Progress(done, count, "Looking for bad frames")
     bad = {t: f.reason for t, f in enumerate(traits) if f.reason}
     rest = [t for t in range(count) if t not in bad]
-    if len(rest) >= _LEAST:
+    if neighbours and len(rest) >= _LEAST:
         for check in (_half_read, _torn, _defocused):
             bad |= {t: why for t, why in check(traits, rest).items() if t not in trusted}
             rest = [t for t in rest if t not in bad]
         bad |= {t: why for t, why in _duplicates(stack, traits, rest).items() if t not in trusted}
     return dict(sorted(bad.items()))
+
+
+def _reason(stack: ImageStack, t: int) -> _Traits:
+    return _Traits(read_frame(stack, t)[1])
 
 
 def _traits(stack: ImageStack, t: int) -> _Traits:

@@ -19,7 +19,7 @@ from stackalign.core.piecewise_series import BlockGrid, PiecewiseSeries
 from stackalign.core.reduction import binned
 from stackalign.core.resample import spline_coefficients, warp_frame
 from stackalign.core.run_state import spread
-from stackalign.core.threads import map_ahead
+from stackalign.core.threads import map_frames
 from stackalign.core.transform import TransformModel
 from stackalign.core.transform_series import TransformSeries
 from stackalign.core.work import Progress
@@ -145,7 +145,7 @@ def refine_blocks(
         message = "Refining blocks" if frames is good else f"Refining blocks, round {rounds}"
         before = shifts.copy()
         align = partial(_aligned, load, places, shifts.copy(), begun, grid)
-        for done, (t, result) in enumerate(zip(frames, map_ahead(align, frames), strict=True), start=1):
+        for done, (t, result) in enumerate(zip(frames, map_frames(align, frames), strict=True), start=1):
             found[t] = result
             shifts[t] = result.shifts
             yield Progress(done, len(frames), message)
@@ -208,7 +208,7 @@ def _mean(
     shape = grid.frame_shape
     total, count = np.zeros(shape), np.zeros(shape)
     warp = partial(_warped, load, places, shifts, grid)
-    for done, image in enumerate(map_ahead(warp, frames), start=1):
+    for done, image in enumerate(map_frames(warp, frames), start=1):
         if image is not None:
             inside = np.isfinite(image)
             total[inside] += image[inside]

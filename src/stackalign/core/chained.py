@@ -11,7 +11,7 @@ from stackalign.core.noise import NoiseModel
 from stackalign.core.reference import PairResult
 from stackalign.core.resample import warp_frame
 from stackalign.core.run_state import resting, safely, spread
-from stackalign.core.threads import map_ahead
+from stackalign.core.threads import map_frames
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,7 +26,7 @@ def align_to_previous(run: RunState) -> Work[None]:
     message = "Aligning each frame to the one before"
     pair_noise(run)
     if run.mask is None:
-        steps = map_ahead(lambda t: pair(run, t, t - 1) if t else PairResult.failed(d, ""), range(count))
+        steps = map_frames(lambda t: pair(run, t, t - 1) if t else PairResult.failed(d, ""), range(count))
     else:
         steps = (PairResult.failed(d, "") for _ in range(count))  # the mask moves: it is known only one by one
     last = -1

@@ -17,7 +17,7 @@ from stackalign.core.noise import NoiseModel
 from stackalign.core.reduction import binned, enlarged, reduction
 from stackalign.core.reference import PairResult
 from stackalign.core.run_state import safely, spread
-from stackalign.core.threads import map_ahead
+from stackalign.core.threads import map_ahead, map_frames, spread_over
 from stackalign.core.work import Progress
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def drafted(run: RunState) -> Work[dict[int, NDArray[np.float64]]]:
     def shrink(t: int) -> NDArray[np.float32]:
         return binned(run.load(t), factors)
 
-    for t, image in enumerate(map_ahead(shrink, range(count))):
+    for t, image in enumerate(map_frames(shrink, range(count))):
         if t not in run.unusable:
             small[t] = image
         yield Progress(t + 1, count, "Reading frames")
@@ -105,7 +105,8 @@ def _draft_mean(
         return aligner.prepare(small[sample[len(sample) // 2]], None)
     results.update(_recentred(results, kept, shape))
     places = [Aligned(results[t].matrix, results[t].gain, results[t].offset) for t in kept]
-    image = last_value(mean_image(small.__getitem__, kept, places, shape, aligner.model))
+    with spread_over(None):  # the reduced frames are here
+        image = last_value(mean_image(small.__getitem__, kept, places, shape, aligner.model))
     template = aligner.prepare(image, None, frames=float(len(kept)))
     # weights that follow from the noise: without them bright pixels count too much, and look like outliers
     pairs = np.concatenate([aligner.residuals(small[t], template, results[t]) for t in spread(kept, 6)])

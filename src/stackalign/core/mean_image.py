@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stackalign.core.resample import spline_coefficients, valid_mask, warp_frame
-from stackalign.core.threads import map_ahead
+from stackalign.core.threads import map_frames
 from stackalign.core.transform import TransformModel
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def mean_image(
 
     total, weight = np.zeros(shape, np.float64), np.zeros(shape, np.float32)
     done = 0
-    for chunk, (part, covered) in zip(chunks, map_ahead(sums, chunks), strict=True):
+    for chunk, (part, covered) in zip(chunks, map_frames(sums, chunks), strict=True):
         total += part
         weight += covered
         done += len(chunk)
@@ -92,7 +92,7 @@ def median_image(
         return warp_frame(image, place.matrix, order=3, fill="nan", output_shape=shape)
 
     stack = np.empty((len(frames), *shape), np.float32)
-    for k, image in enumerate(map_ahead(warped, range(len(frames)))):
+    for k, image in enumerate(map_frames(warped, range(len(frames)))):
         stack[k] = image
         yield k + 1
     known = np.isfinite(stack).sum(axis=0)

@@ -13,7 +13,7 @@ from stackalign.core.geometry import centre
 from stackalign.core.noise import NoiseModel
 from stackalign.core.reference import PairResult
 from stackalign.core.registration import FrameQuality, Registration
-from stackalign.core.threads import map_ahead
+from stackalign.core.threads import map_frames
 from stackalign.core.transform_series import TransformSeries
 from stackalign.core.work import Progress
 
@@ -45,6 +45,8 @@ class RunState:
 
     def __post_init__(self) -> None:
         self.results = [None] * len(self.stack)
+        # known beforehand: what a worker process finds out about a frame stays there
+        self.unusable |= {t: read_frame(self.stack, t)[1] for t in (*self.stack.missing, *self.stack.rejected)}
 
     def load(self, t: int) -> NDArray[Any]:
         """Read a frame, filtered as the aligner wants it; blank if it cannot be read."""
@@ -142,7 +144,7 @@ def align_all(
     """Align frames in threads; results go to the run, or to ``sink`` by frame number."""
     into = run.results if sink is None else sink
     yield run.progress(0, len(frames), message)
-    work = map_ahead(lambda t: run.align(t, template, starts.get(t)), frames)
+    work = map_frames(lambda t: run.align(t, template, starts.get(t)), frames)
     for done, (t, result) in enumerate(zip(frames, work, strict=True), start=1):
         into[t] = result
         yield run.progress(done, len(frames), message)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -111,6 +111,12 @@ class ImageStack:
     def __len__(self) -> int:
         return int(self.frames.shape[0])
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # mapping proxies cannot be pickled; of a lazy array only what it reads from travels
+        kept = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain = {name: dict(kept[name]) for name in ("missing", "metadata", "rejected")}
+        return _restored, (kept | plain | {"frames": self._readable, "source": None},)
+
     def __repr__(self) -> str:
         size = "" if self.pixel_size is None else f", {' x '.join(f'{s:g}' for s in self.pixel_size)} {self.unit}"
         name = f"{self.name!r}, " if self.name else ""
@@ -183,6 +189,10 @@ class ImageStack:
     def cropped(self, box: Box) -> ImageStack:
         """Return the part of every frame inside ``box``, lazily."""
         return replace(self, frames=_Cropped(self._readable, box.clipped(self.frame_shape)), source=None)
+
+
+def _restored(kept: dict[str, Any]) -> ImageStack:
+    return ImageStack(**kept)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

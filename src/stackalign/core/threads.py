@@ -6,11 +6,14 @@ import os
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import pairwise
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Iterator
+
+    SpreadMap = Callable[[Callable[[Any], Any], Iterable[Any]], Generator[Any, None, None]]
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -88,6 +91,39 @@ def map_ahead(function: Callable[[A], R], items: Iterable[A]) -> Generator[R, No
     finally:
         for future in waiting:
             future.cancel()
+
+
+def map_frames(function: Callable[[A], R], items: Iterable[A]) -> Generator[R, None, None]:
+    """Do as `map_ahead` does; inside `spread_over` whatever was named there does it instead.
+
+    For work that reads its own frames and changes nothing but what it returns: it may be done in another process.
+    """
+    spread: SpreadMap | None = getattr(_inside, "spread", None)
+    if spread is None or getattr(_inside, "busy", False):
+        yield from map_ahead(function, items)
+    else:
+        yield from spread(function, items)
+
+
+@contextmanager
+def spread_over(spread: SpreadMap | None) -> Iterator[None]:
+    """Let ``spread(function, items)`` do the work of `map_frames` in this thread; None: threads of this process do."""
+    before = getattr(_inside, "spread", None)
+    _inside.spread = spread
+    try:
+        yield
+    finally:
+        _inside.spread = before
+
+
+def is_spread() -> bool:
+    """Return whether frames are worked on in other processes."""
+    return getattr(_inside, "spread", None) is not None
+
+
+def run_alone(function: Callable[[A], R], item: A) -> R:
+    """Return ``function(item)``, worked out in this one thread."""
+    return _run(function, item)
 
 
 def bands(length: int, least: int = 32) -> list[tuple[int, int]]:

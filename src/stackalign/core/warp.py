@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from stackalign.core.cluster import WorkerFrames, check_client
 from stackalign.core.parameters import Parameters
 from stackalign.core.piecewise_series import PiecewiseSeries
 from stackalign.core.resample import Fill, check_options, valid_mask, warp_frame, warp_sources
@@ -58,6 +59,7 @@ def warp(
     order: int = 3,
     fill: Fill = 0.0,
     crop: Crop = "none",
+    client: Any = None,
 ) -> ImageStack:
     """Return the aligned stack, lazily: a frame is read and resampled once, when it is asked for.
 
@@ -71,6 +73,8 @@ def warp(
         As for `warp_frame`.
     crop : {"none", "valid", "expand"}
         The frame's own field; the largest box that every valid frame covers; the box that holds every valid frame.
+    client : dask.distributed.Client, optional
+        Its worker processes read and resample the frames, a few ahead of the one that is asked for.
 
     Returns
     -------
@@ -92,7 +96,10 @@ def warp(
     if transforms.ndim != source.ndim:
         raise ValueError(f"{transforms.ndim}-D transforms for {source.ndim}-D frames")
     origin, shape = output_box(source.frame_shape, transforms, crop)
-    lazy = _Warped(source, transforms, order, fill, origin, shape)
+    lazy: Any = _Warped(source, transforms, order, fill, origin, shape)
+    if client is not None:
+        check_client(client)
+        lazy = WorkerFrames(client, lazy)
     chunks = (1, *lazy.shape[1:])
     frames = da.from_array(
         lazy, chunks=chunks, name=False, asarray=False, meta=np.empty((0,) * len(chunks), lazy.dtype)
