@@ -68,7 +68,7 @@ def motion_figure(
     flagged = registration.quality.flagged | ~series.valid
     turns = bool(np.abs(angle).max(initial=0) > 1e-6)
     frames = np.arange(len(series))
-    figure = _figure((7.6, 4.6 if turns else 3.2))
+    figure = new_figure((7.6, 4.6 if turns else 3.2))
     panels = figure.subplots(1 + turns, 1, sharex=True, squeeze=False, height_ratios=[2, 1][: 1 + turns])[:, 0]
     top = panels[0]
     for i, axis in enumerate("zyx"[-series.ndim :]):
@@ -105,7 +105,7 @@ def quality_figure(quality: Quality, reasons: Sequence[str] = (), *, ink: str = 
     ink : str
         Colour of text, axes and ticks.
     """
-    figure = _figure((7.6, 4.2))
+    figure = new_figure((7.6, 4.2))
     panels = figure.subplots(2, 1, sharex=True)
     rows = (
         ("correlation with\nthe mean image", quality.frame_correlation_before, quality.frame_correlation_after),
@@ -137,7 +137,7 @@ def mean_images_figure(quality: Quality, *, ink: str = "black") -> Figure:
     span = float(np.nanpercentile(np.abs(change), 99.5)) if np.isfinite(change).any() else 0.0
     span = span or 1.0
     ratio = before.shape[0] / before.shape[1]
-    figure = _figure((9.0, float(np.clip(9.0 / 3 * ratio, 0.8, 6.0)) + 0.7))
+    figure = new_figure((9.0, float(np.clip(9.0 / 3 * ratio, 0.8, 6.0)) + 0.7))
     panels = figure.subplots(1, 3)
     looks: list[tuple[str, NDArray[Any], dict[str, Any]]] = [
         ("mean before", before, {"cmap": "gray", "vmin": low, "vmax": high}),
@@ -184,7 +184,7 @@ def frames_figure(
     rows = [[_plane(stack[t], SMALL) for t in frames] for stack in (before, after)]
     ratio = rows[0][0].shape[0] / rows[0][0].shape[1]
     width = 9.0 / max(len(frames), 3)
-    figure = _figure((width * len(frames), float(np.clip(width * ratio, 0.5, 6.0)) * 2 + 0.5))
+    figure = new_figure((width * len(frames), float(np.clip(width * ratio, 0.5, 6.0)) * 2 + 0.5))
     panels = figure.subplots(2, len(frames), squeeze=False)
     for column, t in enumerate(frames):
         low, high = _limits(rows[0][column])
@@ -205,7 +205,8 @@ def save_figure(figure: Figure, path: str | PathLike[str], *, dpi: int = 150, fo
         figure.savefig(path, dpi=dpi, format=format)
 
 
-def _figure(size: tuple[float, float]) -> Figure:
+def new_figure(size: tuple[float, float]) -> Figure:
+    """Return an empty figure, inches, on no page of its own."""
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     figure.patch.set_alpha(0)

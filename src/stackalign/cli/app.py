@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import stackalign
-from stackalign.cli import align, apply, demo, files, methods, simulate, track
+from stackalign.cli import align, apply, demo, evaluate, files, methods, simulate, track
 from stackalign.cli.group import Group
 
 app = typer.Typer(
@@ -45,6 +45,9 @@ app.command("measure", short_help="Compare a stack before and after its transfor
 app.command("track", cls=track.TrackCommand, short_help="Follow particles through a movie, into a table.")(track.track)
 app.command("simulate", cls=simulate.SimulateCommand, short_help="Make a movie that moves in a known way.")(
     simulate.simulate
+)
+app.command("evaluate", cls=evaluate.EvaluateCommand, short_help="Try a method on a grid of simulated motions.")(
+    evaluate.evaluate
 )
 app.command("convert", short_help="Write a stack or transforms in another format.")(files.convert)
 app.command("info", short_help="Tell what a file holds.")(files.info)

@@ -1,0 +1,237 @@
+"""``stackalign evaluate``: a method on a grid of simulated motions, with tables and figures beside doing nothing."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from stackalign.cli.options import Debug, Overwrite, Quiet, Settings, Threads, bad, settings_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from stackalign.core.simulate import Simulation
+    from stackalign.core.trial import Trial
+    from stackalign.core.work import Work
+
+BASE = {"scene": "camera", "shape": [512, 512], "frames": 60, "model": "euclidean", "motion": "uniform"}
+KEYS = ["variant", "translation_px", "rotation_deg", "draw"]
+
+
+class EvaluateCommand(TyperCommand):
+    """Adds the parameters of the simulation to the help."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help, then the parameters."""
+        from stackalign.cli.methods import parameter_table
+        from stackalign.core.simulate import Simulation
+
+        super().format_help(ctx, formatter)
+        formatter.write(f"\nThe movie (--set key=value):\n{parameter_table(Simulation)}\n")
+        formatter.write("\nThe method (--with key=value): `stackalign methods METHOD` lists its parameters.\n")
+
+
+def evaluate(
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Where tables and figures go.")],
+    method: Annotated[str, typer.Option("-m", "--method", metavar="METHOD", help="What is tried.")] = "reals",
+    translations: Annotated[
+        str, typer.Option(metavar="A:B:STEP|A,B,...", help="Largest shifts along each axis (px).")
+    ] = "0:27:3",
+    rotations: Annotated[
+        str, typer.Option(metavar="A:B:STEP|A,B,...", help="Largest rotations about the centre (deg).")
+    ] = "0:18:2",
+    draws: Annotated[int, typer.Option(min=1, metavar="N", help="Movies at each point of the grid.")] = 5,
+    gaussian: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="F", help="Gaussian noise only, as a fraction of the brightest pixel: 0.01."),
+    ] = None,
+    peak: Annotated[
+        float | None, typer.Option(min=1e-6, metavar="N", help="Poisson noise only, photons of the brightest pixel.")
+    ] = None,
+    settings: Settings = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="KEY=VALUE", help="Set a parameter of the method; may be given many times."),
+    ] = None,
+    vary: Annotated[
+        str | None,
+        typer.Option(metavar="KEY=V1,V2,...", help="Try these values of a parameter of the method, a bar each."),
+    ] = None,
+    threads: Threads = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Try a method on simulated movies of known motion.
+
+    FOLDER then holds trials.csv (a row a movie), course.csv, evaluation.yaml and figures. A run that was stopped goes
+    on where it ended if it is called again in the same way.
+    """
+    from stackalign.cli.methods import words
+    from stackalign.cli.records import checked
+    from stackalign.cli.terminal import finish
+    from stackalign.config import METHODS
+    from stackalign.core.simulate import Simulation
+    from stackalign.core.threads import set_threads
+    from stackalign.core.trial import with_noise
+
+    if method not in METHODS:
+        raise bad("--method", f"{method!r} is no method: choose {words(METHODS)}")
+    if gaussian is not None and peak is not None:
+        raise bad("--peak", "Gaussian and Poisson noise are two experiments: give one of them")
+    shifts, angles = grid_of(translations, "--translations"), grid_of(rotations, "--rotations")
+    base = checked(Simulation, {**BASE, **settings_of(settings)})
+    if gaussian is not None or peak is not None:
+        base = with_noise(base, gaussian=gaussian, peak=peak)
+    fixed = settings_of(given)
+    if "model" in METHODS[method].model_fields:
+        fixed = {"model": base.model.value, **fixed}
+    variants = {name: checked(METHODS[method], values, "--with") for name, values in varied(method, fixed, vary)}
+    said = {
+        "method": method,
+        "variants": {name: record.model_dump(mode="json") for name, record in variants.items()},
+        "translations": shifts,
+        "rotations": angles,
+        "draws": draws,
+        "simulation": base.model_dump(mode="json"),
+    }
+    if threads is not None:
+        set_threads(threads)
+    begun = _begin(output, said, overwrite)
+    finish(_carried_out(output, base, variants, shifts, angles, draws, begun), quiet=quiet)
+    if not quiet:
+        typer.echo(_summary(output))
+
+
+def grid_of(text: str, option: str) -> list[float]:
+    """Read ``A:B:STEP``, B included, or a list with commas."""
+    import numpy as np
+
+    try:
+        if ":" in text:
+            low, high, step = (float(part) for part in text.split(":"))
+            values = [float(v) for v in np.round(np.arange(low, high + 1e-9, step), 9)] if step > 0 else []
+        else:
+            values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if not values or min(values) < 0:
+        raise bad(
+            option, f"{text!r} is neither A:B:STEP, such as 0:27:3, nor a list, such as 0,6,12, of numbers from 0 up"
+        )
+    return values
+
+
+def varied(method: str, fixed: dict[str, Any], vary: str | None) -> list[tuple[str, dict[str, Any]]]:
+    """Return the variants of a method by name; one if nothing varies."""
+    if vary is None:
+        return [(method, fixed)]
+    key, sign, text = vary.partition("=")
+    values = [part for part in text.split(",") if part.strip()]
+    if not sign or not values:
+        raise bad("--vary", f"{vary!r} is not of the form KEY=V1,V2,..., such as batch_size=8,16,none")
+    return [(f"{key} {v.strip()}", {**fixed, **settings_of([f"{key}={v}"])}) for v in values]
+
+
+def _begin(folder: Path, said: dict[str, Any], overwrite: bool) -> "pd.DataFrame | None":
+    """Make the folder; returns the trials of a run of the same settings that was stopped."""
+    import yaml
+
+    from stackalign.io.atomic import replacing
+    from stackalign.io.tables import read_table
+
+    folder.mkdir(parents=True, exist_ok=True)
+    record, trials = folder / "evaluation.yaml", folder / "trials.csv"
+    if record.exists() and trials.exists() and not overwrite:
+        if yaml.safe_load(record.read_text(encoding="utf-8")) == said:
+            return read_table(trials)
+        raise FileExistsError(f"{folder} holds trials of other settings: choose another folder or say --overwrite")
+    with replacing(record) as part:
+        part.write_text(yaml.safe_dump(said, sort_keys=False), encoding="utf-8")
+    for old in (trials, folder / "course.csv"):
+        old.unlink(missing_ok=True)
+    return None
+
+
+def _carried_out(
+    folder: Path,
+    base: "Simulation",
+    variants: dict[str, Any],
+    shifts: list[float],
+    angles: list[float],
+    draws: int,
+    begun: "pd.DataFrame | None",
+) -> "Work[None]":
+    """Run all trials that are not there yet; tables are written after each, figures at the end."""
+    import pandas as pd
+
+    from stackalign.core.trial import perturbations, run_trial
+    from stackalign.core.work import Progress
+    from stackalign.io.tables import read_table, write_table
+
+    rows: list[dict[Any, Any]] = [] if begun is None else begun.to_dict("records")
+    course_file = folder / "course.csv"
+    courses: list[dict[Any, Any]] = read_table(course_file).to_dict("records") if course_file.exists() else []
+    there = {tuple(row[key] for key in KEYS) for row in rows}
+    courses = [row for row in courses if tuple(row[key] for key in KEYS) in there]
+    todo = [(name, *point) for point in perturbations(base, shifts, angles, draws) for name in variants]
+    for done, (name, shift, angle, draw, movie) in enumerate(todo):
+        key = dict(zip(KEYS, (name, shift, angle, draw), strict=True))
+        if tuple(key.values()) in there:
+            continue
+        message = f"{name}: {shift:g} px, {angle:g} deg, movie {draw + 1} of {draws}"
+        yield Progress(done, len(todo), message)
+        work = run_trial(movie, variants[name])
+        while True:
+            try:
+                next(work)
+            except StopIteration as stop:
+                trial: Trial = stop.value
+                break
+            yield Progress(done, len(todo), message)
+        rows.append({**key, **trial.numbers})
+        courses += [{**key, "time_s": seconds, "inconsistency": value} for seconds, value in trial.course]
+        write_table(folder / "course.csv", pd.DataFrame(courses))
+        write_table(folder / "trials.csv", pd.DataFrame(rows))
+    yield Progress(len(todo), len(todo), "Drawing")
+    draw_figures(folder)
+
+
+def draw_figures(folder: Path) -> list[Path]:
+    """Draw what the tables of a folder hold; returns the files."""
+    from stackalign.io.tables import read_table
+    from stackalign.plots import save_figure
+    from stackalign.plots_evaluation import bars_figure, course_figure, heat_map_figure
+
+    trials, course = read_table(folder / "trials.csv"), read_table(folder / "course.csv")
+    lines = {
+        str(name): [list(zip(one["time_s"], one["inconsistency"], strict=True)) for _, one in part.groupby(KEYS[1:])]
+        for name, part in course.groupby("variant", sort=False)
+    }
+    figures = {
+        "heat-map.png": heat_map_figure(trials),
+        "heat-map-px.png": heat_map_figure(trials, "error_px"),
+        "bars.png": bars_figure(trials),
+        "bars-px.png": bars_figure(trials, "error_px"),
+        "time.png": course_figure(lines, float(trials["inconsistency_before"].mean())),
+    }
+    for name, figure in figures.items():
+        save_figure(figure, folder / name)
+    return [folder / name for name in figures]
+
+
+def _summary(folder: Path) -> str:
+    """Return what came out, a line a variant."""
+    from stackalign.io.tables import read_table
+
+    trials = read_table(folder / "trials.csv")
+    lines = []
+    for name, part in trials.groupby("variant", sort=False):
+        lines.append(
+            f"{name}: inconsistency {part['inconsistency_before'].mean():.4g} -> {part['inconsistency'].mean():.4g},"
+            f" corners {part['error_before_px'].mean():.3g} -> {part['error_px'].mean():.3g} px"
+            f" (at most {part['error_max_px'].max():.3g}), {int(part['flagged'].sum())} frames flagged,"
+            f" {part['seconds'].mean():.3g} s a movie ({len(part)} movies)"
+        )
+    return "\n".join([*lines, f"-> {folder}"])
