@@ -40,7 +40,7 @@ class ParameterForm(QWidget):
         self.rows: dict[str, _Row] = {}
         shown, folded = _form_layout(), _form_layout()
         for name, info in type(record).model_fields.items():
-            if name in skip or _kind(info)[0] is None:
+            if name in skip or _kind(info)[0] is None or _extra(info).get("hidden"):
                 continue
             row = self.rows[name] = _Row(name, info, getattr(record, name))
             row.edited.connect(self._edited)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 BOXES, MARKS = "particle boxes", "particles"
 _GRIP = 7.0  # screen pixels within which a border is grabbed
 _LINE, _MARK = 1.6, 8.0  # screen pixels
+_EVERY = 0.016  # seconds between two answers to a drag
 _CLICK = 3.0  # screen pixels: a press that moves less is a click
 
 
@@ -84,6 +86,9 @@ class PickCanvas(QObject):
         self._boxes: tuple[BoxView, ...] = ()
         self._vectors: Vectors | None = None
         self._points: Points | None = None
+        self._looks: tuple[Any, ...] = ()  # of the boxes as they are drawn
+        self._marks: tuple[Any, ...] = ()
+        self._behind = False  # whether the marks lag behind the borders
         self._picking = False
         viewer.mouse_drag_callbacks.append(self._on_drag)
         viewer.mouse_move_callbacks.append(self._on_move)
@@ -112,30 +117,40 @@ class PickCanvas(QObject):
         self._picking = on and self.grid.layer is not None
         self._viewer.cursor.style = "crosshair" if self._picking else "standard"
 
-    def show(self, boxes: Sequence[BoxView]) -> None:
-        """Draw these boxes and no others."""
+    def show(self, boxes: Sequence[BoxView], moving: bool = False) -> None:
+        """Draw these boxes and no others; while they are ``moving``, only their borders: it must be quick."""
         shown = tuple(boxes)
-        if shown == self._boxes and (not shown or self._vectors in self._viewer.layers):
+        there = self._vectors is not None and self._vectors in self._viewer.layers
+        if shown == self._boxes and (not shown or there) and (moving or not self._behind):
             return
-        before, self._boxes = self._boxes, shown
+        self._boxes = shown
         if self.grid.layer is None or (not shown and self._vectors is None):
             return
         vectors, points = self._layers()
         edges = np.array([edge for box in shown for edge in _edges(box)]).reshape(-1, 2, 2)
-        vectors.data = edges
-        looks = [(box.number, box.state, box.chosen) for box in shown]
-        if looks != [(box.number, box.state, box.chosen) for box in before] or len(shown) != len(before):
+        if not np.array_equal(edges, vectors.data):
+            vectors.data = edges
+        looks = tuple((box.number, box.state, box.chosen) for box in shown)
+        if looks != self._looks and shown:
             colours = [CHOSEN if box.chosen else _COLOUR[box.state] for box in shown]
-            if shown:
-                vectors.edge_color = [c for c in colours for _ in range(4)]
-        marked = [box for box in shown if box.number]
-        points.data = np.array([box.centre for box in marked]).reshape(-1, 2)
-        if marked:
+            vectors.edge_color = [c for c in colours for _ in range(4)]
+        self._looks = looks
+        self._behind = moving
+        if not moving:
+            self._show_marks(points, [box for box in shown if box.number])
+
+    def _show_marks(self, points: Points, boxes: list[BoxView]) -> None:
+        places = np.array([box.centre for box in boxes]).reshape(-1, 2)
+        if not np.array_equal(places, points.data):
+            points.data = places
+        marks = tuple((box.number, box.state) for box in boxes)
+        if marks and marks != self._marks:
             points.size = _MARK * self.grid.screen
-            points.symbol = [_SYMBOL[box.state] for box in marked]
-            points.face_color = [_COLOUR[box.state] for box in marked]
-            points.features = {"label": [_label(box) for box in marked]}
-        points.refresh_text()
+            points.symbol = [_SYMBOL[box.state] for box in boxes]
+            points.face_color = [_COLOUR[box.state] for box in boxes]
+            points.features = {"label": [_label(box) for box in boxes]}
+            points.refresh_text()
+        self._marks = marks
 
     def close(self) -> None:
         """Let go of the viewer and take the drawing off."""
@@ -179,6 +194,7 @@ class PickCanvas(QObject):
             )
             self.grid.add(self._vectors)
         if self._points is None or self._points not in self._viewer.layers:
+            self._marks = ()
             self._points = Points(
                 np.zeros((0, 2)), name=MARKS, size=_MARK * self.grid.screen, border_width=0.0, features={"label": []},
                 text={"string": "{label}", "color": "white", "size": 10, "anchor": "upper_left",
@@ -219,7 +235,7 @@ class PickCanvas(QObject):
         number, part = self._under(begin)
         camera = camera_of(viewer)
         pan, camera.mouse_pan = camera.mouse_pan, False
-        last, moved = begin, False
+        last, moved, drawn = begin, False, 0.0
         try:
             yield
             while event.type == "mouse_move":
@@ -227,7 +243,9 @@ class PickCanvas(QObject):
                 if point is not None:
                     last = point
                     moved = moved or float(np.abs(last - begin).max()) > _CLICK * self.grid.screen
-                    if moved:
+                    now = time.perf_counter()
+                    if moved and now - drawn >= _EVERY:
+                        drawn = now
                         self._emit_drag(number, part, begin, last, False)
                 yield
         finally:

@@ -390,6 +390,7 @@ class PickParticles(Panel):
         if done:
             self._grip = None
             self.session.history.seal()
+            self._draw()
 
     # frames
 
@@ -612,7 +613,7 @@ class PickParticles(Panel):
         if self._hover is not None:
             start, stop = self._hover.start[-2:], self._hover.stop[-2:]
             boxes.append(BoxView(0, _pair(start), _pair(stop), "live", False, (0.0, 0.0)))
-        self.canvas.show(boxes)
+        self.canvas.show(boxes, moving=self._grip is not None or self._hover is not None)
 
     def _view(self, pick: Pick) -> BoxView | None:
         fit, box, state = self.fit_of(pick), pick.box, "elsewhere"
