@@ -49,12 +49,12 @@ def alignment_inconsistency(found: TransformSeries, true: TransformSeries, frame
         )
     composite = true.matrices @ np.linalg.inv(found.matrices)
     composite = composite / composite[:, -1:, -1:]
-    normal = _normalised(frame_shape)
+    normal = normalised(frame_shape)
     entries = (normal @ composite @ np.linalg.inv(normal))[:, :-1]
     return float(np.abs(entries - entries.mean(axis=0)).sum(axis=(1, 2)).mean())
 
 
-def _normalised(frame_shape: Sequence[int]) -> Array:
+def normalised(frame_shape: Sequence[int]) -> Array:
     """Return the matrix from pixels (y, x) to coordinates (x, y) from -1 to 1."""
     d = len(frame_shape)
     out = np.zeros((d + 1, d + 1))

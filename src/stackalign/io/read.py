@@ -32,8 +32,8 @@ def read_stack(
     ----------
     path : path or array
         A TIFF file of many pages (plain, ImageJ, OME, BigTIFF), a folder or a glob of TIFF, PNG or JPEG files
-        ("run/t*.tif", in natural order), an OME-Zarr folder (NGFF 0.4 or 0.5), a ``.npy`` file, or a numpy, dask or
-        zarr array (t, y, x) or (t, z, y, x).
+        ("run/t*.tif", in natural order), an OME-Zarr folder (NGFF 0.4 or 0.5), a ``.npy`` or MATLAB (5 to 7)
+        file, or a numpy, dask or zarr array (t, y, x) or (t, z, y, x).
     axes : str, optional
         What each axis is, where the file leaves it open: "tyx", "tzyx", "zyx" (one volume), "tcyx", ...; overrides
         what the file says.
@@ -103,6 +103,11 @@ def _open_file(path: Path) -> Source:
 
     if path.suffix.lower() == ".npy":
         return _open_npy(path)
+    if path.suffix.lower() == ".mat":
+        from stackalign.io.matlab import read_mat
+
+        array = read_mat(path)
+        return _squeezed(array, "tyx" if array.ndim == 3 else "tzyx", name=path.stem, kind="MATLAB", path=path)
     if path.suffix.lower() in ENDINGS:
         return open_picture(path)
     if path.name in ("zarr.json", ".zattrs", ".zgroup", ".zarray"):
