@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from stackalign.core.agreement import LEAST_AGREEMENT, agreement
 from stackalign.core.geometry import centre
 from stackalign.core.noise import NoiseModel
 from stackalign.core.preprocess import FilteredRegistrar
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 _COARSEST = {2: 64, 3: 32}  # pixels along an axis of the frames that are searched
 _NEAR = 0.75  # px at the corners: a first step up to this size needs no pyramid
 _POOR = 0.75  # confidence below which a start is given up for a search
-_DOUBTFUL = 0.4  # confidence below which a frame does not show the reference
+_DOUBTFUL = 0.95  # confidence below which a frame's structure is compared once more
 _CHANCE = 5 / np.sqrt(4096)  # correlation that images without anything in common reach
 _VAGUE = 0.02  # of the frame's size: a motion that is known no better at the corners is not known
 
@@ -374,18 +375,15 @@ class MotionAligner:
 
     def _result(self, fit: MotionFit, frame: NDArray[Any], template: _Template) -> PairResult:
         d = len(fit.error)
-        images = template.full.images
         seen = int(np.isfinite(frame).sum()) if frame.dtype.kind == "f" else frame.size
         area = seen * abs(float(np.linalg.det(fit.matrix[:d, :d])))
         overlap = fit.overlap / min(1.0, max(area / template.usable, 1e-9))
-        signal = images.contrast() * fit.gain**2
-        expected = np.sqrt(signal / (signal + fit.residual**2 / max(fit.chi2, 1e-12))) if signal > 0 else 1.0
-        confidence = float(np.clip(fit.correlation / expected, 0, 1))
+        confidence = float(np.clip(fit.correlation / max(fit.expected, 1e-3), 0, 1))
         reason = self._verdict(fit, overlap, template)
         if not reason and template.noise is not None and confidence < _DOUBTFUL:
-            reason = (
-                f"it agrees with the reference far less than noise allows ({fit.correlation:.2f}, not {expected:.2f})"
-            )
+            common = agreement(np.asarray(frame, np.float32), template.image, fit.matrix)
+            if common < LEAST_AGREEMENT:
+                reason = f"where it fits best, it shows little of the reference (agreement {common:.2f} of 1)"
         return PairResult(
             fit.matrix, fit.correlation, fit.residual, confidence, fit.error, reason, fit.gain, fit.offset
         )  # fmt: skip

@@ -66,6 +66,8 @@ class MotionFit:
         Brightness of the frame against the template.
     correlation, residual : float
         Pearson correlation with the template at whole frame pixels, and root mean square difference, intensity units.
+    expected : float
+        The correlation that noise alone would leave.
     chi2 : float
         Residual variance over that of the noise model.
     outliers : float
@@ -87,6 +89,7 @@ class MotionFit:
     offset: float
     correlation: float
     residual: float
+    expected: float
     chi2: float
     outliers: float
     overlap: float
@@ -352,6 +355,14 @@ class _State:
         intensity = (pairs[:, 0] - self.offset) / self.gain + images.level
         return np.asarray(pairs[:, 1] / np.sqrt(images.noise.variance(intensity.astype(np.float32))))
 
+    def expected(self, pairs: Array) -> float:
+        """Return the correlation that the noise model leaves of a perfect match."""
+        noise, level = self.template.images.noise, self.template.images.level
+        signal = float(pairs[:, 0].var())
+        intensity = ((pairs[:, 0] - self.offset) / self.gain + level).astype(np.float32)
+        variance = float(noise.variance(intensity).mean(dtype=np.float64))
+        return float(np.sqrt(signal / (signal + variance))) if signal > 0 else 1.0
+
     def finished(self, pairs: Array, kind: int, scale: float) -> MotionFit | str:
         """Return the fit with its errors."""
         count, correlation, residual, chi2 = self.statistics(pairs)
@@ -377,7 +388,7 @@ class _State:
         return MotionFit(
             self.matrix, np.where(still, np.nan, errors[0]), float(errors[1:].max()), self.gain,
             self.offset - (self.gain - 1) * template.images.level, correlation,
-            float(np.sqrt(residual)), chi2, float(self.results[steps.OUTLIERS]) if kind else 0.0,
+            float(np.sqrt(residual)), self.expected(pairs), chi2, float(self.results[steps.OUTLIERS]) if kind else 0.0,
             float(self.results[steps.OVERLAP]), condition, int(self.results[steps.DONE]), self.status == steps.SETTLED,
         )  # fmt: skip
 

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from stackalign.core.agreement import LEAST_AGREEMENT, agreement
 from stackalign.core.frame_check import check_frame
 from stackalign.core.lucas_kanade import LucasKanade
 from stackalign.core.noise import NoiseModel
-from stackalign.core.reduction import binned, reduced, reduction
 from stackalign.core.reference import PairResult
-from stackalign.core.resample import warp_frame
 from stackalign.core.run_state import safely
 from stackalign.core.transform import Transform
 
@@ -22,10 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from stackalign.core.reference import PairAligner
-
-_COMPARED = 128  # pixels along an axis of the images whose agreement is judged
-_LEAST_AGREEMENT = 0.45
-_LEAST_RELIABLE = 0.6  # below, noise hides so much that a correlation must speak for itself
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,44 +146,12 @@ def register_pair(
     if found.reason:
         return _refused(d, found.reason, found.correlation)
     probability = agreement(moved, still if counts is None else np.where(counts, still, np.nan), found.matrix)
-    if probability < _LEAST_AGREEMENT:
+    if probability < LEAST_AGREEMENT:
         reason = f"where it fits best, it shows little of the reference (agreement {probability:.2f} of 1)"
         return _refused(d, reason, found.correlation)
     return PairRegistration(
         Transform(found.matrix, aligner.model), probability, False, "", found.correlation, found.error
     )
-
-
-def agreement(moving: NDArray[Any], reference: NDArray[Any], matrix: NDArray[np.float64]) -> float:
-    """Return how much of the structure of two images is common where one is laid on the other, 0 to 1.
-
-    The correlation of reduced images whose brightest and darkest pixels are clipped, so that no single bright spot
-    speaks for the rest, over the one that the noise of both allows.
-    """
-    factors = reduction(reference.shape, _COMPARED)
-    fixed = binned(reference, factors)
-    laid = warp_frame(binned(moving, factors), reduced(matrix, factors), order=1, fill="nan", output_shape=fixed.shape)
-    both = np.isfinite(fixed) & np.isfinite(laid)
-    if both.sum() < 16:
-        return 0.0
-    reliable, parts = 1.0, []
-    for image, values in ((reference, fixed[both]), (moving, laid[both])):
-        part = np.clip(values, *np.percentile(values, [2, 98])).astype(float)
-        part = part - part.mean()
-        variance, noise = float(part.var()), _noise_variance(image) / float(np.prod(factors))
-        reliable *= np.sqrt(max(1 - noise / variance, 0.0)) if variance > 0 else 1.0
-        parts.append(part)
-    below = float(np.sqrt((parts[0] ** 2).sum() * (parts[1] ** 2).sum()))
-    correlation = float((parts[0] * parts[1]).sum()) / below if below > 0 else 0.0
-    return float(np.clip(correlation / max(reliable, _LEAST_RELIABLE), 0, 1))
-
-
-def _noise_variance(image: NDArray[Any]) -> float:
-    """Return the variance of white noise, from what a plane through neighbours leaves (Immerkaer, CVIU 64, 1996)."""
-    curve = np.diff(image, 2, axis=-1)
-    curve = np.diff(curve, 2, axis=-2)
-    curve = curve[np.isfinite(curve)]
-    return float((1.4826 * np.median(np.abs(curve)) / 6) ** 2) if curve.size else 0.0
 
 
 def _aligned(
