@@ -73,6 +73,12 @@ class OutputSpec(Parameters):
         "none", title="Compression", description="Of the aligned stack; lossless"
     )
     report: bool = Field(True, title="Report", description="Write report.html")
+    decomposition: bool = Field(
+        False,
+        title="Decomposition",
+        description="Write low_rank.tif and sparse.tif too, float32, where the method has them (reals)",
+        json_schema_extra={"advanced": True},
+    )
 
 
 class AlignmentConfig(Parameters):

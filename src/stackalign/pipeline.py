@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _ENDINGS = {"tif": "aligned.tif", "ome.tif": "aligned.ome.tif", "zarr": "aligned.zarr"}
+_PARTS = ("low_rank.tif", "sparse.tif")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -324,7 +325,7 @@ def reference_of(named: Any, stack: ImageStack) -> Any:
 
 def _folder(place: str | PathLike[str], config: AlignmentConfig, overwrite: bool) -> RunFolder:
     path = Path(place).expanduser()
-    names = (*RunFolder(path).files, *(path / name for name in _ENDINGS.values()))
+    names = (*RunFolder(path).files, *(path / name for name in (*_ENDINGS.values(), *_PARTS)))
     there = [p for p in names if p.exists() and p != RunFolder(path).log]  # a log alone is no result
     if there and not overwrite:
         raise StackWriteError(
@@ -352,6 +353,10 @@ def _written(
     name = target.path / _ENDINGS[config.output.format]
     stacks: Any = aligned if len(aligned) > 1 else aligned[0]
     yield from write_stack_work(name, stacks, compression=config.output.compression)
+    parts = result.registration.details.get("decomposition")
+    if config.output.decomposition and parts is not None:
+        for file, part in zip(_PARTS, (parts.low_rank, parts.sparse), strict=True):
+            yield from write_stack_work(target.path / file, part, compression=config.output.compression)
     target.write_registration(result.registration, result.quality.to_frame())
     kept = config.model_copy(update={"output": config.output.model_copy(update={"folder": str(target.path)})})
     save_recipe(target.recipe, kept)

@@ -55,3 +55,23 @@ def test_parts_of_frames_can_be_read():
     whole = parts.sparse.asarray()
     assert whole.shape == stack.shape
     assert np.array_equal(whole[3], np.asarray(parts.sparse[3]), equal_nan=True)
+
+
+def test_a_run_writes_the_parts_when_asked(tmp_path):
+    stack, _ = movie(frames=5)
+    sa.write_stack(tmp_path / "movie.tif", stack)
+    recipe = {
+        "input": {"path": str(tmp_path / "movie.tif")},
+        "registrar": {"method": "reals"},
+        "output": {"report": False, "decomposition": True},
+    }
+    result = sa.run(sa.AlignmentConfig.model_validate(recipe), folder=tmp_path / "out")
+    parts = result.registration.details["decomposition"]
+    for name, part in (("low_rank", parts.low_rank), ("sparse", parts.sparse)):
+        written = sa.read_stack(tmp_path / f"out/{name}.tif")
+        assert written.dtype == np.float32
+        assert np.array_equal(written.asarray(), part.asarray(), equal_nan=True)
+    plain = {**recipe, "output": {"report": False}}
+    sa.run(sa.AlignmentConfig.model_validate(plain), folder=tmp_path / "plain")
+    assert not (tmp_path / "plain/sparse.tif").exists()
+    assert (tmp_path / "plain/aligned.tif").exists()
