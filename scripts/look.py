@@ -222,7 +222,7 @@ def two_layers(person: Person) -> None:
     person.until(lambda: not panel.runner.busy)
     dock = next(d for d in person.window.findChildren(QWidget) if d.isAncestorOf(panel) and hasattr(d, "setFloating"))
     person.window.resizeDocks([dock], [300], Qt.Orientation.Horizontal)
-    person.click(panel.options.button)
+    person.click(panel.how.options.button)
     person.look("24-two-layers-refused-narrow")
 
 

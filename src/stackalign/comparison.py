@@ -7,21 +7,23 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from stackalign.core.common_grid import binned_place
+from stackalign.core.geometry import corners
 from stackalign.core.reduction import binned
 from stackalign.core.resample import Fill, warp_frame
-from stackalign.pairing import binned_place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from stackalign.pairing import PairImage
+    from stackalign.core.common_grid import PairImage
 
     Array = NDArray[np.float64]
 
 Look = Literal["overlay", "checkerboard", "moving", "reference"]
 _SIDE = 512  # pixels along the longer side of a picture
+_SMALL = 0.15  # share of the reference: a moving image that covers less is shown with its surroundings only
 _DARK, _BRIGHT = 0.5, 99.7  # percentiles that become black and white
 
 
@@ -33,10 +35,13 @@ class Comparison:
     ----------
     moving, reference : ndarray (h, w), float32
         Brightness in [0, 1]; NaN where nothing is known.
+    part : bool
+        Whether only the part of the reference around the moving image is shown.
     """
 
     moving: NDArray[np.float32]
     reference: NDArray[np.float32]
+    part: bool = False
 
     def picture(self, look: Look = "overlay", tiles: int = 6) -> NDArray[np.uint8]:
         """Return colours (h, w, 3).
@@ -57,7 +62,10 @@ class Comparison:
             if grey is None:
                 side = max(max(moving.shape) / max(tiles, 1), 1.0)
                 rows, columns = (np.floor(np.arange(n) / side).astype(int) for n in moving.shape)
-                grey = np.where((rows[:, None] + columns) % 2 == 0, reference, moving)
+                # where one of them shows nothing, the other one stands in
+                turn = (rows[:, None] + columns) % 2 == 0
+                turn = np.isnan(self.moving) | (turn & ~np.isnan(self.reference))
+                grey = np.where(turn, reference, moving)
             out = np.repeat(grey[..., None], 3, -1)
         return (255 * out + 0.5).astype(np.uint8)
 
@@ -82,15 +90,19 @@ def compare(
         Plane of a volume; the middle one if left out.
     """
     fixed, free = np.asarray(reference.pixels), np.asarray(moving.pixels)
-    factor = max(int(np.ceil(max(reference.shape[-2:]) / _SIDE)), 1)
+    whole = np.linalg.inv(reference.place) @ (np.eye(fixed.ndim + 1) if correction is None else correction)
+    window = _around(whole @ moving.place, moving.shape, reference.shape)
+    factor = max(int(np.ceil(max(w.stop - w.start for w in window) / _SIDE)), 1)
     factors = (1,) * (fixed.ndim - 2) + (factor, factor)
-    place = reference.place @ binned_place(factors)
+    first = np.eye(fixed.ndim + 1)
+    first[-3:-1, -1] = [w.start for w in window]
+    place = first @ binned_place(factors)
     origin = np.zeros(fixed.ndim)
     if fixed.ndim == 3:
         at = len(fixed) // 2 if plane is None else int(np.clip(plane, 0, len(fixed) - 1))
         fixed, origin[0] = fixed[at : at + 1], at
-    shown = binned(fixed, factors)
-    matrix = np.linalg.inv(place) @ (np.eye(fixed.ndim + 1) if correction is None else correction) @ moving.place
+    shown = binned(fixed[..., window[0], window[1]], factors)
+    matrix = np.linalg.inv(place) @ whole @ moving.place
     scale = np.linalg.norm(matrix[:-1, :-1] / matrix[-1, -1], axis=0)
     own = tuple(max(int(1 / s), 1) if s > 0 else 1 for s in scale)
     own = tuple(min(f, n) for f, n in zip(own, free.shape, strict=True))
@@ -99,7 +111,22 @@ def compare(
     )
     while shown.ndim > 2:
         shown, moved = shown[0], moved[0]
-    return Comparison(_brightness(moved), _brightness(shown))
+    part = any(w.stop - w.start < n for w, n in zip(window, reference.shape[-2:], strict=True))
+    return Comparison(_brightness(moved), _brightness(shown), part)
+
+
+def _around(matrix: Array, shape: Sequence[int], reference: Sequence[int]) -> tuple[slice, ...]:
+    """Return rows and columns of the reference to show: those around a moving image that covers little of it."""
+    points = corners(shape) @ matrix[:-1, :-1].T + matrix[:-1, -1]
+    low, high = points.min(0)[-2:], points.max(0)[-2:]
+    size = np.array(reference[-2:])
+    inside = np.clip(np.minimum(high, size - 1) - np.maximum(low, 0), 0, None)
+    if not inside.all() or np.prod(inside / size) > _SMALL:
+        return tuple(slice(0, int(n)) for n in size)
+    margin = 0.5 * (high - low).max()
+    start = np.clip(np.floor(low - margin), 0, size - 1).astype(int)
+    stop = np.clip(np.ceil(high + margin), start + 1, size).astype(int)
+    return tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
 
 
 def _brightness(image: NDArray[Any]) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QRect, QSize, Qt, QTimer
-from qtpy.QtGui import QImage, QPainter
+from qtpy.QtGui import QColor, QImage, QPainter
 from qtpy.QtWidgets import QSizePolicy, QSlider, QVBoxLayout, QWidget
 
 from stackalign.widgets._plot import ground
@@ -64,6 +64,10 @@ class ComparisonView(QWidget):
         """Choose how they are compared."""
         self.look.setCurrentIndex(self.look.findData(look))
 
+    def stop(self) -> None:
+        """Blink no more."""
+        self._timer.stop()
+
     def _turn(self) -> None:
         self._second = not self._second
         self._draw()
@@ -84,6 +88,8 @@ class ComparisonView(QWidget):
             "overlay": "Magenta: moving. Green: reference. Grey and white: both agree.",
             "checkerboard": "Squares of both in turns: lines run on where they agree.",
         }.get(look, f"{look.capitalize()}.")
+        if self.comparison.part:
+            key += " Only the part around the moving layer is shown."
         if self.comparison.shared == 0:
             key = "As they lie now, the layers do not meet: only the reference is seen."
         say(self.about, key)
@@ -144,11 +150,8 @@ class _Picture(QWidget):
     def paintEvent(self, _event: Any) -> None:
         """Draw the image in the middle."""
         painter = QPainter(self)
-        painter.fillRect(self.rect(), Qt.GlobalColor.transparent)
         if self._image is None:
             return
-        from qtpy.QtGui import QColor
-
         painter.fillRect(self.rect(), QColor(ground(self)))
         width = min(self.width(), round(self.height() / self._ratio()))
         height = min(self.height(), round(width * self._ratio()))
