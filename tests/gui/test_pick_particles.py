@@ -262,6 +262,16 @@ def test_another_movie_has_no_picks(panel: Any, viewer: Any, qtbot: Any) -> None
     assert len(panel.particles.picks) == 1
 
 
+def test_boxes_stay_on_the_movie_while_it_is_previewed(panel: Any, viewer: Any) -> None:
+    panel.pick_at(tuple(PLACES[0]))
+    layer, boxes = viewer.layers["spots"], viewer.layers["particle boxes"]
+    assert np.allclose(boxes.data_to_world((30.0, 40.0)), world(30.0, 40.0)[1:])
+    moved = np.eye(4)
+    moved[1:3, 3] = 0.7, -0.4
+    layer.affine = moved
+    np.testing.assert_allclose(boxes.data_to_world((30.0, 40.0)), layer.data_to_world((0, 30.0, 40.0))[1:])
+
+
 def test_closing_takes_the_drawing_off(panel: Any, viewer: Any) -> None:
     panel.pick_at(tuple(PLACES[0]))
     assert {"particle boxes", "particles"} <= {layer.name for layer in viewer.layers}

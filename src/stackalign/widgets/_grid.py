@@ -26,8 +26,28 @@ class MovieGrid:
 
     def __init__(self, viewer: Any) -> None:
         self._viewer = viewer
-        self.layer: Image | None = None
+        self._layer: Image | None = None
+        self._drawn: list[Layer] = []
         self.axes = "tyx"
+
+    @property
+    def layer(self) -> Image | None:
+        """The layer of the movie."""
+        return self._layer
+
+    @layer.setter
+    def layer(self, layer: Image | None) -> None:
+        if self._layer is not None:
+            self._layer.events.affine.disconnect(self._on_affine)
+        self._layer = layer
+        if layer is not None:
+            layer.events.affine.connect(self._on_affine)
+
+    def _on_affine(self, _event: Any = None) -> None:
+        """Keep what is drawn on the movie while a preview moves it."""
+        self._drawn = [drawn for drawn in self._drawn if drawn in self._viewer.layers]
+        for drawn in self._drawn:
+            drawn.affine = self.place()["affine"]
 
     def place(self) -> dict[str, Any]:
         """Return scale, units and affine that put (y, x) pixels of the movie where the movie is."""
@@ -50,6 +70,7 @@ class MovieGrid:
         """Add a drawing; the layer that was active stays it: drawing must not take the movie from the user's hands."""
         active = self._viewer.layers.selection.active
         self._viewer.add_layer(layer)
+        self._drawn.append(layer)
         if active is not None and active in self._viewer.layers:
             self._viewer.layers.selection.active = active
 

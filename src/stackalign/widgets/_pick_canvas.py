@@ -163,6 +163,7 @@ class PickCanvas(QObject):
             if ours in callbacks:
                 callbacks.remove(ours)
         self._remove_layers()
+        self.grid.layer = None
 
     def _on_zoom(self, _event: Any = None) -> None:
         """Keep lines and marks as thick on the screen as they are."""

@@ -84,6 +84,7 @@ class TrackCanvas(QObject):
         if self._on_drag in self._viewer.mouse_drag_callbacks:
             self._viewer.mouse_drag_callbacks.remove(self._on_drag)
         camera_of(self._viewer).events.zoom.disconnect(self._on_zoom)
+        self.grid.layer = None
         self.remove()
 
     def _on_zoom(self, _event: Any = None) -> None:

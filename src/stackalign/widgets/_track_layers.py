@@ -8,6 +8,7 @@ import numpy as np
 
 from stackalign.core.spots.tracks import TrackSet
 from stackalign.widgets._layers import data_to_physical, spatial_axes, time_axis
+from stackalign.widgets._preview import own_affine
 
 if TYPE_CHECKING:
     from napari.layers import Image, Tracks
@@ -37,7 +38,7 @@ def add_tracks_layer(viewer: Any, movie: Movie, tracks: TrackSet, first: int = 0
     if layer is not None:
         axes = [time_axis(layer, movie.axes) % layer.ndim, *(a % layer.ndim for a in spatial_axes(movie.axes))]
         places = [*axes, layer.ndim]
-        whole = np.asarray(layer.affine.affine_matrix, float) @ data_to_physical(layer)
+        whole = own_affine(layer) @ data_to_physical(layer)
         scale = np.asarray(layer.scale, float)[axes]
         keywords = {
             "scale": scale,
@@ -72,7 +73,7 @@ def tracks_from_layer(viewer: Any, layer: Tracks, movie: Movie, length: int) -> 
     own = np.asarray(layer.affine.affine_matrix, float) @ data_to_physical(layer)
     axes = [time_axis(image, movie.axes) % image.ndim, *(a % image.ndim for a in spatial_axes(movie.axes))]
     rows = [*axes, image.ndim]
-    whole = (np.asarray(image.affine.affine_matrix, float) @ data_to_physical(image))[np.ix_(rows, rows)]
+    whole = (own_affine(image) @ data_to_physical(image))[np.ix_(rows, rows)]
     world = places @ own[:-1, :-1].T + own[:-1, -1]
     back = np.linalg.inv(whole)
     pixels = world @ back[:-1, :-1].T + back[:-1, -1]
