@@ -55,7 +55,7 @@ test-all: system lint types contracts  ## The slow tests too
 
 bench: $(STAMP)  ## Speed and accuracy against the peers, installed only here
 	$(BIN)/python -m pip install -q -c constraints.txt --group bench
-	$(BIN)/pytest -m benchmark -s tests/benchmarks/bench_*.py --benchmark-columns=median,min,rounds
+	$(BIN)/pytest -m benchmark -s tests/benchmarks/*bench_*.py
 
 look: system $(STAMP)  ## Start the real program on a virtual screen, drive it and write look/*.png
 	$(GUI_ENV) $(XVFB) $(BIN)/python scripts/look.py
