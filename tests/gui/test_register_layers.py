@@ -10,6 +10,9 @@ from scipy import ndimage
 pytest.importorskip("napari")
 pytest.importorskip("pytestqt")
 
+from napari.qt import get_stylesheet
+from qtpy.QtWidgets import QAbstractButton, QComboBox, QLabel
+
 from stackalign.widgets._pair_layers import pixel_to_world
 from stackalign.widgets.register_layers import RegisterLayers
 
@@ -320,8 +323,25 @@ def test_an_error_is_shown_and_a_layer_that_left_is_noticed(panel: Any, viewer: 
 
 def test_it_fits_three_hundred_pixels(panel: Any, viewer: Any, qtbot: Any) -> None:
     two_layers(viewer, panel)
-    panel.how.options.open()
-    assert panel.column.parentWidget().minimumSizeHint().width() <= 300 - 16  # beside the scroll bar
+    alone = RegisterLayers(viewer)  # on its own, so that the screen lays it out
+    qtbot.addWidget(alone)
+    alone.setStyleSheet(get_stylesheet("dark"))
+    alone.resize(300, 700)
+    alone.show()
+    alone.how.options.open()
+    alone.view.set_look("checkerboard")
+    qtbot.waitExposed(alone)
+    qtbot.wait(200)
+    inside, visible = alone.scroll.widget(), alone.scroll.viewport().width()
+    assert alone.width() == 300
+    assert inside.width() <= visible
+    for child in inside.findChildren(QAbstractButton) + inside.findChildren(QComboBox) + inside.findChildren(QLabel):
+        if child.isVisible() and not isinstance(child.parent(), QComboBox):
+            right = child.mapTo(inside, child.rect().topRight()).x()
+            assert right < visible, f"{type(child).__name__} ends at {right} of {visible} px"
+            if isinstance(child, QAbstractButton) and child.text():
+                assert child.fontMetrics().horizontalAdvance(child.text()) <= child.width(), child.text()
+    alone.shut()
     panel.run.button.resize(200, 30)
     viewer.layers["detail"].name = "a layer with a very long name indeed"
     qtbot.wait(50)
