@@ -127,3 +127,17 @@ def test_from_the_menu_to_the_saved_files(make_napari_viewer: Any, qtbot: Any, t
     np.testing.assert_allclose(np.diff(drift, axis=0).mean(0), STEP, atol=0.1)
     for panel in (pick, select, proof, align):
         panel.shut()
+
+
+def test_the_other_panels_open_from_align_stack(make_napari_viewer: Any, qtbot: Any) -> None:
+    viewer = make_napari_viewer()
+    viewer.add_image(spots(3), name="spots", axis_labels=("t", "y", "x"))
+    _, align = viewer.window.add_plugin_dock_widget("stackalign", "Align stack")
+    assert not align.validate.isEnabled()
+    align.particles.click()
+    pick = next(w for title, w in viewer.window.dock_widgets.items() if title.startswith("Pick particles"))
+    qtbot.waitUntil(lambda: pick.ready, timeout=60_000)
+    assert pick.session is align.session
+    assert pick.session.movie is not None
+    pick.shut()
+    align.shut()

@@ -18,6 +18,7 @@ from stackalign.widgets._keys import HELP, CanvasKeys
 from stackalign.widgets._layers import is_movie
 from stackalign.widgets._method_section import MethodSection
 from stackalign.widgets._movie_section import MovieSection
+from stackalign.widgets._part_layers import part_layers, parts_of
 from stackalign.widgets._preferences import apply_threads
 from stackalign.widgets._preview import FrameCursor, Preview
 from stackalign.widgets._region_section import RegionSection
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from stackalign.runs import Run
     from stackalign.widgets._runner import Report
 
+_PICK, _REVIEW, _VALIDATE = "Pick particles", "Review motion", "Validate alignment"
 _PLOT_EVERY = 0.25  # seconds at least between two drawings of the motion while it is measured
 
 
@@ -75,6 +77,10 @@ class AlignStack(QWidget):
         self.companions = CompanionSection(napari_viewer, self._load_preview)
         self.add = QPushButton("Add aligned layer")
         self.add.setToolTip("A new layer beside the movie, resampled frame by frame as it is looked at")
+        self.parts = small_button(
+            "Low-rank + sparse", "Two layers: what all frames have in common, and what only each has", self.add_parts
+        )
+        self.parts.hide()
         self.message = note()
         self.save = SaveSection(session, self.start, self._companion_stacks, partial(say, self.message))
         self.runs = RunsSection(session)
@@ -128,15 +134,23 @@ class AlignStack(QWidget):
         top.addWidget(self.help)
         apply = QHBoxLayout()
         apply.addWidget(self.add, 1)
+        apply.addWidget(self.parts)
         apply.addWidget(self.save.button)
         apply.addWidget(self.save.report)
+        self.particles = small_button("Particles…", "Pick particles and follow them", partial(self._open, _PICK))
+        self.review = small_button("Review…", "Correct the motion frame by frame", partial(self._open, _REVIEW))
+        self.validate = small_button("Validate…", "Prove it on particles and images", partial(self._open, _VALIDATE))
+        onward = QHBoxLayout()
+        for button in (self.particles, self.review, self.validate):
+            onward.addWidget(button)
+        onward.addStretch(1)
         inside = QWidget()
         column = QVBoxLayout(inside)
         column.setContentsMargins(6, 4, 6, 6)
         column.setSpacing(6)
         parts: tuple[Any, ...] = (
             top, self.help_text, self.movie, self.region, self.method, self.run, self.message, self.result,
-            self.companions, apply, self.runs, self.save,
+            self.companions, apply, onward, self.runs, self.save,
         )  # fmt: skip
         for part in parts:
             if isinstance(part, QHBoxLayout):
@@ -285,10 +299,13 @@ class AlignStack(QWidget):
         why = "" if ready else "Align first" if not self.runner.busy else "Wait for what is running, or cancel it"
         self.add.setEnabled(ready)
         self.save.show_ready(ready, why)
+        for button in (self.review, self.validate):
+            button.setEnabled(ready)
 
     def _on_current(self, run: Run | None) -> None:
         self.result.show_run(run)
         self.companions.show_run(run)
+        self.parts.setVisible(parts_of(run) is not None)
         self._load_preview()
         self._on_choices()
 
@@ -344,9 +361,35 @@ class AlignStack(QWidget):
         self._viewer.layers.selection.active = added[0][1]
         say(self.message, f"Added “{added[0][1].name}”" + (f" and {len(added) - 1} more" if added[1:] else "") + ".")
 
+    def add_parts(self) -> None:
+        """Add the low-rank and the sparse part of a joint alignment as layers."""
+        run, layer = self.session.current, self.movie.layer
+        if run is None or layer is None:
+            return
+        self._preview.blink(False)
+        self._preview.show(False)
+        try:
+            added = part_layers(run, layer)
+        except Exception as error:
+            self._what = "Adding the low-rank and the sparse part"
+            self._fail(error)
+            return
+        place = self._viewer.layers.index(layer) + 1
+        for part in reversed(added):
+            self._viewer.layers.insert(place, part)
+        layer.visible = False
+        say(self.message, f"Added “{added[0].name}” and “{added[1].name}”.")
+
     def _companion_stacks(self) -> tuple[ImageStack, ...]:
         run = self.session.current
         return () if run is None else stacks_of(self.companions.layers, partial(axes_of, run))
+
+    def _open(self, panel: str) -> None:
+        """Open another panel of the plugin, or bring it to the front."""
+        try:
+            self._viewer.window.add_plugin_dock_widget("stackalign", panel)
+        except Exception as error:
+            show_error(f"Opening “{panel}” failed", error, self.window())
 
     def _show_help(self) -> None:
         self.help_text.setVisible(not self.help_text.isVisible())
