@@ -16,6 +16,7 @@ FAR, NO_OVERLAP, NO_STRUCTURE, NO_CORRELATION, MOVED, SETTLED = -4, -3, -2, -1, 
 GAIN, OFFSET, SCALE, STEP, OVERLAP, OUTLIERS, DONE = 0, 1, 2, 3, 4, 5, 6
 RESULTS = 7
 _LEAST_OVERLAP = 1e-3
+_SLOPELESS = 1e-8  # of the best known motion's information: below, what looks like a slope is rounding
 _RESTS = 0.02  # px: a last step of that size is as good as settled
 
 
@@ -132,7 +133,10 @@ def settle(
             results[OVERLAP] = normal[-1, -1] / whole[-1, -1]
         if results[OVERLAP] <= _LEAST_OVERLAP:
             return NO_OVERLAP
-        if not solved(normal, right, theta):
+        most_told, least_told = 0.0, np.inf
+        for k in range(count):
+            most_told, least_told = max(most_told, normal[k, k]), min(least_told, normal[k, k])
+        if not least_told > _SLOPELESS * most_told or not solved(normal, right, theta):
             return NO_STRUCTURE
         gain = theta[count]
         results[GAIN], results[OFFSET] = gain, theta[count + 1]
