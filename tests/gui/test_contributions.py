@@ -58,9 +58,12 @@ def test_the_panel_opens_by_its_name(viewer: Any, plugin: DynamicPlugin) -> None
 
 def test_the_command_in_the_menu_opens_the_panel(viewer: Any, plugin: DynamicPlugin) -> None:
     menus = plugin.manifest.contributions.menus
-    assert [item.command for item in menus["napari/layers/register"]] == ["stackalign.open_align_stack"]
+    commands = [item.command for item in menus["napari/layers/register"]]
+    assert commands == ["stackalign.open_align_stack", "stackalign.open_register_layers"]
     contributions.open_align_stack(viewer)
     assert any("Align stack" in name for name in viewer.window.dock_widgets)
+    contributions.open_register_layers(viewer)
+    assert any("Register two layers" in name for name in viewer.window.dock_widgets)
 
 
 def test_preferences_have_a_page(plugin_settings: Any, plugin: DynamicPlugin) -> None:

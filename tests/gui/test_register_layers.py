@@ -303,6 +303,33 @@ def test_the_picture_shows_both_and_the_canvas_gives_their_look_back(panel: Any,
     assert free.blending == "translucent_no_depth" or free.blending == fixed.blending or free.blending != "additive"
 
 
+def test_a_preview_of_another_panel_is_neither_registered_nor_does_it_forget_the_place(
+    panel: Any, viewer: Any, qtbot: Any
+) -> None:
+    from stackalign.widgets._preview import FrameCursor, Preview
+
+    movie = np.stack([MOVING, MOVING])
+    free, _ = two_layers(viewer, panel, data=movie, scale=(1, 160, 160), translate=(0, 0, 0), units=("s", "nm", "nm"))
+    cursor = FrameCursor(viewer)
+    cursor.follow(free, "tyx")
+    preview = Preview(cursor)
+    preview.load([free], "tyx", np.stack([np.eye(3), np.eye(3)]))
+    preview.show(True)
+    panel.show_ready()
+    assert panel.run.button.toolTip().startswith("“detail” is shown aligned: switch the preview")
+    preview.show(False)
+    panel.show_ready()
+    register(panel, qtbot)
+    found = free.affine.affine_matrix.copy()
+    assert not np.allclose(found, np.eye(4))
+    preview.show(True)
+    np.testing.assert_allclose(free.affine.affine_matrix, found)
+    preview.show(False)
+    np.testing.assert_array_equal(free.affine.affine_matrix, found)
+    preview.close()
+    cursor.close()
+
+
 def test_an_error_is_shown_and_a_layer_that_left_is_noticed(panel: Any, viewer: Any, qtbot: Any) -> None:
     from qtpy.QtWidgets import QApplication
 

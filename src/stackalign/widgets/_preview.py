@@ -149,6 +149,8 @@ class Preview(QObject):
         on = on and self._matrices is not None
         if on == self._on:
             return
+        if on:  # another panel may have put the layers elsewhere since
+            self._layers = [(la, data_to_physical(la), own_affine(la), planes) for la, _, _, planes in self._layers]
         self._on = on
         self._draw()
         self.toggled.emit(on)
@@ -187,6 +189,11 @@ def own_affine(layer: Layer) -> NDArray[np.float64]:
     """Return a layer's own affine, whether some panel previews it or not."""
     own = _OWN.get(layer)
     return np.array(layer.affine.affine_matrix, float) if own is None else own
+
+
+def is_previewed(layer: Layer) -> bool:
+    """Return whether some panel shows a layer aligned, so that its affine is not its own."""
+    return layer in _OWN
 
 
 def _put(layer: Layer, affine: NDArray[np.float64]) -> None:

@@ -28,6 +28,7 @@ from stackalign.widgets._pair_method_section import PairMethodSection
 from stackalign.widgets._pair_section import PairSection
 from stackalign.widgets._panel import Panel
 from stackalign.widgets._placements import TwoColours, keep_placements
+from stackalign.widgets._preview import is_previewed
 from stackalign.widgets._style import note, say, small_button
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class RegisterLayers(Panel):
         self._settle.timeout.connect(self._compare)
         self._thread.done.connect(self._on_compared)
         self.pair.pair_changed.connect(self._on_pair)
-        self.pair.moved.connect(self._settle.start)
+        self.pair.moved.connect(self._on_moved)
         for section in (self.pair, self.how):
             section.changed.connect(self._on_choice)
         self.run.start.connect(self.register)
@@ -123,11 +124,18 @@ class RegisterLayers(Panel):
         self.show_ready()
         self._settle.start()
 
+    def _on_moved(self) -> None:
+        self.show_ready()
+        self._settle.start()
+
     def _obstacle(self) -> str:
         if self.runner.busy:
             return "Something is running: wait, or cancel it"
         if self.pair.obstacle:
             return self.pair.obstacle
+        shown = next((layer for layer in self.pair.layers or () if is_previewed(layer)), None)
+        if shown is not None:
+            return f"“{shown.name}” is shown aligned: switch the preview of “Align stack” off, or add the aligned layer"
         if self.pair.volume and self.how.model.currentData() == TransformModel.PROJECTIVE:
             return "Perspective is for images, not for volumes: choose another model"
         return self.how.wrong
