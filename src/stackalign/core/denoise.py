@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _BINS = 96
-_CORNER = 0.85  # of Nyquist along every axis: beyond, an image behind a lens holds next to nothing but noise
+# of Nyquist along every axis: beyond, an image behind a lens holds next to nothing but noise
+_CORNERS = (0.85, 0.7, 0.55, 0.4)
+_MORE = 1.25  # times the stated variance: what fits to few residuals may miss
 
 
 def wiener(image: NDArray[np.float32], variance: float | None = None) -> NDArray[np.float32]:
@@ -46,7 +48,7 @@ def wiener(image: NDArray[np.float32], variance: float | None = None) -> NDArray
     floor = _corner_power(power_of, axes)
     if variance is not None:
         # a mean of resampled frames has less noise at high frequencies than its variance says, never more
-        floor = variance if floor <= 0 else min(max(floor, 0.25 * variance), variance)
+        floor = variance if floor <= 0 else min(max(floor, 0.25 * variance), _MORE * variance)
     if floor <= 0:
         return image
     low = power[: max(_BINS // 3, 1)].mean()
@@ -75,7 +77,15 @@ def _radius(shape: tuple[int, ...], axes: list[int]) -> NDArray[np.float32]:
 
 
 def _corner_power(power: NDArray[np.float32], axes: list[int]) -> float:
-    index = tuple(slice(int(_CORNER * n), n) if a in axes else slice(None) for a, n in enumerate(power.shape))
-    corner = power[index]
-    # the mean of squared normal numbers is 2.2 times their median; a median forgives single bright frequencies
-    return float(np.median(corner)) * 2.198 if corner.size else 0.0
+    """Return the power of the noise: that of the highest frequencies, and of lower ones as far as these agree."""
+    found, spread = 0.0, np.inf
+    for edge in _CORNERS:
+        corner = power[tuple(slice(int(edge * n), n) if a in axes else slice(None) for a, n in enumerate(power.shape))]
+        if not corner.size:
+            continue
+        # the mean of squared normal numbers is 2.2 times their median; a median forgives single bright frequencies
+        level = float(np.median(corner)) * 2.198
+        if level > found + 3 * spread:  # signal begins
+            break
+        found, spread = level, 1.8 * level / np.sqrt(corner.size)
+    return found

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _TOLERANCE = 2e-3  # px; what is left after the step is some hundredths of it
 _WIDE = 128  # px: from here on a pixel lost at each border costs less than filtering every frame
 _LONGEST = 2.0  # px a step: beyond, the linearisation says nothing
+_EVEN = 0.1  # of the mean variance: the least that a dark pixel's counts for, so that few do not rule the fit
 _ALL = 1e30  # no pixel is left out for its residual
 _PLANES = slice(PAD - 1, 2 - PAD)  # what a volume's coefficients keep of the mirrored planes
 _SLOPE = 3  # pixels along an axis that it takes to tell a slope
@@ -175,7 +176,9 @@ class TranslationTemplate:
         gradients = [_slope(padded, axis, inner) for axis in range(3 - d, 3)]
         basis = np.stack([*gradients, volume]).astype(np.float32)
         model = noise or NoiseModel(1.0)
-        weight = counted / model.variance(filled)
+        # of the filtered reference: noise that pulls a pixel down must not raise its weight
+        spread = model.variance(centred + np.float32(level))
+        weight = counted / np.maximum(spread, np.float32(_EVEN * float(spread[counted].mean(dtype=np.float64))))
         if window is not None:
             weight = weight * window
         weight = np.ascontiguousarray(weight if d == 3 else weight[None], np.float32)
