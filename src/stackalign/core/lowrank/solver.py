@@ -466,21 +466,22 @@ class _State:
 
     def settle_gauge(self) -> None:
         """Take the mean motion out: the loss does not fix it, and stretches would shrink everything to a point."""
-        good = np.array([k for k in range(len(self.matrices)) if k not in self.trouble])
-        if not len(good):
-            return
         level = self.level
+        model = level.options.model
+        good = np.array([k for k in range(len(self.matrices)) if k not in self.trouble])
+        if not len(good) or model.rank < TransformModel.SIMILARITY.rank:
+            return
         points = corners(level.shape)
         mean = np.median(moved_points(np.linalg.inv(self.matrices[good]), points), axis=0)
         spacing = np.ones(level.d) if level.options.spacing is None else np.asarray(level.options.spacing)
-        model = level.options.model
+        size = spacing * np.asarray(level.factors)
         if model is TransformModel.PROJECTIVE:
             model = TransformModel.AFFINE
-        common = fitted(points, mean, model, tuple(spacing * np.asarray(level.factors)))
-        # only stretch can run away: shifts and rotations are held by the basis of the round before
-        _, s, vt = np.linalg.svd(common[:-1, :-1])
+        common = fitted(points, mean, model, tuple(size))
+        # only stretch can run away, and it is one in physical units: shifts and rotations are held by the basis
+        _, s, vt = np.linalg.svd(common[:-1, :-1] * size[:, None] / size[None, :])
         stretch = np.eye(level.d + 1)
-        stretch[:-1, :-1] = (vt.T * s) @ vt
+        stretch[:-1, :-1] = ((vt.T * s) @ vt) / size[:, None] * size[None, :]
         middle = centre(level.shape)
         stretch[:-1, -1] = middle - stretch[:-1, :-1] @ middle
         if np.abs(s - 1).max() > 1e-9:
