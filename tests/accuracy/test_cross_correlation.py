@@ -85,7 +85,7 @@ def test_no_sub_pixel_phase_is_preferred():
 
 def test_volumes_are_found_near_the_cramer_rao_bound():
     stack, truth = sa.simulate(
-        scene="texture", shape=(32, 60, 68), frames=12, motion="uniform", amplitude=3, photons=50, seed=1
+        scene="texture", shape=(40, 56, 64), frames=12, motion="uniform", amplitude=3, photons=50, seed=1
     )
     result = sa.register(stack, sa.CrossCorrelation())
     assert not result.quality.flagged.any()

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.fft import dctn
 from scipy.ndimage import gaussian_filter
 
-from stackalign.core.denoise import wiener
+from stackalign.core.denoise import _corner_power, wiener
 
 
 def scene(shape, sigma=2.0, seed=0):
@@ -45,3 +46,14 @@ def test_thin_images(shape):
 
 def test_a_blank_image_stays_blank():
     assert not wiener(np.zeros((32, 40), np.float32)).any()
+
+
+@pytest.mark.parametrize("shape", [(72, 88), (160, 180)])
+def test_the_noise_is_read_off_the_image_to_a_few_per_cent(shape):
+    clean = 20 * scene(shape) + 100
+    levels = []
+    for seed in range(8):
+        noisy = np.random.default_rng(seed).poisson(np.clip(clean, 0, None)).astype(np.float32)
+        levels.append(_corner_power(dctn(noisy - noisy.mean(), norm="ortho") ** 2, [0, 1]))
+    assert np.mean(levels) == pytest.approx(clean.mean(), rel=0.05)
+    assert np.std(levels) < 0.08 * clean.mean()

@@ -34,9 +34,7 @@ def test_a_clean_shift_is_found(drift):
 def test_volumes(drift):
     reference, frame = two(drift, (14, 36, 40), 3)
     fit = fit_translation(frame, template(reference, frames=np.inf), np.zeros(3))
-    assert (
-        np.abs(fit.shift + drift).max() < 1e-2
-    )  # a volume has much border
+    assert np.abs(fit.shift + drift).max() < 1e-2  # a volume has much border
 
 
 def test_gain_and_offset_are_told_apart_from_motion():
@@ -132,3 +130,18 @@ def test_residuals_show_the_noise_of_the_camera():
     pairs = intensity_residuals(frame, template(reference, frames=np.inf), np.array([-0.3, 0.2]), 0.5, 30.0)
     model = NoiseModel.fitted(pairs[:, 0], pairs[:, 1])
     assert model.variance(np.array([300.0, 800.0])) == pytest.approx([300, 800], rel=0.2)
+
+
+@pytest.mark.parametrize("photons", [20, 30])
+def test_the_noise_of_a_reference_does_not_rule_the_weights(photons):
+    """A dark pixel of one noisy frame looks free of noise: it must not count ten times as much as its neighbours."""
+    drift = np.random.default_rng(3).uniform(-2, 2, (24, 2))
+    drift[0] = 0
+    mean = np.clip(moved(scene((72, 88)), drift), 0, None) * photons
+    frames = np.random.default_rng(0).poisson(mean).astype(np.float32)
+    slopes = [np.gradient(mean[0], axis=a) for a in (0, 1)]
+    information = [[np.sum(a * b / np.maximum(mean[0], 0.1)) for a in slopes] for b in slopes]
+    least = np.sqrt(np.mean(np.diag(np.linalg.inv(information))))
+    prepared = template(frames[0], noise=NoiseModel(0.0, 1.0, 0.02))
+    gap = np.array([fit_translation(f, prepared, -d).shift + d for f, d in zip(frames[1:], drift[1:], strict=True)])
+    assert np.sqrt(((gap - gap.mean(0)) ** 2).mean()) < 1.6 * least
