@@ -14,7 +14,6 @@ import numpy as np
 from stackalign.core.resample import warp_frame
 from stackalign.core.stack import ImageStack
 from stackalign.core.transform import Transform
-from stackalign.core.transform_series import TransformSeries
 from stackalign.core.warp import warp
 from stackalign.core.work import drain
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from stackalign.core.cross_correlation import CrossCorrelation
+    from stackalign.core.transform_series import TransformSeries
 
 
 @dataclass(frozen=True, slots=True, eq=False)

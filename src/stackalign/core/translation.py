@@ -177,8 +177,8 @@ class TranslationTemplate:
         basis = np.stack([*gradients, volume]).astype(np.float32)
         model = noise or NoiseModel(1.0)
         # of the filtered reference: noise that pulls a pixel down must not raise its weight
-        spread = model.variance(centred + np.float32(level))
-        weight = counted / np.maximum(spread, np.float32(_EVEN * float(spread[counted].mean(dtype=np.float64))))
+        noisy = model.variance(centred + np.float32(level))
+        weight = counted / np.maximum(noisy, np.float32(_EVEN * float(noisy[counted].mean(dtype=np.float64))))
         if window is not None:
             weight = weight * window
         weight = np.ascontiguousarray(weight if d == 3 else weight[None], np.float32)
