@@ -103,7 +103,7 @@ def test_from_the_menu_to_the_saved_files(make_napari_viewer: Any, qtbot: Any, t
     QTest.mouseClick(pick.undo, Qt.MouseButton.LeftButton)
     assert pick.particles.picks[3].box == box
     assert (viewer.scene.camera.center if hasattr(viewer, "scene") else viewer.camera.center) == centre
-    pick.save_picks(str(tmp_path / "picks.json"))
+    pick.files.save_picks(str(tmp_path / "picks.json"))
     pick.scroll.ensureWidgetVisible(pick.run.button)
     QTest.mouseClick(pick.run.button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: not pick.runner.busy and pick.particles.tracks is not None, timeout=30_000)

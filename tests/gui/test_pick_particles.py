@@ -212,9 +212,9 @@ def test_picks_are_saved_and_opened(panel: Any, qtbot: Any, tmp_path: Any) -> No
         panel.pick_at(tuple(place))
     picks = panel.particles.picks
     path = tmp_path / "picks.json"
-    panel.save_picks(str(path))
+    panel.files.save_picks(str(path))
     panel.delete_all()
-    panel.open_picks(str(path))
+    panel.files.open_picks(str(path))
     assert panel.particles.picks == picks
 
 
@@ -225,7 +225,7 @@ def test_a_bad_file_of_picks_is_an_error_and_changes_nothing(panel: Any, qtbot: 
     panel.pick_at(tuple(PLACES[0]))
     path = tmp_path / "bad.json"
     path.write_text(text)
-    panel.open_picks(str(path))
+    panel.files.open_picks(str(path))
     (dialog,) = [w for w in QApplication.topLevelWidgets() if isinstance(w, ErrorDialog) and w.isVisible()]
     assert "bad.json" in dialog.message.text()
     dialog.close()

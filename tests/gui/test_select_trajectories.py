@@ -174,26 +174,27 @@ def test_tables_and_picture_are_written(panel: Any, qtbot: Any, tmp_path: Any) -
 
     give(panel, qtbot, tracks())
     panel.toggle(4)
-    panel.save_tables(str(tmp_path / "out.csv"))
+    panel.files.save_tables(str(tmp_path / "out.csv"))
     average = pd.read_csv(tmp_path / "out_average.csv")
     assert (average["particles"] == 5).all()
     np.testing.assert_allclose(np.diff(average["drift_y_px"]), STEP[0], atol=0.1)
     particles = pd.read_csv(tmp_path / "out_particles.csv")
     assert particles["included"].tolist() == [True, True, True, False, True, True]
-    panel.save_picture(str(tmp_path / "out.png"))
+    panel.files.save_picture(str(tmp_path / "out.png"))
     assert (tmp_path / "out.png").stat().st_size > 10_000
 
 
 def test_tracks_go_into_a_layer_and_come_back(panel: Any, viewer: Any, qtbot: Any) -> None:
     these = tracks()
     give(panel, qtbot, these)
-    panel.add_layer()
+    panel.files.add_layer()
     layer = viewer.layers["spots [tracks]"]
     panel.session.undo()
     assert panel.trajectories is None
-    panel.take_layer(layer)
+    panel.files.take_layer(layer)
     qtbot.waitUntil(lambda: panel.trajectories is not None, timeout=20_000)
-    np.testing.assert_allclose(panel.trajectories.tracks.position, these.position, atol=1e-4)
+    again: Any = panel.trajectories
+    np.testing.assert_allclose(again.tracks.position, these.position, atol=1e-4)
 
 
 def test_a_table_without_its_columns_is_an_error(panel: Any, tmp_path: Any) -> None:
@@ -203,7 +204,7 @@ def test_a_table_without_its_columns_is_an_error(panel: Any, tmp_path: Any) -> N
 
     path = tmp_path / "wrong.csv"
     path.write_text("a,b\n1,2\n")
-    panel.open_tracks(str(path))
+    panel.files.open_tracks(str(path))
     (dialog,) = [w for w in QApplication.topLevelWidgets() if isinstance(w, ErrorDialog) and w.isVisible()]
     assert "wrong.csv" in dialog.message.text()
     assert "frame" in dialog.message.text()

@@ -101,6 +101,11 @@ class Panel(QWidget):
         self.listen("history", self._show_history)
         self._show_history()
 
+    @property
+    def viewer(self) -> Any:
+        """The viewer that the panel belongs to."""
+        return self._viewer
+
     def fill(self, *parts: QWidget | QLayout) -> None:
         """Put parts below each other."""
         for part in parts:

@@ -51,8 +51,8 @@ def add_tracks_layer(viewer: Any, movie: Movie, tracks: TrackSet, first: int = 0
     return made
 
 
-def tracks_from_layer(viewer: Any, layer: Tracks, movie: Movie, length: int) -> TrackSet:
-    """Return the tracks of a layer in pixels of the movie.
+def tracks_from_layer(viewer: Any, layer: Tracks, movie: Movie, length: int, first: int = 0) -> TrackSet:
+    """Return the tracks of a layer in pixels of the movie; frames count from ``first``.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def tracks_from_layer(viewer: Any, layer: Tracks, movie: Movie, length: int) -> 
     world = places @ own[:-1, :-1].T + own[:-1, -1]
     back = np.linalg.inv(whole)
     pixels = world @ back[:-1, :-1].T + back[:-1, -1]
-    pixels[:, 0] = np.round(pixels[:, 0])
+    pixels[:, 0] = np.round(pixels[:, 0]) - first
     return TrackSet.from_points(np.column_stack([data[:, 0], pixels]), length=length)
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QMenu, QPushButton, QSizePolicy, QSpinBox
+from qtpy.QtWidgets import QHBoxLayout, QPushButton, QSizePolicy, QSpinBox
 
 from stackalign.picking import (
     LEAST_SIDE,
@@ -37,10 +36,12 @@ from stackalign.widgets._movie_section import MovieSection
 from stackalign.widgets._panel import Panel
 from stackalign.widgets._patch_view import PatchView
 from stackalign.widgets._pick_canvas import BoxView, PickCanvas
-from stackalign.widgets._picks_table import PickRow, PicksTable
+from stackalign.widgets._pick_files import PicksFiles
+from stackalign.widgets._pick_rows import box_view, pair, pick_row
+from stackalign.widgets._picks_table import PicksTable
 from stackalign.widgets._plot import BAD, GOOD
 from stackalign.widgets._preview import FrameCursor
-from stackalign.widgets._style import Fold, menu_button, note, say, small_button
+from stackalign.widgets._style import Fold, note, say, small_button
 
 if TYPE_CHECKING:
     import napari
@@ -69,7 +70,6 @@ _KEYS = {
     },
     "In the panel": {"Ctrl+Return": "follow the particles", "F1": "this list"},
 }
-_FILES = "Picks (*.json);;All files (*)"
 
 
 class PickParticles(Panel):
@@ -108,7 +108,7 @@ class PickParticles(Panel):
         self.canvas.chosen.connect(self.choose)
         self.canvas.drawing.connect(self._on_drawing)
         self.canvas.dragged.connect(self._on_dragged)
-        self.table.chosen.connect(self._on_table)
+        self.table.chosen.connect(self.show_particle)
         self.run.start.connect(self.follow)
         self.form.changed.connect(self._on_form)
         self.listen("movie", self._on_movie)
@@ -165,17 +165,13 @@ class PickParticles(Panel):
         self.table = PicksTable()
         self.remove = small_button("Delete", "Delete the chosen particle (Delete)", self.delete)
         self.clear = small_button("Delete all", "Delete all particles; it can be undone", self.delete_all)
-        self.file = menu_button("Picks ▾", "Save the boxes, or take them from a file")
-        menu = QMenu(self.file)
-        menu.addAction("Open picks…", self._ask_open)
-        self._save = menu.addAction("Save picks…", self._ask_save)
-        self.file.setMenu(menu)
+        self.files = PicksFiles(self)
         below = QHBoxLayout()
         below.setSpacing(4)
         for widget in (self.remove, self.clear):
             below.addWidget(widget)
         below.addStretch(1)
-        below.addWidget(self.file)
+        below.addWidget(self.files)
         self.form = ParameterForm(self.session.particles.registrar, ("method", "picks", "auto", "exclude"))
         self.options = Fold("Fit and motion", self.form)
         self.sentence = note(strong=True)
@@ -208,7 +204,7 @@ class PickParticles(Panel):
     @property
     def frame(self) -> int:
         """The frame that the viewer shows, counted within the time range; may lie outside of it."""
-        return self._cursor.frame - (self.session.choices.frames or (0, 0))[0]
+        return self._cursor.frame - self._first
 
     @property
     def ready(self) -> bool:
@@ -266,7 +262,7 @@ class PickParticles(Panel):
         names = [pick.id for pick in self.particles.picks]
         if names:
             at = names.index(self._chosen) + 1 if self._chosen in names else 0
-            self._on_table(names[at % len(names)])
+            self.show_particle(names[at % len(names)])
 
     def delete(self) -> None:
         """Delete the chosen particle."""
@@ -513,16 +509,17 @@ class PickParticles(Panel):
         if not obstacle:
             self.run.button.setToolTip("Find every particle in every frame; nothing is changed yet (Ctrl+Return)")
         self.suggest.setEnabled(self.session.movie is not None and not self.runner.busy)
-        for widget in (self.remove, self.clear, self._save):
+        for widget in (self.remove, self.clear, self.files.saving):
             widget.setEnabled(bool(count))
 
     # what is seen
 
-    def _on_table(self, number: int) -> None:
+    def show_particle(self, number: int) -> None:
+        """Look at a particle, in the frame in which it was picked unless it was followed."""
         self.choose(number)
         pick = self.particles.pick(number)
         if self._tracked(number) is None and pick.frame != self.frame:
-            self._cursor.go_to(pick.frame + (self.session.choices.frames or (0, 0))[0])
+            self._cursor.go_to(pick.frame + self._first)
 
     def _tracked(self, number: int) -> NDArray[np.float64] | None:
         """Return where a particle was followed to in the frame on show; None if it was not followed there."""
@@ -538,7 +535,7 @@ class PickParticles(Panel):
 
     def _show(self) -> None:
         self._fit_missing()
-        rows = [self._row(pick) for pick in self.particles.picks]
+        rows = [pick_row(pick, self.fit_of(pick), self.particles, self._first) for pick in self.particles.picks]
         self.table.show_rows(rows, self.chosen)
         say(self.sentence, self.particles.sentence if not self.particles.stale else "")
         self.next.setVisible(self.particles.tracks is not None)
@@ -569,28 +566,6 @@ class PickParticles(Panel):
             return None
         return fit_box(self._image, box_around(place, pick.box.shape, self._shape), self.particles.registrar)
 
-    def _row(self, pick: Pick) -> PickRow:
-        fit, tracks = self.fit_of(pick), self.particles.tracks
-        found = "–"
-        if tracks is not None and pick in self.particles.followed:
-            k = int(np.flatnonzero(tracks.ids == pick.id)[0])
-            found = f"{int(tracks.found[k].sum())}"
-        where = f"picked in frame {pick.frame + (self.session.choices.frames or (0, 0))[0]}"
-        if fit is None:
-            y, x = pick.centre[-2:]
-            return PickRow(pick.id, (str(pick.id), f"{y:.0f}", f"{x:.0f}", "–", "–", found), "", f"{where}, not fitted")
-        known = bool(np.isfinite(fit.position).all())
-        words = (
-            str(pick.id),
-            f"{fit.y:.2f}" if known else "–",
-            f"{fit.x:.2f}" if known else "–",
-            f"{float(np.mean(fit.spot.sigma)):.2f}" if known else "–",
-            f"{fit.r_squared:.2f}" if np.isfinite(fit.r_squared) else "–",
-            found,
-        )
-        reason = reason_of(fit)
-        return PickRow(pick.id, words, reason, f"Particle {pick.id}, {where}: {reason or 'good fit'}")
-
     def _show_fit(self, fit: SpotFit | None) -> None:
         image = self._image if self.ready else None
         if fit is None or image is None:
@@ -609,74 +584,26 @@ class PickParticles(Panel):
         say(self.verdict, f"✗ {who}: {reason}" if reason else f"✓ {who}: good fit")
 
     def _draw(self) -> None:
-        boxes = [view for pick in self.particles.picks if (view := self._view(pick)) is not None]
+        boxes = [self._view(pick) for pick in self.particles.picks]
         if self._hover is not None:
             start, stop = self._hover.start[-2:], self._hover.stop[-2:]
-            boxes.append(BoxView(0, _pair(start), _pair(stop), "live", False, (0.0, 0.0)))
+            boxes.append(BoxView(0, pair(start), pair(stop), "live", False, (0.0, 0.0)))
         self.canvas.show(boxes, moving=self._grip is not None or self._hover is not None)
 
-    def _view(self, pick: Pick) -> BoxView | None:
-        fit, box, state = self.fit_of(pick), pick.box, "elsewhere"
-        centre = pick.centre
-        if pick.frame == self.frame:
-            state = "bad" if fit is not None and reason_of(fit) else "good"
-            if fit:
-                centre = tuple(float(v) for v in fit.position)
-        elif (place := self._tracked(pick.id)) is not None:
-            box, state, centre = box_around(place, pick.box.shape, self._shape), "good", tuple(map(float, place))
-        start, stop = box.start[-2:], box.stop[-2:]
-        return BoxView(pick.id, _pair(start), _pair(stop), state, pick.id == self.chosen, (centre[-2], centre[-1]))
+    def _view(self, pick: Pick) -> BoxView:
+        here = pick.frame == self.frame
+        place = None if here else self._tracked(pick.id)
+        return box_view(pick, self.fit_of(pick) if here else None, here, place, pick.id == self.chosen, self._shape)
 
-    # files
-
-    def open_picks(self, path: str) -> None:
-        """Take the picks from a file; the old ones go, which can be undone."""
-        from stackalign.io.picks import read_picks
-
-        stack = self.session.stack
-        if not path or stack is None:
-            return
-
-        def read() -> None:
-            from stackalign.core.spots.picks import check_picks
-
-            picks = read_picks(path)
-            check_picks(picks, stack.shape)
-            self._chosen = picks[0].id
-            self.session.change_particles(f"open {Path(path).name}", self.particles.with_picks(picks))
-            say(self.message, f"{particles_text(len(picks))} from {Path(path).name}.")
-            self._on_table(picks[0].id)
-
-        self.attempt("Opening the picks", read)
-
-    def save_picks(self, path: str) -> None:
-        """Write the picks to a file."""
-        from stackalign.io.picks import write_picks
-
-        if path:
-            self.attempt(
-                "Saving the picks",
-                lambda: say(self.message, f"Saved to {write_picks(path, self.particles.picks)}."),
-            )
-
-    def _ask_open(self) -> None:
-        self.open_picks(QFileDialog.getOpenFileName(self, "Open picks", "", _FILES)[0])
-
-    def _ask_save(self) -> None:
-        path, _ = QFileDialog.getSaveFileName(self, "Save picks", "picks.json", _FILES)
-        if path and not Path(path).suffix:
-            path += ".json"
-        self.save_picks(path)
+    @property
+    def _first(self) -> int:
+        return (self.session.choices.frames or (0, 0))[0]
 
 
 def _fit_key(particles: Particles) -> Any:
     """Return what a fit depends on besides the pick."""
     registrar = particles.registrar
     return (registrar.polarity, *registrar.fit_options.values())
-
-
-def _pair(values: tuple[int, ...]) -> tuple[int, int]:
-    return int(values[0]), int(values[1])
 
 
 def _resized(box: Box, part: str, step: NDArray[Any], shape: tuple[int, ...]) -> Box:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import QSize, QTimer
-from qtpy.QtWidgets import QBoxLayout, QFileDialog, QHBoxLayout, QMenu, QPushButton, QWidget
+from qtpy.QtWidgets import QBoxLayout, QHBoxLayout, QPushButton, QWidget
 
 from stackalign.picking import particles_text
 from stackalign.runs import frames_text
@@ -17,11 +17,12 @@ from stackalign.widgets._keys import CanvasKeys
 from stackalign.widgets._motion_plot import MotionPlot
 from stackalign.widgets._panel import WIDE, Panel, titled
 from stackalign.widgets._preview import FrameCursor
-from stackalign.widgets._style import menu_button, narrow_combo, note, row, say, small_button
+from stackalign.widgets._style import narrow_combo, note, row, say, small_button
 from stackalign.widgets._track_canvas import TrackCanvas
-from stackalign.widgets._track_layers import add_tracks_layer, layer_of, tracks_from_layer, tracks_from_table
+from stackalign.widgets._track_layers import layer_of
 from stackalign.widgets._track_plot import TrackPlot
 from stackalign.widgets._track_table import TrackTable
+from stackalign.widgets._tracks_menu import TracksMenu
 
 if TYPE_CHECKING:
     import napari
@@ -104,11 +105,8 @@ class SelectTrajectories(Panel):
         self.pick = QPushButton("Pick particles…")
         self.pick.setToolTip("Open the panel where particles are picked and followed")
         self.pick.clicked.connect(partial(self.open_panel, "Pick particles"))
-        self.file = menu_button("Tracks ▾", "Tracks from elsewhere, and ways out")
-        self._menu = QMenu(self.file)
-        self._menu.aboutToShow.connect(self._fill_menu)
-        self.file.setMenu(self._menu)
-        self.top.insertWidget(2, self.file)
+        self.files = TracksMenu(self)
+        self.top.insertWidget(2, self.files)
         self.axis = narrow_combo()
         self.model = narrow_combo()
         for name, words in _MODELS.items():
@@ -202,6 +200,12 @@ class SelectTrajectories(Panel):
     def _exclude(self, name: str, numbers: set[int]) -> None:
         if numbers != self.excluded:
             self.session.change_particles(name, self.particles.excluding(numbers))
+
+    def take_tracks(self, name: str, tracks: TrackSet) -> None:
+        """Work on tracks made elsewhere; it can be undone."""
+        self._chosen = None
+        particles = self.particles.with_picks(()).excluding(()).with_tracks(tracks)
+        self.session.change_particles(f"take tracks of {name}", particles)
 
     def _on_model(self) -> None:
         model = self.model.currentData()
@@ -413,89 +417,3 @@ class SelectTrajectories(Panel):
     def finished(self) -> None:
         """Note that the run is over, however it ended."""
         self.session.end(self._token)
-
-    # tracks from elsewhere, and out
-
-    def _fill_menu(self) -> None:
-        from napari.layers import Tracks
-
-        menu = self._menu
-        menu.clear()
-        menu.addAction("Open tracks (trackpy, CSV)…", self._ask_open)
-        for layer in self._viewer.layers:
-            if isinstance(layer, Tracks):
-                menu.addAction(f"Take tracks of “{layer.name}”", partial(self.take_layer, layer))
-        menu.addSeparator()
-        some = self.trajectories is not None
-        for text, action in (
-            ("Add as a Tracks layer", self.add_layer),
-            ("Save tables (CSV)…", self._ask_save),
-            ("Save picture (PNG)…", self._ask_picture),
-        ):
-            menu.addAction(text, action).setEnabled(some)
-
-    def take_tracks(self, name: str, tracks: TrackSet) -> None:
-        """Work on tracks made elsewhere; it can be undone."""
-        self._chosen = None
-        particles = self.particles.with_picks(()).excluding(()).with_tracks(tracks)
-        self.session.change_particles(f"take tracks of {name}", particles)
-
-    def take_layer(self, layer: Any) -> None:
-        """Work on the tracks of a Tracks layer."""
-        movie = self.session.movie
-        if movie is not None:
-            self.attempt(
-                "Taking the tracks",
-                lambda: self.take_tracks(layer.name, tracks_from_layer(self._viewer, layer, movie, self._length)),
-            )
-
-    def open_tracks(self, path: str) -> None:
-        """Work on the tracks of a table with the columns frame, particle, y, x."""
-        if path and self.session.movie is not None:
-            self.attempt("Opening the tracks", lambda: self.take_tracks(path, tracks_from_table(path, self._length)))
-
-    @property
-    def _length(self) -> int:
-        stack = self.session.stack
-        return 0 if stack is None else len(stack)
-
-    def add_layer(self) -> None:
-        """Add the tracks as a napari layer."""
-        movie, trajectories = self.session.movie, self.trajectories
-        if movie is not None and trajectories is not None:
-            self.attempt(
-                "Adding the tracks",
-                lambda: add_tracks_layer(self._viewer, movie, trajectories.tracks, self._first),
-            )
-
-    def save_tables(self, path: str) -> None:
-        """Write tracks, their average and the table of particles as CSV."""
-        trajectories = self.trajectories
-        if path and trajectories is not None:
-
-            def write() -> None:
-                written = trajectories.save_tables(path, self.excluded)
-                say(self.message, f"Saved {', '.join(p.name for p in written)} in {written[0].parent}.")
-
-            self.attempt("Saving the tables", write)
-
-    def save_picture(self, path: str) -> None:
-        """Write drift, residuals and motion as a picture."""
-        from stackalign.track_figures import save_trajectories
-
-        trajectories = self.trajectories
-        if path and trajectories is not None:
-            self.attempt(
-                "Saving the picture",
-                lambda: say(self.message, f"Saved {save_trajectories(path, trajectories, self.excluded)}."),
-            )
-
-    def _ask_open(self) -> None:
-        self.open_tracks(QFileDialog.getOpenFileName(self, "Open tracks", "", "Tables (*.csv *.tsv *.txt)")[0])
-
-    def _ask_save(self) -> None:
-        self.save_tables(QFileDialog.getSaveFileName(self, "Save the tables", "trajectories.csv", "CSV (*.csv)")[0])
-
-    def _ask_picture(self) -> None:
-        name = "trajectories.png"
-        self.save_picture(QFileDialog.getSaveFileName(self, "Save a picture", name, "Pictures (*.png *.svg *.pdf)")[0])
