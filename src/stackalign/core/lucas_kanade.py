@@ -35,6 +35,7 @@ _COARSEST = {2: 64, 3: 32}  # pixels along an axis of the frames that are search
 _NEAR = 0.75  # px at the corners: a first step up to this size needs no pyramid
 _POOR = 0.75  # confidence below which a start is given up for a search
 _DOUBTFUL = 0.95  # confidence below which a frame's structure is compared once more
+_SURE_AGREEMENT = 0.6  # what they must have in common where no peak of the search stood out
 _CHANCE = 5 / np.sqrt(4096)  # correlation that images without anything in common reach
 _VAGUE = 0.02  # of the frame's size: a motion that is known no better at the corners is not known
 
@@ -308,11 +309,11 @@ class MotionAligner:
                 if not best.reason and best.confidence > _POOR:
                     return best
         for thorough in (False, True):
-            found = self._searched(frame, template, thorough=thorough)
+            found, credible = self._searched(frame, template, thorough=thorough)
             if isinstance(found, str):
                 best = best or PairResult.failed(d, found)
                 continue
-            result = self._result(found, frame, template)
+            result = self._result(found, frame, template, credible=credible)
             if best is None or _better(result, best):
                 best = result
             if not best.reason and best.confidence > _POOR:
@@ -326,14 +327,22 @@ class MotionAligner:
 
         return intensity_residuals(frame, template.full, result.matrix, result.gain, result.offset)
 
-    def _searched(self, frame: NDArray[Any], template: _Template, *, thorough: bool = False) -> MotionFit | str:
-        """Search the whole range on reduced frames, then refine the best candidate scale by scale."""
+    def _searched(
+        self, frame: NDArray[Any], template: _Template, *, thorough: bool = False
+    ) -> tuple[MotionFit | str, bool]:
+        """Search the whole range on reduced frames, then refine the best candidate scale by scale.
+
+        Returns the fit, or why there is none, and whether the search alone made it credible.
+        """
         from stackalign.core.lucas_kanade_fit import refine_motion
 
         factors, bank = template.bank(self.parameters, finer=thorough)
-        candidates = [c for c in bank.candidates(binned(frame, factors), thorough=thorough) if c.credible]
+        candidates = bank.candidates(binned(frame, factors), thorough=thorough)
         if not candidates:
-            return "no peak of the correlation stands out: it may show nothing of the reference"
+            return "no scale of it can be compared with the reference", False
+        # smooth images correlate everywhere: what does not stand out is tried as well, and judged by the outcome
+        credible = [c for c in candidates if c.credible]
+        candidates = credible or candidates
         coarsest = template.levels()[0]
         small = binned(frame, coarsest.factors)
         fits = []
@@ -345,7 +354,8 @@ class MotionAligner:
         best = enlarged(candidates[0].matrix, factors)
         if fits:
             best = max(fits, key=lambda f: f[0])[1]
-        return self._climbed(frame, template, best, max(coarsest.factors), coarsest.factors if fits else None)
+        found = self._climbed(frame, template, best, max(coarsest.factors), coarsest.factors if fits else None)
+        return found, bool(credible)
 
     def _climbed(
         self,
@@ -373,16 +383,16 @@ class MotionAligner:
                     matrix = enlarged(refined[0], level.factors)
         return fit_motion(frame, template.full, matrix, robust=options.robust, iterations=options.iterations)
 
-    def _result(self, fit: MotionFit, frame: NDArray[Any], template: _Template) -> PairResult:
+    def _result(self, fit: MotionFit, frame: NDArray[Any], template: _Template, *, credible: bool = True) -> PairResult:
         d = len(fit.error)
         seen = int(np.isfinite(frame).sum()) if frame.dtype.kind == "f" else frame.size
         area = seen * abs(float(np.linalg.det(fit.matrix[:d, :d])))
         overlap = fit.overlap / min(1.0, max(area / template.usable, 1e-9))
         confidence = float(np.clip(fit.correlation / max(fit.expected, 1e-3), 0, 1))
         reason = self._verdict(fit, overlap, template)
-        if not reason and template.noise is not None and confidence < _DOUBTFUL:
+        if not reason and (not credible or (template.noise is not None and confidence < _DOUBTFUL)):
             common = agreement(np.asarray(frame, np.float32), template.image, fit.matrix)
-            if common < LEAST_AGREEMENT:
+            if common < (LEAST_AGREEMENT if credible else _SURE_AGREEMENT):
                 reason = f"where it fits best, it shows little of the reference (agreement {common:.2f} of 1)"
         return PairResult(
             fit.matrix, fit.correlation, fit.residual, confidence, fit.error, reason, fit.gain, fit.offset
