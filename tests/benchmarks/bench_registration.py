@@ -1,7 +1,7 @@
 """Accuracy as a multiple of the Cramer-Rao bound of each scene, and speed against the peers in the same run.
 
 ``STACKALIGN_BENCH=0.1`` scales the number of frames. Tables go to the terminal and to the file that
-``STACKALIGN_BENCH_TABLE`` names.
+``STACKALIGN_BENCH_TABLE`` names. ``STACKALIGN_BENCH_PEERS="scikit,StackReg"`` leaves the others out.
 """
 
 import os
@@ -93,7 +93,10 @@ def test_row(name: str, table: list[str]) -> None:
         f" (target {target:g}) | {off.max() / row.bound:.1f} | {within} | {1e3 * wall:.3g} | {1e3 * cpu:.3g} | | |"
     )
     print("\n" + table[-1])
+    asked = [word for word in os.environ.get("STACKALIGN_BENCH_PEERS", "").split(",") if word]
     for peer, make in PEERS.items():
+        if asked and not any(word in peer for word in asked):
+            continue
         try:
             theirs, their_wall, their_cpu = timed(make(model, row.simulated.truth.simulation.shape), movie, SECONDS)
         except Absent as absent:
