@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stackalign.core.holes import filled_along_lines
 from stackalign.core.resample import spline_coefficients, valid_mask, warp_frame
 from stackalign.core.threads import map_frames
 from stackalign.core.transform import TransformModel
@@ -151,17 +152,11 @@ def _add_warped(frame: NDArray[Any], place: Aligned, total: NDArray[np.float32],
 
 def _sharpened(mean: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Undo the B-spline's smoothing that `add_shifted` leaves: one filter for all frames."""
-    from scipy.ndimage import distance_transform_edt
-
     from stackalign.core.warp_kernels import PAD
 
     if not known.any():
         return mean
-    filled = mean
-    if not known.all():
-        nearest = distance_transform_edt(~known, return_distances=False, return_indices=True)
-        filled = mean[tuple(nearest)]
-    sharp = spline_coefficients(filled, 3)
+    sharp = spline_coefficients(filled_along_lines(mean, known), 3)
     cut = slice(PAD, -PAD)
     inner = sharp[0, cut, cut] if mean.ndim == 2 else sharp[cut, cut, cut]
     return np.where(known, inner, np.float32(np.nan)).astype(np.float32)

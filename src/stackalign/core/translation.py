@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from stackalign.core import translation_kernels as kernels
 from stackalign.core.denoise import wiener
+from stackalign.core.holes import filled_along_lines
 from stackalign.core.noise import NoiseModel
 from stackalign.core.resample import spline_coefficients
 from stackalign.core.warp_kernels import PAD
@@ -151,8 +152,7 @@ class TranslationTemplate:
             raise ValueError("no pixel of the reference is left: the mask covers all that is known of it")
         filled = reference
         if not known.all():
-            nearest = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)
-            filled = reference[tuple(nearest)]
+            filled = filled_along_lines(reference, known)
             # values are known, but slopes and spline weights reach two pixels further; of a thin volume one plane at
             # each side is all that can be spared
             near = ndimage.binary_erosion(known, np.ones([3 if n > 4 else 1 for n in known.shape]), border_value=1)
