@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from scipy.optimize import curve_fit
-from tests.accuracy.test_spots import bound, scatter, spots
-from tests.core.spots.scenes import boxes, spread
 
 from stackalign import GaussianSpot, fit_spots, motion_from_tracks, read_stack, set_threads, track_spots, write_stack
+from tests.accuracy.test_spots import bound, scatter, spots
+from tests.core.spots.scenes import boxes, spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
