@@ -47,9 +47,7 @@ def test_nothing_to_validate_is_said(panel: Any) -> None:
     assert panel.run.button.toolTip() == "There is no alignment yet: align first"
 
 
-def test_the_verdict_is_first_and_frames_a_click_away(
-    panel: Any, viewer: Any, qtbot: Any, tmp_path: Any
-) -> None:
+def test_the_verdict_is_first_and_frames_a_click_away(panel: Any, viewer: Any, qtbot: Any, tmp_path: Any) -> None:
     take(panel)
     assert panel.run.button.text() == "Validate run 1"
     panel.run.button.click()

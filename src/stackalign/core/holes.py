@@ -42,6 +42,6 @@ def _filled(image: NDArray[Any], known: NDArray[np.bool_]) -> tuple[NDArray[Any]
     before = np.maximum.accumulate(np.where(known, places, np.int32(-n)), axis=-1)
     after = np.minimum.accumulate(np.where(known, places, np.int32(2 * n))[..., ::-1], axis=-1)[..., ::-1]
     nearest = np.where(places - before <= after - places, before, after)
-    lines = known.any(axis=-1)
+    lines = known.any(axis=-1, keepdims=True)
     picked = np.take_along_axis(image, np.clip(nearest, 0, n - 1), axis=-1)
-    return np.where(lines[..., None], picked, image), np.broadcast_to(lines[..., None], known.shape)
+    return np.where(lines, picked, image), np.broadcast_to(lines, known.shape)
