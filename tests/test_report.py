@@ -8,12 +8,12 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from stackalign.config import AlignmentConfig, InputSpec, OutputSpec
 from typer.testing import CliRunner
 
 import stackalign as sa
 from stackalign import report
 from stackalign.cli import app
+from stackalign.config import AlignmentConfig, InputSpec, OutputSpec
 
 
 def made(folder, name="movie", **simulation):
