@@ -48,6 +48,22 @@ def finish(panel: AlignStack, qtbot: Any) -> None:
     assert not [w for w in QApplication.topLevelWidgets() if isinstance(w, ErrorDialog) and w.isVisible()]
 
 
+def copied_script(panel: AlignStack, qtbot: Any) -> str:
+    """Click "Copy as script" and return what the clipboard holds; another window may take it away in between."""
+    clipboard = QApplication.clipboard()
+    clipboard.clear()
+
+    held = [""]
+
+    def there() -> bool:
+        panel.save.script.click()
+        held[0] = clipboard.text()
+        return held[0].startswith("import stackalign")
+
+    qtbot.waitUntil(there, timeout=10_000)
+    return held[0]
+
+
 def without_times(path: Path) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(path.read_text())
     document["provenance"].pop("times")
@@ -67,9 +83,8 @@ def test_panel_recipe_and_script_give_the_same_bytes(panel: Any, qtbot: Any, tmp
     )
     for name in ("transforms.csv", "quality.csv", "aligned.tif"):
         assert (tmp_path / "panel" / name).read_bytes() == (tmp_path / "recipe" / name).read_bytes(), name
-    panel.save.script.click()
     script = tmp_path / "script.py"
-    script.write_text(QApplication.clipboard().text())
+    script.write_text(copied_script(panel, qtbot))
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(script))
     same = sa.load_transforms("transforms.json")
@@ -89,8 +104,7 @@ def test_script_with_every_choice_changed(panel: Any, qtbot: Any, tmp_path: Path
     run(panel, qtbot)
     panel.save.save_movie(str(tmp_path / "panel.tif"))
     finish(panel, qtbot)
-    panel.save.script.click()
-    (tmp_path / "script.py").write_text(QApplication.clipboard().text())
+    (tmp_path / "script.py").write_text(copied_script(panel, qtbot))
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(tmp_path / "script.py"))
     assert (tmp_path / "aligned.tif").read_bytes() == (tmp_path / "panel.tif").read_bytes()
