@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_KEYS = {
+KEYS = {
     "On the canvas": {
         "Space": "before / after",
         "B": "blink",
@@ -23,13 +23,6 @@ _KEYS = {
     },
     "In the plot": {"Click": "go to that frame", "Wheel": "zoom in time", "Double click": "show all"},
 }
-HELP = "<table cellspacing=2>{}</table>".format(
-    "".join(
-        f"<tr><td colspan=2><b>{where}</b></td></tr>"
-        + "".join(f"<tr><td>{key}&nbsp;&nbsp;</td><td>{what}</td></tr>" for key, what in keys.items())
-        for where, keys in _KEYS.items()
-    )
-)
 
 
 class CanvasKeys:

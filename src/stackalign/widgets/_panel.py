@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSize, Qt
+from qtpy.QtCore import QEvent, QSize, Qt
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QLayout, QScrollArea, QShortcut, QVBoxLayout, QWidget
 
@@ -221,6 +221,12 @@ class Panel(QWidget):
     def sizeHint(self) -> QSize:
         """Wide enough for most; panels work from 300 px on."""
         return QSize(360, 720)
+
+    def event(self, event: Any) -> bool:
+        """Let go of the viewer when the dock lets go of the panel: napari then sends no close."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.shut()
+        return bool(super().event(event))
 
     def closeEvent(self, event: Any) -> None:
         """Stop what runs and let go of the viewer."""

@@ -6,45 +6,36 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QSize, Qt, QTimer
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QKeySequence
-from qtpy.QtWidgets import QFrame, QHBoxLayout, QPushButton, QScrollArea, QShortcut, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QPushButton, QShortcut, QWidget
 
-from stackalign.core.work import Cancelled, Done, Failed
 from stackalign.runs import Motion, RunOutput, frames_text
 from stackalign.widgets._apply_section import CompanionSection, aligned_layer, axes_of
-from stackalign.widgets._errors import show_error
-from stackalign.widgets._keys import HELP, CanvasKeys
+from stackalign.widgets._keys import KEYS, CanvasKeys
 from stackalign.widgets._layers import is_movie
 from stackalign.widgets._method_section import MethodSection
 from stackalign.widgets._movie_section import MovieSection
+from stackalign.widgets._panel import Panel
 from stackalign.widgets._part_layers import part_layers, parts_of
-from stackalign.widgets._preferences import apply_threads
 from stackalign.widgets._preview import FrameCursor, Preview
 from stackalign.widgets._region_section import RegionSection
 from stackalign.widgets._result_section import ResultSection
-from stackalign.widgets._run_section import RunSection
-from stackalign.widgets._runner import WorkRunner
 from stackalign.widgets._runs_section import RunsSection
 from stackalign.widgets._save_section import SaveSection, stacks_of
-from stackalign.widgets._sessions import session_for
-from stackalign.widgets._style import note, say, small_button
+from stackalign.widgets._style import say, small_button
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import napari
 
     from stackalign.core.stack import ImageStack
-    from stackalign.core.work import Outcome, Work
     from stackalign.runs import Run
     from stackalign.widgets._runner import Report
 
-_PICK, _REVIEW, _VALIDATE = "Pick particles", "Review motion", "Validate alignment"
 _PLOT_EVERY = 0.25  # seconds at least between two drawings of the motion while it is measured
 
 
-class AlignStack(QWidget):
+class AlignStack(Panel):
     """Aligns a movie and shows whether it worked.
 
     Parameters
@@ -54,25 +45,17 @@ class AlignStack(QWidget):
     """
 
     def __init__(self, napari_viewer: napari.viewer.Viewer, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setObjectName("stackalign-align-stack")
-        self._viewer = napari_viewer
-        self.session = session = session_for(napari_viewer)
+        super().__init__(napari_viewer, "stackalign-align-stack", KEYS, parent)
+        session = self.session
         self._obstacles: dict[str, str] = {}
-        self._what = ""
-        self._ended: Callable[[Any], None] | None = None
-        self._on_cancel: Callable[[Any], None] | None = None
         self._token = 0
         self._plot_next = 0.0
-        self._closed = False
         self._cursor = FrameCursor(napari_viewer, self)
         self._preview = Preview(self._cursor, self)
-        self.runner = WorkRunner(self)
 
         self.movie = MovieSection(napari_viewer, session)
         self.region = RegionSection(napari_viewer, session, lambda: self.movie.layer, self._preview.base_of)
         self.method = MethodSection(session, lambda: self._cursor.frame)
-        self.run = RunSection()
         self.result = ResultSection(self._cursor, self._preview)
         self.companions = CompanionSection(napari_viewer, self._load_preview)
         self.add = QPushButton("Add aligned layer")
@@ -81,22 +64,22 @@ class AlignStack(QWidget):
             "Low-rank + sparse", "Two layers: what all frames have in common, and what only each has", self.add_parts
         )
         self.parts.hide()
-        self.message = note()
         self.save = SaveSection(session, self.start, self._companion_stacks, partial(say, self.message))
         self.runs = RunsSection(session)
         self._build()
 
         self.run.start.connect(self.align)
-        self.run.cancel.connect(self.cancel)
-        self.runner.progressed.connect(self._on_progress)
-        self.runner.finished.connect(self._on_finished)
         self.result.preview_wanted.connect(self._show_preview)
         self.add.clicked.connect(self.add_aligned)
         self.movie.obstacle.connect(partial(self._hinder, "movie"))
         self.method.obstacle.connect(partial(self._hinder, "method"))
-        events = session.events
-        for event, slot in self._connections():
-            events[event].connect(slot)
+        for event, slot in (
+            ("movie", self._on_movie),
+            ("choices", self._on_choices),
+            ("current", self._on_current),
+            ("job", self._on_choices),
+        ):
+            self.listen(event, slot)
         self._keys = CanvasKeys(
             napari_viewer,
             {
@@ -109,75 +92,34 @@ class AlignStack(QWidget):
         # a layer without settled axes was there before anybody listened
         self.movie.layers.currentIndexChanged.emit(self.movie.layers.currentIndex())
         self._on_movie(session.movie)
-        self._show_history()
-
-    def _connections(self) -> tuple[tuple[str, Callable[..., None]], ...]:
-        return (
-            ("movie", self._on_movie),
-            ("choices", self._on_choices),
-            ("current", self._on_current),
-            ("job", self._on_choices),
-            ("history", self._show_history),
-        )
 
     def _build(self) -> None:
-        self.undo = small_button("Undo", "Nothing to undo", self.session.undo)
-        self.redo = small_button("Redo", "Nothing to do again", self.session.redo)
-        self.help = small_button("?", HELP, self._show_help)
-        self.help_text = note(HELP)
-        self.help_text.setTextFormat(Qt.TextFormat.RichText)
-        self.help_text.hide()
-        top = QHBoxLayout()
-        top.addWidget(self.undo)
-        top.addWidget(self.redo)
-        top.addStretch(1)
-        top.addWidget(self.help)
         apply = QHBoxLayout()
         apply.addWidget(self.add, 1)
         apply.addWidget(self.parts)
         apply.addWidget(self.save.button)
         apply.addWidget(self.save.report)
-        self.particles = small_button("Particles…", "Pick particles and follow them", partial(self._open, _PICK))
-        self.review = small_button("Review…", "Correct the motion frame by frame", partial(self._open, _REVIEW))
-        self.validate = small_button("Validate…", "Prove it on particles and images", partial(self._open, _VALIDATE))
+        self.particles, self.review, self.validate = (
+            small_button(text, tip, partial(self.open_panel, panel))
+            for text, tip, panel in (
+                ("Particles…", "Pick particles and follow them", "Pick particles"),
+                ("Review…", "Correct the motion frame by frame", "Review motion"),
+                ("Validate…", "Prove it on particles and images", "Validate alignment"),
+            )
+        )
         onward = QHBoxLayout()
         for button in (self.particles, self.review, self.validate):
             onward.addWidget(button)
         onward.addStretch(1)
-        inside = QWidget()
-        column = QVBoxLayout(inside)
-        column.setContentsMargins(6, 4, 6, 6)
-        column.setSpacing(6)
-        parts: tuple[Any, ...] = (
-            top, self.help_text, self.movie, self.region, self.method, self.run, self.message, self.result,
-            self.companions, apply, onward, self.runs, self.save,
+        for line in (apply, onward):
+            line.setContentsMargins(0, 0, 0, 0)
+            line.setSpacing(4)
+        self.fill(
+            self.movie, self.region, self.method, self.run, self.message, self.result, self.companions, apply, onward,
+            self.runs, self.save,
         )  # fmt: skip
-        for part in parts:
-            if isinstance(part, QHBoxLayout):
-                part.setContentsMargins(0, 0, 0, 0)
-                part.setSpacing(4)
-                column.addLayout(part)
-            else:
-                column.addWidget(part)
-        column.addStretch(1)
-        self.scroll = QScrollArea()
-        self.scroll.setWidget(inside)
-        self.scroll.setWidgetResizable(True)
-        self.scroll.setFrameShape(QFrame.Shape.NoFrame)
-        self.scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.scroll.setMinimumWidth(300)
-        box = QVBoxLayout(self)
-        box.setContentsMargins(0, 0, 0, 0)
-        box.addWidget(self.scroll)
-        for keys, action in (
-            ("Ctrl+Z", self.session.undo),
-            ("Ctrl+Shift+Z", self.session.redo),
-            ("Ctrl+Return", self.align),
-            ("F1", self._show_help),
-        ):
-            shortcut = QShortcut(QKeySequence(keys), self)
-            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-            shortcut.activated.connect(lambda action=action: action())
+        self.column.addStretch(1)
+        self.shortcut("Ctrl+Return", self.align)
         delete = QShortcut(QKeySequence("Delete"), self.runs.list)
         delete.setContext(Qt.ShortcutContext.WidgetShortcut)
         delete.activated.connect(self.runs.remove_chosen)
@@ -188,44 +130,13 @@ class AlignStack(QWidget):
         """Begin a run, if nothing stands in the way."""
         if self._obstacle():
             return
-        apply_threads()
         self._preview.show(False)
-        say(self.message, "")
         self._token, work = self.session.begin()
         self._plot_next = 0.0
         self.start("Aligning", work, self._on_aligned, self._on_partial)
 
-    def start(
-        self,
-        what: str,
-        work: Work[Any] | Callable[[], Work[Any]],
-        done: Callable[[Any], None],
-        cancelled: Callable[[Any], None] | None = None,
-    ) -> None:
-        """Run any work of this panel: progress and Cancel are shown, errors end in a dialog.
-
-        Parameters
-        ----------
-        what : str
-            What is going on, as the error dialog calls it ("Saving").
-        work : Work, or callable that returns it
-            As for `WorkRunner.start`.
-        done, cancelled : callable
-            Called with the result, or with the partial one.
-        """
-        self._what, self._ended, self._on_cancel = what, done, cancelled
-        self.run.begin(what)
-        self.runner.start(work)
-        self._on_choices()
-
-    def cancel(self) -> None:
-        """Stop what is running; what is done so far is kept."""
-        if self.runner.busy:
-            self.run.cancelling()
-            self.runner.cancel()
-
     def _on_progress(self, report: Report) -> None:
-        self.run.report(report)
+        super()._on_progress(report)
         part = report.progress.partial
         if isinstance(part, RunOutput) and report.elapsed >= self._plot_next:
             movie = self.session.movie
@@ -237,29 +148,18 @@ class AlignStack(QWidget):
                 # long movies take longer to draw: no more than a twentieth of the main thread's time goes there
                 self._plot_next = report.elapsed + max(_PLOT_EVERY, 20 * (time.perf_counter() - begun))
 
-    def _on_finished(self, outcome: Outcome[Any]) -> None:
-        self.run.end()
-        done, cancelled = self._ended, self._on_cancel
-        self._ended = self._on_cancel = None
-        try:
-            if isinstance(outcome, Done) and done is not None:
-                done(outcome.value)
-            elif isinstance(outcome, Cancelled) and cancelled is not None:
-                cancelled(outcome.partial)
-            elif isinstance(outcome, Cancelled):
-                say(self.message, f"{self._what} was cancelled.")
-            elif isinstance(outcome, Failed):
-                self._fail(outcome.error)
-        except Exception as error:  # what we make of a result must not leave the panel busy either
-            self._fail(error)
-        finally:
-            self.session.end(self._token)
-            self._on_choices()
+    def finished(self) -> None:
+        """Note that the run is over, however it ended."""
+        self.session.end(self._token)
 
-    def _fail(self, error: BaseException) -> None:
-        say(self.message, f"{self._what} failed: see the message.")
+    def show_ready(self) -> None:
+        """Say what the buttons would do now, and which of them cannot be pressed."""
+        self._on_choices()
+
+    def fail(self, error: BaseException, what: str = "") -> None:
+        """Show an error without blocking, and the result that was there before."""
         self.result.show_run(self.session.current)
-        show_error(f"{self._what} failed", error, self.window())
+        super().fail(error, what)
 
     def _on_aligned(self, output: RunOutput) -> None:
         run = self.session.accept(self._token, output)
@@ -274,7 +174,7 @@ class AlignStack(QWidget):
 
     def _show_next_step(self) -> None:
         """Scroll as far as it takes to see what came out and what can be done with it, once it is laid out."""
-        if not self._closed:
+        if not self.closed:
             self.scroll.ensureWidgetVisible(self.add, 0, 8)
 
     def _on_partial(self, output: RunOutput | None) -> None:
@@ -327,12 +227,6 @@ class AlignStack(QWidget):
             return "Something is running: wait, or cancel it"
         return next((text for text in self._obstacles.values() if text), "") or self.session.obstacle
 
-    def _show_history(self) -> None:
-        history = self.session.history
-        for button, verb, name in ((self.undo, "Undo", history.undo_name), (self.redo, "Redo", history.redo_name)):
-            button.setEnabled(bool(name))
-            button.setToolTip(f"{verb}: {name}" if name else f"Nothing to {verb.lower()}")
-
     def _show_preview(self, on: bool) -> None:
         self._preview.show(on)
         layer = self.movie.layer
@@ -351,8 +245,7 @@ class AlignStack(QWidget):
         try:
             added = [(source, aligned_layer(run, source)) for source in (layer, *self.companions.layers)]
         except Exception as error:
-            self._what = "Adding the aligned layer"
-            self._fail(error)
+            self.fail(error, "Adding the aligned layer")
             return
         for source, fixed in added:
             self._viewer.layers.insert(self._viewer.layers.index(source) + 1, fixed)
@@ -371,8 +264,7 @@ class AlignStack(QWidget):
         try:
             added = part_layers(run, layer)
         except Exception as error:
-            self._what = "Adding the low-rank and the sparse part"
-            self._fail(error)
+            self.fail(error, "Adding the low-rank and the sparse part")
             return
         place = self._viewer.layers.index(layer) + 1
         for part in reversed(added):
@@ -384,20 +276,6 @@ class AlignStack(QWidget):
         run = self.session.current
         return () if run is None else stacks_of(self.companions.layers, partial(axes_of, run))
 
-    def _open(self, panel: str) -> None:
-        """Open another panel of the plugin, or bring it to the front."""
-        try:
-            self._viewer.window.add_plugin_dock_widget("stackalign", panel)
-        except Exception as error:
-            show_error(f"Opening “{panel}” failed", error, self.window())
-
-    def _show_help(self) -> None:
-        self.help_text.setVisible(not self.help_text.isVisible())
-
-    def sizeHint(self) -> QSize:
-        """Wide enough for most names beside the canvas; it works from 300 px on."""
-        return QSize(340, 720)
-
     # the end
 
     def hideEvent(self, event: Any) -> None:
@@ -405,33 +283,14 @@ class AlignStack(QWidget):
         self._preview.blink(False)
         super().hideEvent(event)
 
-    def event(self, event: Any) -> bool:
-        """Let go of the viewer when the dock lets go of the panel: napari then sends no close."""
-        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
-            self.shut()
-        return bool(super().event(event))
-
-    def closeEvent(self, event: Any) -> None:
-        """Stop what runs and let go of the viewer."""
-        self.shut()
-        super().closeEvent(event)
-
-    def deleteLater(self) -> None:
-        """Let go of the viewer before going away."""
-        self.shut()
-        super().deleteLater()
-
     def shut(self) -> None:
         """Stop what runs, take the preview off and disconnect; once."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
-        self.runner.close()
+        super().shut()
         self.session.end(self._token)
         self._keys.close()
         self._preview.close()
         self._cursor.close()
         for section in (self.movie, self.region, self.method, self.companions, self.runs):
             section.close_section()
-        for event, slot in self._connections():
-            self.session.events[event].disconnect(slot, missing_ok=True)
