@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from stackalign.core.correlation_search import Normalisation, SearchTemplate, prepare_search, search
-from stackalign.core.preprocess import FilteredRegistrar
+from stackalign.core.preprocess import PairRegistrar
 from stackalign.core.reduction import binned, reduction
 from stackalign.core.reference import PairResult, Reference
 from stackalign.core.rounds import align_stack
@@ -31,7 +31,7 @@ _LEAST = 5.5  # below, random images correlate as well
 _FINEST = 256  # px: frames of up to this size are searched at full resolution in the end
 
 
-class CrossCorrelation(FilteredRegistrar):
+class CrossCorrelation(PairRegistrar):
     """Translation, 2-D and 3-D: found by cross-correlation, refined by weighted least squares."""
 
     method: Literal["cross-correlation"] = "cross-correlation"
@@ -62,24 +62,6 @@ class CrossCorrelation(FilteredRegistrar):
         " correlation; none: plain correlation",
         json_schema_extra={"advanced": True},
     )
-    rolling: float = Field(
-        0.1,
-        title="Rolling weight",
-        description="Weight of a new frame in the rolling mean",
-        gt=0,
-        le=1,
-        json_schema_extra={"advanced": True},
-    )
-
-    lag: int = Field(
-        5,
-        title="Lag",
-        description="Reference all-pairs: each frame is aligned to as many before it",
-        ge=1,
-        le=100,
-        json_schema_extra={"unit": "frames", "advanced": True},
-    )
-
     blocks: bool = Field(
         False,
         title="Blocks",

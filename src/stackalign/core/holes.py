@@ -35,6 +35,14 @@ def filled_along_lines(image: NDArray[Any], known: NDArray[np.bool_]) -> NDArray
     return np.ascontiguousarray(out)
 
 
+def filled_from_nearest(image: NDArray[Any], known: NDArray[np.bool_]) -> NDArray[Any]:
+    """Return the image with unknown pixels replaced by the nearest known one in any direction; parameters as above."""
+    from scipy.ndimage import distance_transform_edt
+
+    nearest = distance_transform_edt(~known, return_distances=False, return_indices=True)
+    return np.asarray(image[tuple(nearest)])
+
+
 def _filled(image: NDArray[Any], known: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Fill along the last axis; lines without any known pixel stay unknown."""
     n = image.shape[-1]

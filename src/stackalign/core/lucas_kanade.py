@@ -12,7 +12,7 @@ from pydantic import Field
 from stackalign.core.agreement import LEAST_AGREEMENT, agreement
 from stackalign.core.geometry import centre
 from stackalign.core.noise import NoiseModel
-from stackalign.core.preprocess import FilteredRegistrar
+from stackalign.core.preprocess import PairRegistrar
 from stackalign.core.reduction import binned, enlarged, reduced, reduction
 from stackalign.core.reference import PairResult
 from stackalign.core.rounds import align_stack
@@ -40,7 +40,7 @@ _CHANCE = 5 / np.sqrt(4096)  # correlation that images without anything in commo
 _VAGUE = 0.02  # of the frame's size: a motion that is known no better at the corners is not known
 
 
-class LucasKanade(FilteredRegistrar):
+class LucasKanade(PairRegistrar):
     """Translation to homography, 2-D and 3-D: gradients, robust weights, brightness solved with the motion."""
 
     method: Literal["lucas-kanade"] = "lucas-kanade"
@@ -94,22 +94,6 @@ class LucasKanade(FilteredRegistrar):
         ge=1,
         le=1000,
         json_schema_extra={"advanced": True},
-    )
-    rolling: float = Field(
-        0.1,
-        title="Rolling weight",
-        description="Weight of a new frame in the rolling mean",
-        gt=0,
-        le=1,
-        json_schema_extra={"advanced": True},
-    )
-    lag: int = Field(
-        5,
-        title="Lag",
-        description="Reference all-pairs: each frame is aligned to as many before it",
-        ge=1,
-        le=100,
-        json_schema_extra={"unit": "frames", "advanced": True},
     )
 
     def fit(

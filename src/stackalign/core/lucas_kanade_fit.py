@@ -18,6 +18,7 @@ from stackalign.core import lucas_kanade_kernels as kernels
 from stackalign.core import lucas_kanade_steps as steps
 from stackalign.core.generators import generators, moved_points, velocities
 from stackalign.core.geometry import centre, corners
+from stackalign.core.holes import filled_from_nearest
 from stackalign.core.resample import spline_coefficients
 from stackalign.core.translation_kernels import statistics
 from stackalign.core.warp_kernels import PAD
@@ -298,8 +299,7 @@ class _State:
         if not (finite := np.isfinite(image)).all():
             if not finite.any():
                 return None
-            nearest = ndimage.distance_transform_edt(~finite, return_distances=False, return_indices=True)
-            image = image[tuple(nearest)]
+            image = filled_from_nearest(image, finite)
             near = ndimage.binary_erosion(finite, np.ones((3,) * image.ndim), border_value=1)
             seen = _volume(near.astype(np.float32))
         return cls(image, seen, template, np.array(start, float))

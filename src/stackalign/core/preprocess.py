@@ -146,3 +146,24 @@ class FilteredRegistrar(RegistrarParameters):
             line = windows.hann(n + 2)[1:-1] if self.window == "hann" else windows.tukey(n + 2, 0.25)[1:-1]
             out *= line.astype(np.float32).reshape([-1 if a == axis else 1 for a in range(len(frame_shape))])
         return out
+
+
+class PairRegistrar(FilteredRegistrar):
+    """Base of the methods that align one frame to one image, under every reference policy."""
+
+    rolling: float = Field(
+        0.1,
+        title="Rolling weight",
+        description="Weight of a new frame in the rolling mean",
+        gt=0,
+        le=1,
+        json_schema_extra={"advanced": True},
+    )
+    lag: int = Field(
+        5,
+        title="Lag",
+        description="Reference all-pairs: each frame is aligned to as many before it",
+        ge=1,
+        le=100,
+        json_schema_extra={"unit": "frames", "advanced": True},
+    )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from stackalign.core.holes import filled_from_nearest
 from stackalign.core.threads import bands, map_threads
 from stackalign.core.transform import Transform
 
@@ -131,7 +132,7 @@ def warp_sources(
         return np.asarray(picked)
     known = np.isfinite(image) if image.dtype.kind == "f" else None
     if known is not None and not known.all():
-        filled = warp_sources(_filled(image, known), sources, order=order, fill=fill)
+        filled = warp_sources(filled_from_nearest(image, known), sources, order=order, fill=fill)
         lost = warp_sources((~known).astype(np.float32), sources, order=3, fill=0.0)
         filled[np.abs(lost) > _REACH] = np.nan
         return filled
@@ -233,17 +234,10 @@ def _warp_known(
         out[...] = np.nan
         return
     pure = np.array_equal(backward[:-1, :-1], np.eye(image.ndim)) and not backward[-1, :-1].any()
-    _warp_smooth(_filled(image, known), backward, order, fill, out, pure)
+    _warp_smooth(filled_from_nearest(image, known), backward, order, fill, out, pure)
     lost = np.empty(out.shape, np.float32)
     _warp_smooth((~known).astype(np.float32), backward, order, 0.0, lost, pure)
     out[np.abs(lost) > _REACH] = np.nan
-
-
-def _filled(image: NDArray[Any], known: NDArray[np.bool_]) -> NDArray[Any]:
-    from scipy.ndimage import distance_transform_edt
-
-    nearest = distance_transform_edt(~known, return_distances=False, return_indices=True)
-    return np.asarray(image[tuple(nearest)])
 
 
 def _warp_smooth(

@@ -14,6 +14,7 @@ import numpy as np
 
 from stackalign.core.generators import exponential, fitted, generators, moved_points, velocities
 from stackalign.core.geometry import centre, corners
+from stackalign.core.holes import filled_from_nearest
 from stackalign.core.lowrank.model import initial_low_rank, robust_scale
 from stackalign.core.noise import NoiseModel
 from stackalign.core.reduction import binned, enlarged, reduced
@@ -460,7 +461,7 @@ class _State:
             # what is not known must not make an edge
             filled = np.where(edge, image, np.float32(image[edge].mean() if edge.any() else 0))
             if not edge.all():
-                filled = _grown(filled, edge)
+                filled = filled_from_nearest(filled, edge)
             for axis in (a for a in range(self.level.d) if self.level.shape[a] > 1):
                 self.slopes[j, axis] = np.gradient(filled, axis=axis + 3 - self.level.d)
 
@@ -505,13 +506,6 @@ def _spatial(matrix: NDArray[np.float64], corner: float) -> NDArray[np.float64]:
     out[0, 0] = corner
     out[1:, 1:] = matrix
     return out
-
-
-def _grown(image: Floats, known: NDArray[np.bool_]) -> Floats:
-    from scipy.ndimage import distance_transform_edt
-
-    nearest = distance_transform_edt(~known, return_distances=False, return_indices=True)
-    return np.asarray(image[tuple(nearest)])
 
 
 def _solved(normal: NDArray[np.float64], right: NDArray[np.float64], d: int) -> NDArray[np.float64] | None:
