@@ -13,14 +13,14 @@ each parameter and axis the factors of ``1, z, y, x, y y, y x, x x``.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from stackalign.core.compiled import fast_inlined, inlined, kernel
 from stackalign.core.warp_kernels import PAD
 
 TERMS = 7
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _bound(at_zero, step, low, high):
     """Return the part of [low, high] where ``at_zero + step * j >= 0``."""
     if step > 1e-300:
@@ -30,7 +30,7 @@ def _bound(at_zero, step, low, high):
     return (low, high) if at_zero >= -1e-9 else (1.0, 0.0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _covered(matrix, size, k, i, width, away):
     """Return the columns start, stop of row (k, i) whose source lies in a frame, ``away`` pixels from its borders."""
     low, high = 0.0, width - 1.0
@@ -53,7 +53,7 @@ def _covered(matrix, size, k, i, width, away):
     return int(low), int(high) + 1
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_inlined
 def _sources(matrix, k, i, axis, first, count, out):
     """Write coordinate ``axis`` of the sources of ``count`` pixels of row (k, i), from column ``first`` on."""
     m, p = matrix[axis], matrix[3]
@@ -66,7 +66,7 @@ def _sources(matrix, k, i, axis, first, count, out):
             out[j] /= depth + p[2] * j
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_inlined
 def _weights(at, count, first, w0, w1, w2, w3):
     """Split coordinates into the index of the first of four taps, in padded coefficients, and the taps' weights."""
     one, sixth, two_thirds, half = np.float32(1), np.float32(1 / 6), np.float32(2 / 3), np.float32(0.5)
@@ -83,7 +83,7 @@ def _weights(at, count, first, w0, w1, w2, w3):
         w3[j] = sixth * f2 * f
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_inlined
 def _combine_2d(c, stride, iy, ix, y0, y1, y2, y3, x0, x1, x2, x3, count, out):
     s1 = np.uint32(stride)
     s2 = np.uint32(2 * stride)
@@ -102,7 +102,7 @@ def _combine_2d(c, stride, iy, ix, y0, y1, y2, y3, x0, x1, x2, x3, count, out):
         out[j] = total
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_inlined
 def _combine_3d(c, plane, stride, iz, iy, ix, wz, wy, wx, count, out):
     for j in range(count):
         start = np.uint64(iz[j]) * np.uint64(plane) + np.uint64(iy[j] * stride + ix[j])
@@ -118,7 +118,7 @@ def _combine_3d(c, plane, stride, iz, iy, ix, wz, wy, wx, count, out):
         out[j] = total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def _read(flat, plane, stride, solid, matrix, k, i, start, count, at, first, w, out):
     """Read the frame's spline at the sources of one row."""
     for axis in range(0 if solid else 1, 3):
@@ -133,7 +133,7 @@ def _read(flat, plane, stride, solid, matrix, k, i, start, count, at, first, w, 
         )  # fmt: skip
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def add_warped(c, matrix, size, gain, offset, total, weight):
     """Add ``gain * frame + offset``, read at warped pixels, to ``total``, and 1 to ``weight`` where the frame reaches.
 
@@ -164,7 +164,7 @@ def add_warped(c, matrix, size, gain, offset, total, weight):
             covers[j] += np.float32(1)
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_inlined
 def _moments(a, f, x, count):
     """Return the sums of ``a f``, ``a f x`` and ``a f x x``."""
     s0, s1, s2 = np.float32(0), np.float32(0), np.float32(0)
@@ -177,7 +177,7 @@ def _moments(a, f, x, count):
     return s0, s1, s2
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_inlined
 def _dot(a, b, count):
     total = np.float32(0)
     for j in range(count):
@@ -185,7 +185,7 @@ def _dot(a, b, count):
     return total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def covered(matrix, size, shape):
     """Return the columns start, stop (z * y, 2) of each row of a template of ``shape`` that a frame covers."""
     spans = np.zeros((shape[0] * shape[1], 2), np.int64)
@@ -194,7 +194,7 @@ def covered(matrix, size, shape):
     return spans
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def projections(c, matrix, spans, phi, middle, radius):
     """Project a warped frame on the weighted gradients of a template, their moments, its values and its weight.
 
@@ -249,7 +249,7 @@ def projections(c, matrix, spans, phi, middle, radius):
     return moments, values
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_inlined
 def _descend(basis, flow, k, i, z, y, x, j0, count, out):
     """Write the steepest-descent images of one row, then the values and 1: (K + 2, count)."""
     d, parameters = basis.shape[0] - 1, flow.shape[0]
@@ -274,7 +274,7 @@ def _descend(basis, flow, k, i, z, y, x, j0, count, out):
     out[parameters + 1, :count] = 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def gram(basis, weight, flow, middle, radius, spans, outside, out):
     """Add the weighted products of all motions, values and 1 over the spans of each row, or over all but them.
 
@@ -314,7 +314,7 @@ def gram(basis, weight, flow, middle, radius, spans, outside, out):
                     out[a, b] += _dot(weighted, rows[b], count)
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_inlined
 def _nearest_seen(seen, matrix, k, i, j0, count, out):
     """Write 1 where the frame's nearest pixel counts."""
     m, p = matrix, matrix[3]
@@ -327,7 +327,7 @@ def _nearest_seen(seen, matrix, k, i, j0, count, out):
         out[j] = seen[int(z + 0.5), int(y + 0.5), int(x + 0.5)]
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_inlined
 def _robust(f, value, w, gain, offset, scale, kind, cut, count):
     """Multiply weights by those of Huber (kind 1) or Tukey (kind 2) for the standardised residual."""
     inverse = np.float32(1.0 / scale)
@@ -342,7 +342,7 @@ def _robust(f, value, w, gain, offset, scale, kind, cut, count):
             w[j] *= inner * inner
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def equations(c, seen, matrix, spans, basis, weight, flow, middle, radius, brightness, kind, cut):
     """Return the normal equations of a frame with holes, or with robust weights.
 
@@ -403,7 +403,7 @@ def equations(c, seen, matrix, spans, basis, weight, flow, middle, radius, brigh
     return normal, right, counted
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def residuals(frame, seen, coefficients, valid, matrix, brightness, step):
     """Return (model, residual) pairs (N, 2) on every ``step``-th pixel of a frame's own grid, where noise is white.
 
@@ -451,7 +451,7 @@ def residuals(frame, seen, coefficients, valid, matrix, brightness, step):
     return out[:n]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _mirrored(i, n):
     """Return the index of a tap beyond the border: the spline was filtered with mirrored pixels."""
     if n == 1:
@@ -462,7 +462,7 @@ def _mirrored(i, n):
     return i if i < n else period - i
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _taps(f, out):
     g = 1.0 - f
     out[0] = g * g * g / 6

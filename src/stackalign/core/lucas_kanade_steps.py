@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from stackalign.core.compiled import kernel
 from stackalign.core.lucas_kanade_kernels import TERMS, covered, equations, gram, projections
 from stackalign.core.translation_kernels import solved
 
@@ -20,7 +20,7 @@ _SLOPELESS = 1e-8  # of the best known motion's information: below, what looks l
 _RESTS = 0.02  # px: a last step of that size is as good as settled
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _exponential(group, step, out):
     """Write the exponential of ``sum_k step_k group_k`` (4, 4): the series of a tiny one, then squared."""
     flow = np.zeros((4, 4))
@@ -41,7 +41,7 @@ def _exponential(group, step, out):
         out[:] = out @ out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _places(matrix, points, out):
     """Write where points (N, 3) go, (N, 3)."""
     for n in range(len(points)):
@@ -51,7 +51,7 @@ def _places(matrix, points, out):
             out[n, a] = (matrix[a, 0] * z + matrix[a, 1] * y + matrix[a, 2] * x + matrix[a, 3]) / depth
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def settle(
     c, seen, size, basis, phi, flow, middle, radius, group, swing, points, whole, matrix, normal, results, kind, cut,
     tolerance, longest, reach, iterations,

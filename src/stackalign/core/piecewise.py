@@ -15,10 +15,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numba
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.ndimage import gaussian_filter
+
+from stackalign.core.compiled import kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 HUBER = 1.345  # 95 % efficient on Gaussian noise (Huber 1981)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _hat(n: int, nodes: int) -> Any:
     """Lower node and weight of the upper one for each of ``n`` pixels."""
     low = np.empty(n, np.int64)
@@ -41,7 +42,7 @@ def _hat(n: int, nodes: int) -> Any:
     return low, weight
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def interpolated(shifts: Any, low_y: Any, frac_y: Any, low_x: Any, frac_x: Any) -> Any:
     """Node values (gy, gx, 2) at pixels, from the lower node of each row and column and the weight of the upper one."""
     h, w = len(low_y), len(low_x)
@@ -59,7 +60,7 @@ def interpolated(shifts: Any, low_y: Any, frac_y: Any, low_x: Any, frac_x: Any) 
     return out
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def brightness(moved: Any, image: Any, counted: Any) -> Any:
     """Number, means, variances and covariance of the pixels that count and are known in both images."""
     n, sums = 0, np.zeros(5)
@@ -86,7 +87,7 @@ def brightness(moved: Any, image: Any, counted: Any) -> Any:
     return n, a + a0, b + b0, sums[2] - a * a, sums[3] - b * b, sums[4] - a * b
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def difference(moved: Any, image: Any, counted: Any, mean_a: float, mean_b: float, gain: float) -> Any:
     """Reference minus frame at the reference's brightness, NaN where nothing counts."""
     out = np.empty(moved.shape, np.float32)
@@ -99,7 +100,7 @@ def difference(moved: Any, image: Any, counted: Any, mean_a: float, mean_b: floa
     return out
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _normal_matrix(gy: Any, gx: Any, weight: Any, nodes_y: int, nodes_x: int) -> Any:
     """Products of ``h_b grad T`` over all pixels, (2 B, 2 B)."""
     h, w = gy.shape
@@ -135,7 +136,7 @@ def _normal_matrix(gy: Any, gx: Any, weight: Any, nodes_y: int, nodes_x: int) ->
     return out
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _gradient_sum(residual: Any, gy: Any, gx: Any, weight: Any, clip: float, nodes_y: int, nodes_x: int) -> Any:
     """Sum of ``h_b grad T psi(residual)``, (B, 2); NaN residuals (outside the frame) count nothing."""
     h, w = gy.shape

@@ -14,7 +14,8 @@ Images are passed as (z, y, x) with one plane in 2-D; a shift along an axis of o
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from stackalign.core.compiled import fast_inlined, kernel
 
 # Sums of one pass: for the four or five parameters (z, y, x, gain, offset) the weighted normal equations, and plain
 # moments for the correlation. Their places in the returned vector:
@@ -25,7 +26,7 @@ MOMENTS = 22  # sums of m, f, r, f f, r r, f r (m: pixels that count; f: frame; 
 SUMS = 28
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def spline_weights(fraction):
     """Return values and slopes (2, 4) of the cubic B-spline's pieces at ``fraction`` in [0, 1), taps -1 .. 2."""
     out = np.zeros((2, 4), np.float32)
@@ -42,7 +43,7 @@ def spline_weights(fraction):
     return out
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_inlined
 def _line(coefficients, plane, row, start, weights_z, weights_y, out):
     """Combine the 4 x 4 (or 4) lines around (plane, row) into ``out``, columns start - 1 .. start + len(out) - 2."""
     out[:] = 0.0
@@ -57,7 +58,7 @@ def _line(coefficients, plane, row, start, weights_z, weights_y, out):
                     out[x] += w * source[x]
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_inlined
 def _row_2d(value, slope, f, m, wx, sx, gain, offset, variance, slope_of_variance, floor, cut, sums):
     yy = yx = yr = yo = xx = xr = xo = rr = ro = oo = np.float32(0)
     ey = ex = er = eo = chi = n = np.float32(0)
@@ -119,7 +120,7 @@ def _row_2d(value, slope, f, m, wx, sx, gain, offset, variance, slope_of_varianc
     sums[27] += mfr
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_inlined
 def _row_3d(value, slope, slope_z, f, m, wx, sx, gain, offset, variance, slope_of_variance, floor, cut, sums):
     _row_2d(value, slope, f, m, wx, sx, gain, offset, variance, slope_of_variance, floor, cut, sums)
     zz = zy = zx = zr = zo = ez = np.float32(0)
@@ -147,7 +148,7 @@ def _row_3d(value, slope, slope_z, f, m, wx, sx, gain, offset, variance, slope_o
     sums[15] += ez
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def overlap(shape, other, shift):
     """Return the box (3, 2) of frame pixels whose 4 taps per axis lie inside a template of shape ``other``."""
     box = np.empty((3, 2), np.int64)
@@ -161,7 +162,7 @@ def overlap(shape, other, shift):
     return box
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def normal_equations(frame, seen, coefficients, valid, shift, brightness, noise, cut):
     """Linearise ``frame = gain * template(x + shift) + offset`` at the given values.
 
@@ -213,7 +214,7 @@ def normal_equations(frame, seen, coefficients, valid, shift, brightness, noise,
     return sums
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def residuals(frame, seen, coefficients, valid, shift, brightness, step):
     """Return (model, residual) pairs (N, 2) on every ``step``-th pixel along each axis, for noise and cut-offs."""
     box = overlap(frame.shape, coefficients.shape, shift)
@@ -242,14 +243,14 @@ def residuals(frame, seen, coefficients, valid, shift, brightness, step):
     return out[:k]
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_inlined
 def _filter_row(line, wx, gain, offset, total):
     for i in range(total.shape[0]):
         smooth = wx[0] * line[i] + wx[1] * line[i + 1] + wx[2] * line[i + 2] + wx[3] * line[i + 3]
         total[i] += gain * smooth + offset
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_inlined
 def _filter_row_weighted(line, seen, wx, gain, offset, total, weight):
     for i in range(total.shape[0]):
         smooth = wx[0] * line[i] + wx[1] * line[i + 1] + wx[2] * line[i + 2] + wx[3] * line[i + 3]
@@ -259,7 +260,7 @@ def _filter_row_weighted(line, seen, wx, gain, offset, total, weight):
         weight[i] += full
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def add_shifted(frame, seen, shift, gain, offset, total, weight):
     """Add ``gain * frame + offset``, smoothed by the cubic B-spline and shifted by ``shift``, to ``total``.
 
@@ -299,7 +300,7 @@ def add_shifted(frame, seen, shift, gain, offset, total, weight):
                 count += np.float32(1)
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_inlined
 def projections(c, first, weights, taps, box, phi):
     """Project a shifted frame on the weighted basis images of a template.
 
@@ -320,11 +321,11 @@ def projections(c, first, weights, taps, box, phi):
 
     Returns
     -------
-    float64 (K + 1,)
-        Sum of ``phi_k * frame``, and last the weighted sum of squares of the frame.
+    float64 (K,)
+        Sums of ``phi_k * frame``.
     """
     count = phi.shape[0]
-    out = np.zeros(count + 1)
+    out = np.zeros(count)
     nx = box[1, 2]
     width = nx + taps[2] - 1
     line, f = np.empty(width, np.float32), np.empty(nx, np.float32)
@@ -346,15 +347,10 @@ def projections(c, first, weights, taps, box, phi):
                 for x in range(nx):
                     total += row[x] * f[x]
                 out[k] += total
-            row = phi[count - 1, box[0, 0] + z, box[0, 1] + y][box[0, 2] : box[0, 2] + nx]
-            total = np.float32(0)
-            for x in range(nx):
-                total += row[x] * f[x] * f[x]
-            out[count] += total
     return out
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_inlined
 def gram(basis, phi, start, stop, inner, out):
     """Add the products ``phi_i * basis_j`` over template rows ``start`` to ``stop``, without the ``inner`` box.
 
@@ -394,7 +390,7 @@ def gram(basis, phi, start, stop, inner, out):
                 out[i, j] += total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def solved(normal, right, out):
     """Solve a small symmetric system by Gaussian elimination on its scaled matrix; False if it is singular."""
     n = len(right)
@@ -433,7 +429,7 @@ def solved(normal, right, out):
 NO_OVERLAP, NO_STRUCTURE, NO_CORRELATION, MOVED, SETTLED = -3, -2, -1, 0, 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def fit_shift(c, pad, shape, phi, basis, whole, shift, tolerance, longest, iterations, normal, theta):
     """Find the shift of a whole frame against a template by inverse compositional Gauss-Newton steps.
 
@@ -497,7 +493,7 @@ def fit_shift(c, pad, shape, phi, basis, whole, shift, tolerance, longest, itera
             first[axis] = box[0, axis] + n + pad - 1
             taps[axis] = 4
         sums = projections(c, first, weights, taps, box, phi)
-        if not solved(normal, sums[:count], theta):
+        if not solved(normal, sums, theta):
             return NO_STRUCTURE, done
         if theta[d] <= 0.0:
             return NO_CORRELATION, done
@@ -512,7 +508,7 @@ def fit_shift(c, pad, shape, phi, basis, whole, shift, tolerance, longest, itera
     return (SETTLED if longest_step < 0.02 else MOVED), iterations
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def statistics(pairs, gain, offset, noise):
     """Return count, correlation, mean squared residual, and that over the noise, of (model, residual) pairs."""
     n = len(pairs)

@@ -9,7 +9,8 @@ volumes), so that no tap ever needs a bounds check.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from stackalign.core.compiled import fast_inlined, fast_kernel, kernel
 
 PAD = 3
 # poles of the recursive prefilter (Unser, Aldroubi & Eden, IEEE Trans. Signal Processing 41, 1993, table I)
@@ -25,7 +26,7 @@ POLES = {
 }
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _filter_columns(a, poles):
     """Turn samples into B-spline coefficients along axis 0 of (n, m), mirror boundaries, in place."""
     n, m = a.shape
@@ -65,7 +66,7 @@ def _filter_columns(a, poles):
                 a[i, k] = pole * (a[i + 1, k] - a[i, k])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def filter_columns(a, start, stop, poles):
     """Filter columns ``start`` to ``stop`` of (n, m) along axis 0, in place."""
     width = 64  # what stays in the first-level cache for a few hundred rows
@@ -73,7 +74,7 @@ def filter_columns(a, start, stop, poles):
         _filter_columns(a[:, k : min(k + width, stop)], poles)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def filter_rows(a, start, stop, poles):
     """Filter rows ``start`` to ``stop`` of (m, n) along axis 1, in place: 16 rows side by side, as vectors."""
     n = a.shape[1]
@@ -89,7 +90,7 @@ def filter_rows(a, start, stop, poles):
                 a[r + k, i] = lanes[i, k]
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_kernel
 def shift_rows(c, origin, weights, taps, box, out, start, stop):
     """Resample by a translation: the weights of all pixels are the same, so lines are combined first.
 
@@ -143,7 +144,7 @@ def spline_taps(order: int, fraction: float) -> np.ndarray:
 # single loop with its unpredictable loads does not.
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_inlined
 def _row_sources(matrix, k, i, axis, out):
     """Write coordinate ``axis`` of the sources of output row (k, i); NaN beyond the horizon of a projective map."""
     m = matrix[axis]
@@ -158,7 +159,7 @@ def _row_sources(matrix, k, i, axis, out):
             out[j] = out[j] / d if d > 0.0 else -1e30
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_inlined
 def _row_inside(at, size, inside):
     """Clear ``inside`` where a coordinate lies outside [0, size - 1], and clamp the coordinate."""
     last = size - 1.0
@@ -171,7 +172,7 @@ def _row_inside(at, size, inside):
 def _row_weights(order):
     """Return the kernel that splits coordinates into first taps and weights of all taps."""
 
-    @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+    @fast_inlined
     def weights(at, first, w):
         one = w.dtype.type(1)
         sixth, two_thirds, half = w.dtype.type(1 / 6), w.dtype.type(2 / 3), w.dtype.type(0.5)
@@ -209,7 +210,7 @@ def _row_weights(order):
 
 
 def _row_taps_2d(taps):
-    @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+    @fast_inlined
     def combine(c, stride, iy, ix, wy, wx, inside, fill, out):
         for j in range(out.shape[0]):
             start = np.uint32(iy[j] * stride + ix[j])
@@ -225,7 +226,7 @@ def _row_taps_2d(taps):
 
 
 def _row_taps_3d(taps):
-    @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+    @fast_inlined
     def combine(c, plane, stride, iz, iy, ix, wz, wy, wx, inside, fill, out):
         for j in range(out.shape[0]):
             start = np.uint64(iz[j]) * np.uint64(plane) + np.uint64(iy[j] * stride + ix[j])
@@ -256,7 +257,7 @@ _volume_1, _volume_3, _volume_5 = (_row_taps_3d(order + 1) for order in (1, 3, 5
 def _gather_2d(order):
     taps = order + 1
 
-    @njit(cache=True, nogil=True, error_model="numpy")
+    @kernel
     def gather(c, matrix, shape, edge, fill, out, start, stop):
         n = out.shape[2]
         flat, stride = c.reshape(c.size), np.int32(c.shape[2])
@@ -290,7 +291,7 @@ def _gather_2d(order):
 def _gather_3d(order):
     taps = order + 1
 
-    @njit(cache=True, nogil=True, error_model="numpy")
+    @kernel
     def gather(c, matrix, shape, edge, fill, out, start, stop):
         n, rows = out.shape[2], out.shape[1]
         flat, stride, plane = c.reshape(c.size), np.int32(c.shape[2]), c.shape[1] * c.shape[2]
@@ -326,7 +327,7 @@ GATHER_2D = {order: _gather_2d(order) for order in (1, 3, 5)}
 GATHER_3D = {order: _gather_3d(order) for order in (1, 3, 5)}
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def gather_field(c, sources, shape, edge, fill, out, start, stop):
     """Cubic resampling at ``sources`` (2, y, x), one coordinate a pixel, in 2-D."""
     n = out.shape[2]
@@ -346,7 +347,7 @@ def gather_field(c, sources, shape, edge, fill, out, start, stop):
         _plane_3(flat, stride, iy, ix, wy, wx, inside, fill, out[0, i])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def nearest(image, matrix, edge, fill, out, start, stop):
     """Copy the nearest pixel; (z, y, x) of any type, one plane in 2-D."""
     n, rows = out.shape[2], out.shape[1]
@@ -363,7 +364,7 @@ def nearest(image, matrix, edge, fill, out, start, stop):
             row[j] = image[z, y, x] if edge or inside[j] else fill
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def covered(matrix, shape, out, start, stop):
     """Mark the output pixels whose source lies within a frame of ``shape``."""
     rows = out.shape[1]

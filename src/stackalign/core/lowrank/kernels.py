@@ -9,12 +9,12 @@ the pixel x by ``sum_m p_m v_m(x)`` with velocities from `stackalign.core.genera
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from stackalign.core.compiled import fast_inlined, kernel
 from stackalign.core.lucas_kanade_kernels import _read
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_inlined
 def _mix(images, r, coefficients, start, count, ny, out):
     """Write the combination of row ``r`` of several images."""
     z, y = r // ny, r % ny
@@ -27,7 +27,7 @@ def _mix(images, r, coefficients, start, count, ny, out):
             out[x] += w * row[x]
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_inlined
 def _robust(f, model, known, clip, tail, count, r, w):
     """Write residuals and weights; returns the loss of the row and its pixels. ``known`` is the relative precision."""
     loss, n, half = np.float32(0), np.float32(0), np.float32(0.5)
@@ -44,7 +44,7 @@ def _robust(f, model, known, clip, tail, count, r, w):
     return loss, n
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_inlined
 def _steepest(g, flow, k, i, start, count, axis0, out):
     """Add ``g . v`` along one axis, where ``flow`` (4, 4) is the generator of the velocity v."""
     a = np.float32(flow[axis0, 0] * k + flow[axis0, 1] * i + flow[axis0, 3] + flow[axis0, 2] * start)
@@ -61,7 +61,7 @@ def _steepest(g, flow, k, i, start, count, axis0, out):
             out[x] += g[x] * (a + b * x - (at0 + at * x) * (tilt0 + tilt * x))
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_inlined
 def _weighted_dot(a, b, w, count):
     total = np.float32(0)
     for x in range(count):
@@ -69,7 +69,7 @@ def _weighted_dot(a, b, w, count):
     return total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def frame_equations(c, matrix, spans, basis, slopes, known, coefficients, flows, clip, tail):
     """Linearise one frame against its low-rank image.
 
@@ -144,7 +144,7 @@ def frame_equations(c, matrix, spans, basis, slopes, known, coefficients, flows,
     return normal, right, loss, pixels
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def add_frame(c, matrix, spans, basis, known, coefficients, clip, tail, products, sums):
     """Add one frame to the weighted normal equations of every pixel of the basis.
 
@@ -181,7 +181,7 @@ def add_frame(c, matrix, spans, basis, known, coefficients, clip, tail, products
                 p += 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def sampled(c, matrix, spans, basis, known, coefficients, step):
     """Return intensities of the low-rank image, residuals and precisions of every ``step``-th row, (3, N) float32."""
     ny, nx = basis.shape[2], basis.shape[3]

@@ -6,7 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
+
+from stackalign.core.compiled import kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     Integers = NDArray[np.int64]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def draw_ellipsoids(
     out: Array,
     matrix: Array,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
+
+from stackalign.core.compiled import inlined, kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 TAPS = 6
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@inlined
 def _weights(position: float, n: int, weight: Array, index: NDArray[np.int64]) -> None:
     """Fill the six weights of the quintic B-spline and the samples they act on, wrapped into 0 .. n-1."""
     floor = np.floor(position)
@@ -39,7 +40,7 @@ def _weights(position: float, n: int, weight: Array, index: NDArray[np.int64]) -
             first = 0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def read_plane(coefficients: Pixels, matrix: Array, out: Pixels) -> None:
     """Set ``out[q]`` to the spline at ``matrix`` q, (3, 3), in samples of the coefficients."""
     height, width = coefficients.shape
@@ -60,7 +61,7 @@ def read_plane(coefficients: Pixels, matrix: Array, out: Pixels) -> None:
             out[i, j] = total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def read_volume(coefficients: Pixels, matrix: Array, out: Pixels) -> None:
     """Set ``out[q]`` to the spline at ``matrix`` q, (4, 4), in samples of the coefficients."""
     depth, height, width = coefficients.shape

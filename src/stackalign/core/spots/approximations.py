@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from stackalign.core.compiled import kernel
 
 _F = np.float32
 _ZERO, _HALF, _ONE = _F(0), _F(0.5), _F(1)
@@ -46,7 +48,7 @@ def _number(typingctx, value):
     return types.float32(types.int32), code
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def exp(x):
     """Return exp(x) for x in [-80, 0], to 1e-7: arithmetic only, so that LLVM makes vector code of it."""
     n = np.floor(x * _LOG2E + _HALF)
@@ -56,7 +58,7 @@ def exp(x):
     return p * _number((np.int32(n) + np.int32(127)) << np.int32(23))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def log(x):
     """Return log(x) for normal x > 0, to 1e-7 (Cephes' polynomial)."""
     bits = _bits(x) - np.int32(0x3F3504F3)  # so that the fraction lies in [sqrt(1/2), sqrt(2))

@@ -11,8 +11,8 @@ circular, the elliptic and the rotated model, they are well scaled for float32, 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from stackalign.core.compiled import fast_inlined, inlined, kernel
 from stackalign.core.spots.approximations import exp
 from stackalign.core.spots.moments import (
     CIRCULAR,
@@ -44,7 +44,7 @@ _ZERO, _HALF, _ONE = _F(0), _F(0.5), _F(1)
 _FAR = _F(-80.0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def advance(p, theta, model, least, most, h, w, out):
     """Move the parameters by a solution of the normal equations; True if a bound held a step back."""
     amplitude = p[5]
@@ -100,7 +100,7 @@ def advance(p, theta, model, least, most, h, w, out):
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def widths(vyy, vxy, vxx):
     """Return the widths along the axes nearest to y and x, and the angle of the first from y towards x, radians."""
     angle = 0.5 * np.arctan2(2.0 * vxy, vyy - vxx)  # of the wide axis, in (-pi/2, pi/2]
@@ -111,7 +111,7 @@ def widths(vyy, vxy, vxx):
     return narrow, wide, angle - np.sign(angle) * np.pi / 2
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _variance(inverse, n, first, second):
     """Return first^T inverse second for sparse vectors of n terms."""
     total = 0.0
@@ -122,7 +122,7 @@ def _variance(inverse, n, first, second):
     return total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def describe(p, inverse, model, out):
     """Write amplitude, centre, widths, angle, offset and their standard errors, given the terms' covariance."""
     n = 5 + model
@@ -172,7 +172,7 @@ def describe(p, inverse, model, out):
         out[ERRORS + ANGLE] = np.nan
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_inlined
 def residuals(data, yy, xx, p, out):
     """Write data less model; return nothing. ``p`` in float32."""
     for k in range(data.shape[0]):
@@ -182,7 +182,7 @@ def residuals(data, yy, xx, p, out):
         out[k] = data[k] - p[5] * exp(max(-_HALF * (u1 * u1 + u2 * u2), _FAR)) - p[6]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def neighbour(residual, h, w, p, work):
     """Return the highest 3 x 3 mean of the residual outside the spot's core, in units of the amplitude."""
     sign = _ONE if p[5] > 0 else -_ONE
@@ -204,7 +204,7 @@ def neighbour(residual, h, w, p, work):
     return best / (9.0 * abs(p[5]))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def fit_spots(patches, top, noise, mle, model, polarity, rounds, least, most, out, ended):
     """Fit every patch; never fails: ``ended`` says how each one went.
 
@@ -356,7 +356,7 @@ def fit_spots(patches, top, noise, mle, model, polarity, rounds, least, most, ou
         row[NEIGHBOUR] = 0.0 if alone else neighbour(smooth, h, w, p, queue)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def robust_covariance(residual, mask, yy, xx, p, constant, model, covariance, middle, work, sums):
     """Turn the inverse normal matrix of least squares into a covariance that holds whatever the noise of each pixel.
 

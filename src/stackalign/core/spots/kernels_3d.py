@@ -9,8 +9,8 @@ logarithms, as in the 2-D kernels, so that the normal equations are well scaled 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from stackalign.core.compiled import kernel
 from stackalign.core.spots.kernels import AT_BOUND, CONVERGED, FLAT, ROUNDS_SPENT, TOO_FEW
 from stackalign.core.spots.moments import cholesky, substitute
 
@@ -20,7 +20,7 @@ ERRORS = 9
 R2, SNR, CHI2, ROUNDS, NEIGHBOUR, EXTREME, COLUMNS = 18, 19, 20, 21, 22, 23, 24
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _normal(data, mask, p, round_spot, mle, noise, floor, robust, matrix, right):
     """Build the normal equations (upper triangle mirrored); return merit and sum of squares.
 
@@ -75,7 +75,7 @@ def _normal(data, mask, p, round_spot, mle, noise, floor, robust, matrix, right)
     return merit, sse
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _start(data, mask, polarity, p):
     """Estimate the parameters from the voxels above half height; False if the patch is flat."""
     depth, h, w = data.shape
@@ -139,7 +139,7 @@ def _start(data, mask, polarity, p):
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _advance(p, theta, round_spot, low, high, shape, out):
     """Move the parameters by a solution of the normal equations; True if a width was held at its bound."""
     n = 6 if round_spot else 8
@@ -157,7 +157,7 @@ def _advance(p, theta, round_spot, low, high, shape, out):
     return held
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def fit_spots(patches, top, noise, mle, round_spot, polarity, rounds, low, high, out, ended):
     """Fit every patch (N, d, h, w), as the kernel of the same name in 2-D."""
     n = 6 if round_spot else 8

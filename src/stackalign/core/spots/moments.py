@@ -9,8 +9,8 @@ circular, the elliptic and the rotated model, and is well scaled for float32.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from stackalign.core.compiled import fast_inlined, kernel
 from stackalign.core.spots.approximations import exp, log
 
 # Models: free shape terms of S. Estimators.
@@ -36,7 +36,7 @@ _ZERO, _HALF, _ONE = _F(0), _F(0.5), _F(1)
 _FAR = _F(-80.0)
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
+@fast_inlined
 def moments(data, mask, inverse, yy, xx, y, x, l11, l21, l22, amplitude, offset, mle, noise, floor, sums):
     """Fill ``sums`` with the moments of the weighted normal equations at one set of parameters.
 
@@ -113,7 +113,7 @@ def moments(data, mask, inverse, yy, xx, y, x, l11, l21, l22, amplitude, offset,
     sums[29], sums[30] = merit, sse
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_inlined
 def squares(residual, mask, yy, xx, y, x, l11, l21, l22, h, sums):
     """Fill the weighted parts of ``sums`` with squares of residuals over 1 - leverage; ``h``: its 22 coefficients."""
     for k in range(SUMS):
@@ -168,7 +168,7 @@ def squares(residual, mask, yy, xx, y, x, l11, l21, l22, h, sums):
     sums[15], sums[16], sums[17], sums[18], sums[19], sums[20], sums[21] = b8, b9, b10, b11, b12, b13, b14
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def normal_equations(sums, model, matrix, right):
     """Build the normal equations of a model: terms g, g u1, g u2, its shape terms, 1. Return how many terms."""
     # the basis term of each row; -1: the sum of u1^2 and u2^2; 6: the constant
@@ -207,7 +207,7 @@ def normal_equations(sums, model, matrix, right):
     return n
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def cholesky(matrix, n, damping, out):
     """Factor ``matrix`` with its diagonal times (1 + damping); False if it is not positive definite."""
     for i in range(n):
@@ -224,7 +224,7 @@ def cholesky(matrix, n, damping, out):
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def substitute(factor, n, right, out):
     """Solve with a Cholesky factor."""
     for i in range(n):

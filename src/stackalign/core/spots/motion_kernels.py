@@ -9,12 +9,13 @@ transform of a frame maps it into the scene: ``linear @ x + shift``.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from stackalign.core.compiled import kernel
 
 TRANSLATION, EUCLIDEAN, SIMILARITY, AFFINE = 0, 1, 2, 3
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def fit_frames(points, scene, weight, model, needed, linear, shift, used):
     """Fit the transform of every frame; one with too few particles keeps the linear part of the frame before it.
 
@@ -106,7 +107,7 @@ def fit_frames(points, scene, weight, model, needed, linear, shift, used):
                     shift[t, i] = s
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _second_moments(points, scene, weight, mean_p, mean_s, cross, own):
     """Fill the weighted second moments of one frame, 2-D."""
     yy = yx = xy = xx = oyy = oyx = oxx = 0.0
@@ -126,7 +127,7 @@ def _second_moments(points, scene, weight, mean_p, mean_s, cross, own):
     own[0, 0], own[0, 1], own[1, 0], own[1, 1] = oyy, oyx, oyx, oxx
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _linear(cross, own, model, ndim, out):
     """Solve for the linear part from the weighted second moments; False if they do not fix it."""
     trace = 0.0
@@ -178,7 +179,7 @@ def _linear(cross, own, model, ndim, out):
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def place_scene(points, weight, linear, shift, scene):
     """Place every particle at the weighted mean of where the frames put it; one without weight keeps its place."""
     length, count, ndim = points.shape
@@ -199,7 +200,7 @@ def place_scene(points, weight, linear, shift, scene):
                 scene[p, i] = place[p, i] / total[p]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def distances(points, here, scene, linear, shift, out):
     """Write the distance of every particle from its place in the scene; NaN where it was not found."""
     length, count, ndim = points.shape
@@ -217,7 +218,7 @@ def distances(points, here, scene, linear, shift, out):
             out[t, p] = np.sqrt(total)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def median_drift(points, here, drift):
     """Accumulate the median step of the particles from frame to frame, each against where it was seen last."""
     length, count, ndim = points.shape
@@ -238,7 +239,7 @@ def median_drift(points, here, drift):
                 last[p] = t
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def median_scene(points, here, drift, scene):
     """Place every particle at the median of its positions less the drift."""
     length, count, ndim = points.shape
@@ -253,7 +254,7 @@ def median_scene(points, here, drift, scene):
             scene[p, i] = np.median(values[:n]) if n else 0.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def median_particle(values, out):
     """Write the median over time of each particle's values (T, P), NaN left out; NaN where there are none."""
     length, count = values.shape
@@ -267,7 +268,7 @@ def median_particle(values, out):
         out[p] = np.median(kept[:n]) if n else np.nan
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def scene_equations(points, scene, weight, model, needed, linear, shift, used, matrix, right):
     """Build the normal equations of the scene with the frames eliminated (Schur complement), 2-D.
 
@@ -347,7 +348,7 @@ def scene_equations(points, scene, weight, model, needed, linear, shift, used, m
                 matrix[2 * p + 1, 2 * q + 1] -= xx
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _factor(matrix, n, out):
     """Cholesky factor of the lower triangle; False if it is not positive definite."""
     for i in range(n):
@@ -364,7 +365,7 @@ def _factor(matrix, n, out):
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _forward(factor, n, right, out):
     """Solve with the lower factor alone."""
     for i in range(n):

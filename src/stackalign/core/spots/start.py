@@ -5,21 +5,21 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from stackalign.core.compiled import fast_inlined, inlined, kernel
 from stackalign.core.spots.moments import CIRCULAR, ROTATED
 
 _F = np.float32
 _ZERO, _HALF, _ONE = _F(0), _F(0.5), _F(1)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _sorted_middle(a, b, c, d):
     """Return the mean of the two middle ones of four numbers, which one neighbour at the border cannot spoil."""
     return (a + b + c + d - max(max(a, b), max(c, d)) - min(min(a, b), min(c, d))) / 2.0
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@fast_inlined
 def weigh_rim(smooth, base, h, w, out):
     """Write the contrast, less towards the rim; return its greatest and least value."""
     cy, cx = _F((h - 1) / 2), _F((w - 1) / 2)
@@ -37,7 +37,7 @@ def weigh_rim(smooth, base, h, w, out):
     return high, low
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inlined
 def start(data, mask, h, w, polarity, smooth, queue, seen, p):
     """Estimate y, x, L, amplitude, offset (7 numbers in ``p``) from the region above half height around the extremum.
 
@@ -150,7 +150,7 @@ def start(data, mask, h, w, polarity, smooth, queue, seen, p):
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def lower(vyy, vxy, vxx, p):
     """Put L (l11, l21, l22) of a covariance matrix into p[2:5]: L L^T is its inverse."""
     det = vyy * vxx - vxy * vxy
@@ -160,7 +160,7 @@ def lower(vyy, vxy, vxx, p):
     p[4] = np.sqrt(max(c - p[3] * p[3], 1e-300))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def to_model(model, p):
     """Restrict L to the model: no tilt, or no tilt and one width."""
     if model == ROTATED:

@@ -1,0 +1,20 @@
+"""The two kinds of compiled functions: kernels, which Python calls, and parts, which only kernels call.
+
+Where ``fastmath`` lets the compiler reorder a sum, the last bit depends on the code around it. numba compiles a called
+function twice, for itself and within its caller, and which of the two runs depends on whether this process compiled it
+or read it from the cache: the same call would give other bits on the first start of the program, and in a fresh worker.
+So fast parts, and parts that call them, are always inlined: there is one of each.
+"""
+
+from __future__ import annotations
+
+from numba import njit
+
+#: called from Python, compiled once per machine, releases the GIL
+kernel = njit(cache=True, nogil=True, error_model="numpy")
+#: as `kernel`; sums may be reordered
+fast_kernel = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+#: called by kernels; holds or calls fast code, and therefore inlined
+inlined = njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+#: called by kernels; sums may be reordered
+fast_inlined = njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
