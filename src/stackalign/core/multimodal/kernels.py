@@ -1,0 +1,151 @@
+"""Compiled sums of Lucas-Kanade on feature maps: every channel of a pixel in one pass."""
+
+import numpy as np
+
+from stackalign.core.compiled import fast_inlined, fast_kernel
+
+FLOWS = 8  # first-order motions of a homography: see `flow_of`
+
+
+@fast_inlined
+def _read(moving, y, x, out):
+    """Read all channels at (y, x), linearly; False outside."""
+    h, w, channels = moving.shape
+    if not (y >= 0.0 and x >= 0.0 and y <= h - 1.0 and x <= w - 1.0):
+        return False
+    i, j = min(int(y), h - 2), min(int(x), w - 2)
+    fy, fx = np.float32(y - i), np.float32(x - j)
+    one = np.float32(1)
+    a, b, c, d = (one - fy) * (one - fx), (one - fy) * fx, fy * (one - fx), fy * fx
+    for k in range(channels):
+        out[k] = a * moving[i, j, k] + b * moving[i, j + 1, k] + c * moving[i + 1, j, k] + d * moving[i + 1, j + 1, k]
+    return True
+
+
+@fast_kernel
+def normal_equations(fixed, moving, weight, moving_weight, backward, gain, cut, middle, radius, step, start, stop):
+    """Return the normal equations of one Gauss-Newton step of the fixed features towards the moved ones.
+
+    Parameters
+    ----------
+    fixed : float32 (y, x, channel)
+        Whose gradients are taken.
+    moving : float32 (y, x, channel)
+    weight : float32 (y, x)
+        Of the pixels of ``fixed``; 0: does not count.
+    moving_weight : float32 (y, x)
+        The same of ``moving``.
+    backward : float64 (3, 3)
+        Pixels of fixed -> pixels of moving.
+    gain : float
+        What the fixed features are multiplied with to be compared.
+    cut : float
+        Squared distance of features at which a pixel's weight has fallen to a quarter; 0: no robust weights.
+    middle, radius : float64 (2,), float
+        Normalise coordinates: u = (y - middle[0]) / radius, v likewise.
+    step : int
+        Every step-th row and column counts.
+    start, stop : int
+        Rows.
+
+    Returns
+    -------
+    normal : float64 (8, 8)
+        Symmetric; flows in the order of `flow_of`.
+    right : float64 (8,)
+    sums : float64 (6,)
+        Of the robustly weighted products fixed x moving, fixed^2 and moving^2, of the weights before and after the
+        robust weighting, and of the weighted squared distance.
+    """
+    h, w, channels = fixed.shape
+    normal, right, sums = np.zeros((FLOWS, FLOWS)), np.zeros(FLOWS), np.zeros(6)
+    seen, flow_y, flow_x = np.empty(channels, np.float32), np.zeros(FLOWS), np.zeros(FLOWS)
+    flow_y[0] = flow_x[3] = 1.0
+    half, g = np.float32(0.5), np.float32(gain)
+    mh, mw = moving_weight.shape
+    for i in range(max(start, 1), min(stop, h - 1), step):
+        u = (i - middle[0]) / radius
+        for j in range(1, w - 1, step):
+            known = weight[i, j]
+            if known <= 0.0:
+                continue
+            depth = backward[2, 0] * i + backward[2, 1] * j + backward[2, 2]
+            if depth <= 1e-6:
+                continue
+            y = (backward[0, 0] * i + backward[0, 1] * j + backward[0, 2]) / depth
+            x = (backward[1, 0] * i + backward[1, 1] * j + backward[1, 2]) / depth
+            if not _read(moving, y, x, seen):
+                continue
+            known *= moving_weight[min(int(y + 0.5), mh - 1), min(int(x + 0.5), mw - 1)]
+            if known <= 0.0:
+                continue
+            fm = ff = mm = ry = rx = yy = yx = xx = distance = np.float32(0)
+            for k in range(channels):
+                f, m = fixed[i, j, k], seen[k]
+                gy = half * (fixed[i + 1, j, k] - fixed[i - 1, j, k])
+                gx = half * (fixed[i, j + 1, k] - fixed[i, j - 1, k])
+                r = m - g * f
+                distance += r * r
+                fm += f * m
+                ff += f * f
+                mm += m * m
+                ry += gy * r
+                rx += gx * r
+                yy += gy * gy
+                yx += gy * gx
+                xx += gx * gx
+            used = np.float64(known)
+            if cut > 0.0:
+                share = cut / (cut + distance)
+                used *= share * share
+            sums[0] += used * fm
+            sums[1] += used * ff
+            sums[2] += used * mm
+            sums[3] += known
+            sums[4] += used
+            sums[5] += known * distance
+            v = (j - middle[1]) / radius
+            flow_y[1], flow_y[2], flow_y[6], flow_y[7] = u, v, u * u, u * v
+            flow_x[4], flow_x[5], flow_x[6], flow_x[7] = u, v, u * v, v * v
+            for a in range(FLOWS):
+                to_y = used * (flow_y[a] * yy + flow_x[a] * yx)
+                to_x = used * (flow_y[a] * yx + flow_x[a] * xx)
+                right[a] += used * (flow_y[a] * ry + flow_x[a] * rx)
+                for b in range(a, FLOWS):
+                    normal[a, b] += to_y * flow_y[b] + to_x * flow_x[b]
+    for a in range(FLOWS):
+        for b in range(a):
+            normal[a, b] = normal[b, a]
+    return normal, right, sums
+
+
+@fast_kernel
+def overlap_sums(fixed, moving, weight, moving_weight, backward, step):
+    """Return the weighted sums of fixed x moving, fixed^2, moving^2, and of the weights, over what both show."""
+    h, w, channels = fixed.shape
+    sums, seen = np.zeros(4), np.empty(channels, np.float32)
+    mh, mw = moving_weight.shape
+    for i in range(0, h, step):
+        for j in range(0, w, step):
+            known = weight[i, j]
+            if known <= 0.0:
+                continue
+            depth = backward[2, 0] * i + backward[2, 1] * j + backward[2, 2]
+            if depth <= 1e-6:
+                continue
+            y = (backward[0, 0] * i + backward[0, 1] * j + backward[0, 2]) / depth
+            x = (backward[1, 0] * i + backward[1, 1] * j + backward[1, 2]) / depth
+            if not _read(moving, y, x, seen):
+                continue
+            known *= moving_weight[min(int(y + 0.5), mh - 1), min(int(x + 0.5), mw - 1)]
+            fm = ff = mm = np.float32(0)
+            for k in range(channels):
+                f, m = fixed[i, j, k], seen[k]
+                fm += f * m
+                ff += f * f
+                mm += m * m
+            sums[0] += known * fm
+            sums[1] += known * ff
+            sums[2] += known * mm
+            sums[3] += known
+    return sums

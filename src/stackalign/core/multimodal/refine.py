@@ -1,0 +1,294 @@
+"""Refine a homography on feature maps: inverse-compositional Gauss-Newton with robust weights and bounded corners.
+
+Baker & Matthews, Int. J. Computer Vision 56, 2004, sec. 3.2, on several channels. The step is solved for the offsets of
+the four corners, where damping and bounds have the same meaning in every direction; less than a homography is a
+subspace of those.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stackalign.core.geometry import centre, corners
+from stackalign.core.multimodal.corners import corner_distance, matrices_of, plausible
+from stackalign.core.reduction import enlarged, reduced
+from stackalign.core.transform import TransformModel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    Array = NDArray[np.float64]
+    Features = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Refined:
+    """Where the features fit best.
+
+    Attributes
+    ----------
+    matrix : ndarray (3, 3)
+        Moving -> fixed, pixels.
+    score : float
+        Correlation of the features over what both show, in [-1, 1]; -1 where too little is in view.
+    overlap : float
+        Share of the smaller image, as it lies, that both show.
+    moved : float
+        Mean distance of the corners from where they started, pixels.
+    converged : bool
+        Whether the last step was small.
+    spread : float
+        Standard error of the corners that the curvature and the residual imply, pixels; residuals of neighbours are
+        taken as alike over a few pixels. NaN if it is not fixed.
+    """
+
+    matrix: Array
+    score: float
+    overlap: float
+    moved: float
+    converged: bool
+    spread: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FeatureImage:
+    """Feature maps as the kernels take them: (y, x, channel), with the weight of each pixel."""
+
+    values: Features
+    weight: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, features: Features | FeatureImage, weight: NDArray[Any] | None = None) -> FeatureImage:
+        """Return maps (channel, y, x) in the other order; ValueError if they are no such maps."""
+        if isinstance(features, cls):
+            return features
+        maps = np.asarray(features, np.float32)
+        if maps.ndim != 3 or min(maps.shape[1:]) < 4:
+            raise ValueError(f"features must be (channels, y, x) with at least 4 pixels a side, got {maps.shape}")
+        if weight is not None and weight.shape != maps.shape[1:]:
+            raise ValueError(f"the weights are {weight.shape}, the features are {maps.shape[1:]}: they must be alike")
+        known = np.isfinite(maps).all(0)
+        counts = known.astype(np.float32) if weight is None else np.where(known, weight, 0).astype(np.float32)
+        values = np.where(known, maps, np.float32(0)) if not known.all() else maps
+        return cls(np.ascontiguousarray(np.moveaxis(values, 0, -1)), counts)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Pixels along y and x."""
+        return self.values.shape[:2]
+
+    def halved(self) -> FeatureImage:
+        """Return means over 2 x 2 pixels."""
+        h, w = (n // 2 * 2 for n in self.shape)
+        weight = self.weight[:h, :w].reshape(h // 2, 2, w // 2, 2)
+        values = self.values[:h, :w].reshape(h // 2, 2, w // 2, 2, -1) * weight[..., None]
+        total = weight.sum((1, 3))
+        mean = values.sum((1, 3)) / np.maximum(total, np.float32(1e-6))[..., None]
+        return FeatureImage(np.ascontiguousarray(mean, np.float32), np.ascontiguousarray(total / 4))
+
+
+def refine(
+    fixed: Features | FeatureImage,
+    moving: Features | FeatureImage,
+    matrix: ArrayLike,
+    *,
+    model: TransformModel | str = TransformModel.PROJECTIVE,
+    levels: int = 1,
+    iterations: int = 20,
+    robust: float = 1.0,
+    damping: float = 1e-3,
+    max_change: float = 0.25,
+    tolerance: float = 0.01,
+    least_overlap: float = 0.25,
+    step: int = 1,
+) -> Refined:
+    """Refine a homography on feature maps.
+
+    Parameters
+    ----------
+    fixed, moving : ndarray (channels, y, x) float32, or FeatureImage
+        Zero-mean features of the same channels, any sizes; a pixel with a NaN does not count.
+    matrix : array_like (3, 3)
+        Moving -> fixed, pixels, where to begin.
+    model : TransformModel or str
+        What may change: the result is ``change @ matrix`` with a change of this family.
+    levels : int
+        Resolutions, each half of the next; 1: this one only.
+    iterations : int
+        At most, at each resolution.
+    robust : float
+        Where weights of pixels that do not fit fall off, in units of the mean squared distance; 0: all weigh the same.
+    damping : float
+        Share of the mean curvature that is added in every direction.
+    max_change : float
+        How far each corner may go from where it started, as a share of the smaller image's size as it lies.
+    tolerance : float
+        Pixels of the finest resolution: a step shorter than this is the last.
+    least_overlap : float
+        Share of the smaller image that both must show.
+    step : int
+        Every step-th row and column is used.
+
+    Returns
+    -------
+    Refined
+        Where it started, with its score, if every step leads astray.
+
+    Raises
+    ------
+    ValueError
+        If the arrays are no feature maps, or have different channels.
+    """
+    pyramid = [(FeatureImage.of(fixed), FeatureImage.of(moving))]
+    if pyramid[0][0].values.shape[2] != pyramid[0][1].values.shape[2]:
+        raise ValueError(
+            f"both need the same channels: fixed has {pyramid[0][0].values.shape[2]}, moving"
+            f" {pyramid[0][1].values.shape[2]}"
+        )
+    while len(pyramid) < levels and min(*pyramid[-1][0].shape, *pyramid[-1][1].shape) >= 16:
+        pyramid.append((pyramid[-1][0].halved(), pyramid[-1][1].halved()))
+    begun = current = np.asarray(matrix, float)
+    found: Refined | None = None
+    for level in reversed(range(len(pyramid))):
+        factors = (2**level, 2**level)
+        found = _descend(
+            *pyramid[level], reduced(current, factors), TransformModel(model), iterations, robust, damping, max_change,
+            tolerance, least_overlap, step,
+        )  # fmt: skip
+        current = enlarged(found.matrix, factors)
+    assert found is not None
+    moved = corner_distance(begun, current, pyramid[0][1].shape)
+    return Refined(current, found.score, found.overlap, float(moved), found.converged, found.spread)
+
+
+def score_of(
+    fixed: FeatureImage, moving: FeatureImage, matrix: Array, *, least_overlap: float = 0.25, step: int = 1
+) -> tuple[float, float]:
+    """Return (score, overlap) of a homography moving -> fixed; see `Refined`."""
+    from stackalign.core.multimodal.kernels import overlap_sums
+
+    try:
+        backward = np.linalg.inv(matrix)
+    except np.linalg.LinAlgError:
+        return -1.0, 0.0
+    sums = overlap_sums(fixed.values, moving.values, fixed.weight, moving.weight, backward / backward[2, 2], step)
+    overlap = float(sums[3] * step * step / _smaller(fixed, moving, matrix))
+    if overlap < least_overlap or not np.isfinite(sums).all():
+        return -1.0, overlap
+    return float(sums[0] / np.sqrt(max(sums[1] * sums[2], 1e-30))), overlap
+
+
+def flow_of(shape: Sequence[int]) -> tuple[Array, Array, float]:
+    """Return what the eight first-order motions of a homography do to the corners of an image.
+
+    With u, v the coordinates about the centre over the radius, the displacement is p0 + p1 u + p2 v + u (p6 u + p7 v)
+    along y and p3 + p4 u + p5 v + v (p6 u + p7 v) along x.
+
+    Returns
+    -------
+    matrix : ndarray (8, 8)
+        Rows: offsets of the corners in the order of `geometry.corners`, y before x; columns: p.
+    middle : ndarray (2,)
+    radius : float
+    """
+    middle, radius = centre(shape), max(shape) / 2
+    u, v = ((corners(shape) - middle) / radius).T
+    zero, one = np.zeros(4), np.ones(4)
+    along_y = np.stack([one, u, v, zero, zero, zero, u * u, u * v], -1)
+    along_x = np.stack([zero, zero, zero, one, u, v, u * v, v * v], -1)
+    return np.stack([along_y, along_x], 1).reshape(8, 8), middle, radius
+
+
+def _subspace(model: TransformModel) -> Array:
+    """Return the combinations of the eight motions, as columns, that a model allows."""
+    free = np.eye(8)
+    match model:
+        case TransformModel.TRANSLATION:
+            return free[:, [0, 3]]
+        case TransformModel.EUCLIDEAN:
+            return np.column_stack([free[:, 0], free[:, 3], free[:, 4] - free[:, 2]])
+        case TransformModel.SIMILARITY:
+            return np.column_stack([free[:, 0], free[:, 3], free[:, 4] - free[:, 2], free[:, 1] + free[:, 5]])
+        case TransformModel.AFFINE:
+            return free[:, :6]
+        case _:
+            return free
+
+
+def _smaller(fixed: FeatureImage, moving: FeatureImage, matrix: Array) -> float:
+    """Return the area, in pixels of fixed, of the smaller of both images as they lie."""
+    h, w = moving.shape
+    middle = np.append(centre(moving.shape), 1.0)
+    depth = float(matrix[2] @ middle)
+    area = abs(np.linalg.det(matrix)) / max(abs(depth) ** 3, 1e-9) * h * w
+    return float(min(area * (moving.weight > 0).mean(), (fixed.weight > 0).sum()))
+
+
+def _descend(
+    fixed: FeatureImage,
+    moving: FeatureImage,
+    matrix: Array,
+    model: TransformModel,
+    iterations: int,
+    robust: float,
+    damping: float,
+    max_change: float,
+    tolerance: float,
+    least_overlap: float,
+    step: int,
+) -> Refined:
+    from stackalign.core.multimodal.kernels import normal_equations
+
+    to_corners, middle, radius = flow_of(fixed.shape)
+    space = to_corners @ _subspace(model)  # columns: corner offsets
+    space, _ = np.linalg.qr(space)
+    from_corners = np.linalg.inv(to_corners)
+    reach = max_change * min(*fixed.shape, np.sqrt(_smaller(fixed, moving, matrix)))
+    begun, current = matrix, matrix / matrix[2, 2]
+    gain, cut, converged, spread = 1.0, 0.0, False, np.nan
+    h = fixed.shape[0]
+    for k in range(iterations + 1):
+        backward = np.linalg.inv(current)
+        normal, right, sums = normal_equations(
+            fixed.values, moving.values, fixed.weight, moving.weight, backward / backward[2, 2], gain, cut, middle,
+            radius, step, 0, h,
+        )  # fmt: skip
+        if sums[3] <= 0 or sums[1] <= 0 or not np.isfinite(right).all():
+            break
+        best = max(sums[0] / sums[1], 0.05)
+        if k == 0:  # brightness and residual of the start are not known yet
+            gain, cut = best, robust * sums[5] / sums[3]
+            continue
+        projected = space.T @ from_corners.T @ normal @ from_corners @ space
+        target = space.T @ from_corners.T @ right / gain
+        mean = np.trace(projected) / len(projected)
+        if not mean > 0:
+            break
+        move = space @ np.linalg.solve(projected + damping * mean * np.eye(len(projected)), target)
+        size = float(np.abs(move).max())
+        limit = 0.1 * min(fixed.shape)
+        if size > limit:
+            move *= limit / size
+        following = matrices_of(move.reshape(4, 2), fixed.shape) @ current
+        if not np.isfinite(following).all():
+            break
+        following = following / following[2, 2]
+        if not plausible(following, moving.shape, 6.0) or corner_distance(following, begun, moving.shape) > reach:
+            break
+        current = following
+        gain, cut = best, robust * sums[5] / sums[3]
+        error = np.linalg.inv(projected + damping * mean * np.eye(len(projected)))
+        alike = 9.0  # neighbouring residuals are not independent: features are smooth over about 3 x 3 pixels
+        noise = sums[5] / sums[3] / fixed.values.shape[2] / gain**2
+        spread = float(np.sqrt(max(np.trace(error), 0.0) * noise * alike / 8)) * step
+        if size < tolerance:
+            converged = True
+            break
+    score, overlap = score_of(fixed, moving, current, least_overlap=least_overlap, step=step)
+    moved = float(corner_distance(begun, current, moving.shape))
+    return Refined(current, score, overlap, moved, converged, spread)
