@@ -96,6 +96,7 @@ _HOME = {
     "warp": "core.warp",
     "warp_frame": "core.resample",
     "write_picks": "io.picks",
+    "write_script_output": "script_output",
     "write_stack": "io.write",
     "write_stack_work": "io.write",
     "write_table": "io.tables",
@@ -209,3 +210,4 @@ if TYPE_CHECKING:
     from stackalign.samples import load_sample_truth as load_sample_truth
     from stackalign.samples import sample_names as sample_names
     from stackalign.samples import sample_path as sample_path
+    from stackalign.script_output import write_script_output as write_script_output

@@ -73,6 +73,12 @@ class OutputSpec(Parameters):
         "none", title="Compression", description="Of the aligned stack; lossless"
     )
     report: bool = Field(True, title="Report", description="Write report.html")
+    script_output: bool = Field(
+        False,
+        title="Folder script_output",
+        description="Write script_output/ too, with the tables and images that the particle scripts leave (particles)",
+        json_schema_extra={"advanced": True},
+    )
     decomposition: bool = Field(
         False,
         title="Decomposition",

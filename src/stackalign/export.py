@@ -264,10 +264,7 @@ def result_work(run: Run) -> Work[RunResult]:
     from stackalign.core.quality import measure_work
     from stackalign.pipeline import RunResult
 
-    stack = run.movie.stack
-    count = len(run.registration)
-    if (run.first, count) != (0, len(stack)):
-        stack = stack.selected(slice(run.first, run.first + count))
+    stack = run.stack
     quality = run.quality
     if quality is None:
         quality = yield from measure_work(stack, run.registration.transforms)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from stackalign.core.stack import ImageStack
     from stackalign.core.work import Work
 
+BOX = 15  # pixels: where nothing says how large a particle is
 LEAST_SIDE = 5  # pixels: a smaller box holds no more pixels than the fit has numbers
 DEPTH = 5  # pixels along z of a box that is drawn in a plane
 LONG = 1.8  # times as long as wide: no single particle, unless all of them look like that

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 _ENDINGS = {"tif": "aligned.tif", "ome.tif": "aligned.ome.tif", "zarr": "aligned.zarr"}
 _PARTS = ("low_rank.tif", "sparse.tif")
+_SELECTIONS = "script_output/particle_selections.json"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -217,7 +218,7 @@ def run(
 ) -> RunResult:
     """Carry out a recipe; parameters and errors as for `run_work`."""
     if write_report is None:
-        write_report = _report_writer()
+        write_report = _above("report", "write_report")
     work = run_work(config, folder=folder, overwrite=overwrite, write_report=write_report)
     return drain(work, on_progress, should_stop).unwrap()
 
@@ -259,6 +260,8 @@ def run_work(
         stack = stacks[chosen]
         logger.info("read %r", stack)
         check_options(stack, config.warp.order, config.warp.fill)  # now, not after an hour of aligning
+        if config.output.script_output and (config.registrar.method != "particles" or stack.ndim != 2):
+            raise ValueError("script_output holds particles in 2-D images: choose the method 'particles', or leave it")
         reference = reference_of(config.reference, stack)
         registration = yield from register_work(
             stack, config.registrar, reference=reference, anchor=config.anchor, preprocess=config.preprocess
@@ -325,7 +328,7 @@ def reference_of(named: Any, stack: ImageStack) -> Any:
 
 def _folder(place: str | PathLike[str], config: AlignmentConfig, overwrite: bool) -> RunFolder:
     path = Path(place).expanduser()
-    names = (*RunFolder(path).files, *(path / name for name in (*_ENDINGS.values(), *_PARTS)))
+    names = (*RunFolder(path).files, *(path / name for name in (*_ENDINGS.values(), *_PARTS, _SELECTIONS)))
     there = [p for p in names if p.exists() and p != RunFolder(path).log]  # a log alone is no result
     if there and not overwrite:
         raise StackWriteError(
@@ -358,6 +361,10 @@ def _written(
         for file, part in zip(_PARTS, (parts.low_rank, parts.sparse), strict=True):
             yield from write_stack_work(target.path / file, part, compression=config.output.compression)
     target.write_registration(result.registration, result.quality.to_frame())
+    if config.output.script_output:
+        yield from _above("script_output", "write_script_output_work")(
+            target.path / "script_output", result.stack, result.registration, resampling=config.warp, overwrite=True
+        )
     kept = config.model_copy(update={"output": config.output.model_copy(update={"folder": str(target.path)})})
     save_recipe(target.recipe, kept)
     if config.output.report and write_report is not None:
@@ -366,12 +373,11 @@ def _written(
         yield Progress(1, 1, "Writing the report")
 
 
-def _report_writer() -> WriteReport:
-    """Return the report's writer, which lies above this module: looked up by name when a script runs a recipe."""
+def _above(module: str, name: str) -> Any:
+    """Return a writer that lies above this module: looked up by name when a recipe asks for it."""
     from importlib import import_module
 
-    writer: WriteReport = import_module("stackalign.report").write_report
-    return writer
+    return getattr(import_module(f"stackalign.{module}"), name)
 
 
 @contextmanager

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stackalign.core.registration import Registration
-    from stackalign.core.stack import ImageStack
     from stackalign.core.transform_series import TransformSeries
     from stackalign.core.work import Work
     from stackalign.runs import Run
@@ -142,7 +141,7 @@ def align_again_work(run: Run, frames: Iterable[int]) -> Work[Run]:
         If no other frame is valid.
     """
     chosen = _chosen(run, frames)
-    stack, series = stack_of(run), run.registration.transforms
+    stack, series = run.stack, run.registration.transforms
     others = np.setdiff1d(np.flatnonzero(series.valid), chosen)
     if not len(others):
         raise ValueError("there is no other valid frame to align to: select fewer frames")
@@ -173,14 +172,8 @@ def align_again_work(run: Run, frames: Iterable[int]) -> Work[Run]:
 
 def measure_again_work(run: Run) -> Work[Run]:
     """Measure before and after once more, as the result is now."""
-    quality = yield from measure_work(stack_of(run), run.registration.transforms)
+    quality = yield from measure_work(run.stack, run.registration.transforms)
     return replace(run, quality=quality)
-
-
-def stack_of(run: Run) -> ImageStack:
-    """Return the frames that a run is about."""
-    count, stack = len(run.registration), run.movie.stack
-    return stack if count == len(stack) else stack.selected(slice(run.first, run.first + count))
 
 
 def edits_of(run: Run) -> tuple[str, ...]:

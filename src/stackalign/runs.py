@@ -173,6 +173,14 @@ class Run:
         return Motion.of(self.registration, self.movie.stack.frame_shape, only_valid=not self.complete)
 
     @property
+    def stack(self) -> ImageStack:
+        """The frames that have a transform, of the channel that was measured."""
+        whole, count = self.movie.stack, len(self.registration)
+        return (
+            whole if (self.first, count) == (0, len(whole)) else whole.selected(slice(self.first, self.first + count))
+        )
+
+    @property
     def first(self) -> int:
         """Number of the movie's frame that the first transform belongs to."""
         return (self.choices.frames or (0, 0))[0]

@@ -13,14 +13,14 @@ import numpy as np
 from stackalign.core.frame_check import read_frame
 from stackalign.core.quality import measure_work
 from stackalign.core.spots.detect import suggest_picks
-from stackalign.core.spots.fit import fit_spots
 from stackalign.core.spots.held_out import HeldOut, hold_out
+from stackalign.core.spots.in_place import fit_in_place_work
 from stackalign.core.spots.motion import motion_from_tracks
 from stackalign.core.spots.registrar import ParticleTracking
 from stackalign.core.spots.track import track_spots_work
 from stackalign.core.work import Progress
 from stackalign.export import aligned, origin_of
-from stackalign.picking import box_around, particles_text
+from stackalign.picking import BOX, box_around, particles_text
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -229,7 +229,7 @@ def validate_work(run: Run, tracks: TrackSet | None = None) -> Work[Validation]:
     -------
     Validation
     """
-    stack = _stack_of(run)
+    stack = run.stack
     quality = run.quality
     if quality is None:
         quality = yield from measure_work(stack, run.registration.transforms)
@@ -250,12 +250,6 @@ def validate_work(run: Run, tracks: TrackSet | None = None) -> Work[Validation]:
     return Validation(
         run.number, quality, held, how, refitted, _worst_frames(run, quality), run.first, len(run.flagged)
     )
-
-
-def _stack_of(run: Run) -> ImageStack:
-    count = len(run.registration)
-    stack = run.movie.stack
-    return stack if count == len(stack) else stack.selected(slice(run.first, run.first + count))
 
 
 def _follow_some(stack: ImageStack) -> Work[TrackSet | None]:
@@ -315,29 +309,16 @@ def _held_out(run: Run, tracks: TrackSet, own: bool) -> tuple[HeldOut | None, st
 def _refit(run: Run, tracks: TrackSet) -> Work[Array]:
     """Fit the spots in the aligned images, around their mean places there; NaN where that fails."""
     images = aligned(run)
-    matrices = run.registration.transforms.matrices
-    mapped = np.einsum("tij,ptj->pti", matrices[:, :-1, :-1], tracks.position) + matrices[:, :-1, -1]
+    series = run.registration.transforms
+    mapped = np.einsum("tij,ptj->pti", series.matrices[:, :-1, :-1], tracks.position) + series.matrices[:, :-1, -1]
     known = np.isfinite(mapped).all(2)
     middle = np.nansum(mapped, axis=1) / np.maximum(known.sum(1), 1)[:, None] - np.asarray(origin_of(run), float)
-    size = np.where(tracks.box_shape > 0, tracks.box_shape, 15)
-    shape = images.frame_shape
-    boxes = [box_around(place, extent, shape) for place, extent in zip(middle, size, strict=True)]
-    out = np.full(tracks.position.shape, np.nan)
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for k, box in enumerate(boxes):
-        groups.setdefault(box.shape, []).append(k)
-    count = len(images)
-    for t in range(count):
-        if run.registration.transforms.valid[t] and known[:, t].any():
-            frame, why = read_frame(images, t)
-            for rows in groups.values() if not why else ():
-                patches = np.stack([frame[boxes[k].slices] for k in rows])
-                fits = fit_spots(patches, "elliptic", "lsq")
-                for k, good, place in zip(rows, fits.ok, fits.position, strict=True):
-                    if good and known[k, t]:
-                        out[k, t] = place + np.array(boxes[k].start)
-        yield Progress(t + 1, count, "Fitting the particles in the aligned images")
-    return _centred(out)
+    size = np.where(tracks.box_shape > 0, tracks.box_shape, BOX)
+    boxes = [box_around(place, extent, images.frame_shape) for place, extent in zip(middle, size, strict=True)]
+    again = yield from fit_in_place_work(
+        images, boxes, tracks.ids, only=known & series.valid, model="elliptic", estimator="lsq"
+    )
+    return _centred(again.position)
 
 
 def _worst_frames(run: Run, quality: Quality) -> tuple[Worst, ...]:

@@ -55,3 +55,22 @@ def test_picks_are_for_methods_that_follow_particles(call, here, movie):
     result = call("align", movie, "--auto", "3", "-o", "out")
     assert result.exit_code == 2
     assert "cross-correlation follows no particles" in result.stderr
+
+
+def test_the_folder_of_the_particle_scripts(call, here):
+    stack, _ = sa.simulate(scene="beads", shape=(90, 110), frames=4, motion="smooth", amplitude=2.0, seed=3)
+    sa.write_stack("movie.tif", stack)
+    words = ("align", "movie.tif", "-m", "particles", "--auto", "4", "-o", "out", "--set", "script_output=true")
+    result = call(*words)
+    assert result.exit_code == 0, result.stderr
+    folder = here / "out" / "script_output"
+    inside = ["aligned", "drift_analysis", "log.txt", "particle_selections.json", "particles_tracking", "validation"]
+    assert sorted(path.name for path in folder.iterdir()) == inside
+    assert len(list((folder / "aligned").glob("*.tif"))) == 4
+    again = call("run", here / "out" / "recipe.yaml", "-o", "again")  # the recipe keeps the wish
+    assert again.exit_code == 0, again.stderr
+    table = next((folder / "particles_tracking").glob("*.csv"))
+    assert (here / "again" / table.relative_to(here / "out")).read_bytes() == table.read_bytes()
+    other = call("align", "movie.tif", "-o", "other", "--set", "script_output=true")
+    assert other.exit_code == 1
+    assert "choose the method 'particles'" in other.stderr

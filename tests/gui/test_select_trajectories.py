@@ -151,7 +151,7 @@ def test_fifty_particles_through_five_thousand_frames_change_within_a_tenth_of_a
     assert sorted(taken)[len(taken) // 2] < 0.1
 
 
-def test_aligning_gives_what_the_method_gives_to_the_bit(panel: Any, qtbot: Any) -> None:
+def test_aligning_gives_what_the_method_gives_to_the_bit(panel: Any, qtbot: Any, tmp_path: Any) -> None:
     stack = panel.session.stack
     boxes = [(y - 8, y + 9, x - 8, x + 9) for y, x in np.round(PLACES).astype(int)]
     registrar = ParticleTracking(picks=tuple(Pick(id=k, bounds=box) for k, box in enumerate(boxes, 1)), exclude=(2,))
@@ -167,6 +167,10 @@ def test_aligning_gives_what_the_method_gives_to_the_bit(panel: Any, qtbot: Any)
     assert run.choices.registrar == registrar
     assert panel.sentence.text().startswith("Aligned 10 frames")
     assert panel.next.isVisibleTo(panel)
+    panel.files.save_script_output(str(tmp_path))
+    qtbot.waitUntil(lambda: not panel.runner.busy, timeout=20_000)
+    assert panel.message.text() == f"Saved {tmp_path / 'script_output'}."
+    assert len(list((tmp_path / "script_output" / "aligned").glob("*.tif"))) == COUNT
 
 
 def test_tables_and_picture_are_written(panel: Any, qtbot: Any, tmp_path: Any) -> None:

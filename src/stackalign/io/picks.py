@@ -96,6 +96,7 @@ def write_selections(
     fits: Mapping[int, SpotFit] | None = None,
     version: Literal[1, 2] = 2,
     chosen: Sequence[int] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a ``particle_selections.json`` that the particle scripts read.
 
@@ -119,6 +120,8 @@ def write_selections(
         A list of image sets, or one image set.
     chosen : sequence of int, optional
         Particles chosen for the drift (version 2); all if None.
+    more : mapping, optional
+        Further entries of the image set, such as the paths of tables that belong to it.
 
     Raises
     ------
@@ -146,11 +149,12 @@ def write_selections(
         "total_images": int(total_images),
         "image_shape": [int(n) for n in image_shape],
     }
+    one |= more or {}
     created = now.strftime("%Y-%m-%d %H:%M:%S")
     if version == 1:
         data: dict[str, Any] = {"image_sets": [one], "total_sets": 1, "created": created}
     else:
-        one["selected_particles_for_drift"] = [int(k) for k in (chosen or [p.id for p in picks])]
+        one["selected_particles_for_drift"] = [int(k) for k in ([p.id for p in picks] if chosen is None else chosen)]
         data = {"image_set": one, "created": created, "last_modified": created}
     target = Path(path).expanduser()
     _write(target, data)

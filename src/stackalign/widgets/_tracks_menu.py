@@ -6,12 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QMenu, QWidget
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QMenu, QMessageBox, QWidget
 
 from stackalign.widgets._style import menu_button, say
 from stackalign.widgets._track_layers import add_tracks_layer, tracks_from_layer, tracks_from_table
 
 if TYPE_CHECKING:
+    from stackalign.runs import Run
     from stackalign.widgets.select_trajectories import SelectTrajectories
 
 _TABLES = "Tables (*.csv *.tsv *.txt)"
@@ -55,6 +56,20 @@ class TracksMenu(QWidget):
             ("Save picture (PNG)…", self._ask_picture),
         ):
             menu.addAction(text, action).setEnabled(some)
+        menu.setToolTipsVisible(True)
+        folder = menu.addAction("Save script_output…", self._ask_script_output)
+        folder.setEnabled(self._aligned is not None and not self._panel.runner.busy)
+        folder.setToolTip(
+            "The folder that the particle scripts leave: tables, aligned images, validation, selections"
+            if self._aligned is not None
+            else "Align with these tracks first"
+        )
+
+    @property
+    def _aligned(self) -> Run | None:
+        """The run on show, if particles made it."""
+        run = self._panel.session.current
+        return run if run is not None and run.registration.details.get("tracks") is not None else None
 
     @property
     def _length(self) -> int:
@@ -114,6 +129,18 @@ class TracksMenu(QWidget):
                 lambda: say(panel.message, f"Saved {save_trajectories(path, trajectories, panel.excluded)}."),
             )
 
+    def save_script_output(self, path: str, overwrite: bool = False) -> None:
+        """Write the run on show as the folder ``script_output`` inside a folder."""
+        from stackalign.script_output import NAME, write_script_output_work
+
+        panel, run = self._panel, self._aligned
+        if path and run is not None:
+            target = Path(path) / NAME
+            work = write_script_output_work(
+                target, run.stack, run.registration, resampling=run.choices.warp, overwrite=overwrite
+            )
+            panel.start(f"Saving {NAME}", work, lambda folder: say(panel.message, f"Saved {folder}."))
+
     def _ask_open(self) -> None:
         self.open_tracks(QFileDialog.getOpenFileName(self, "Open tracks", "", _TABLES)[0])
 
@@ -122,3 +149,14 @@ class TracksMenu(QWidget):
 
     def _ask_picture(self) -> None:
         self.save_picture(QFileDialog.getSaveFileName(self, "Save a picture", "trajectories.png", _PICTURES)[0])
+
+    def _ask_script_output(self) -> None:
+        from stackalign.script_output import NAME, SELECTIONS
+
+        path = QFileDialog.getExistingDirectory(self, f"Save {NAME} into a folder")
+        there = Path(path) / NAME / SELECTIONS
+        if path and there.exists():
+            words = f"{there.parent} holds an earlier run. Replace its files?"
+            if QMessageBox.question(self, "Replace the earlier run?", words) != QMessageBox.StandardButton.Yes:
+                return
+        self.save_script_output(path, overwrite=True)

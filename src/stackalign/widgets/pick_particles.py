@@ -11,6 +11,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QSizePolicy, QSpinBox
 
 from stackalign.picking import (
+    BOX,
     LEAST_SIDE,
     Particles,
     box_around,
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
     from stackalign.core.spots.tracks import TrackSet
     from stackalign.runs import Movie
 
-_SIZE = 15  # pixels: the box under the mouse before anything is picked
 _FOLLOW_MS = 16  # the fit under the mouse is drawn at most 60 times a second
 _KEYS = {
     "On the canvas": {
@@ -349,7 +349,7 @@ class PickParticles(Panel):
         if self._mouse is None or image is None or not self.canvas.picking or self._grip is not None:
             return
         picks = self.particles.picks
-        size = picks[-1].box.shape if picks else (_SIZE,) * image.ndim
+        size = picks[-1].box.shape if picks else (BOX,) * image.ndim
         self._hover = box_around(self._mouse, size, image.shape)
         self._show_fit(fit_box(image, self._hover, self.particles.registrar))
         self._draw()
