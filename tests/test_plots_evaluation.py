@@ -46,3 +46,13 @@ def test_courses_with_the_level_of_doing_nothing():
     lines = figure.axes[0].get_lines()
     assert [line.get_label() for line in lines if not line.get_label().startswith("_")] == ["reals", "doing nothing"]
     assert lines[-1].get_ydata()[0] == 0.25
+
+
+def test_of_many_courses_the_median_stands_out():
+    courses = [[(0.0, 0.2), (0.5 + 0.1 * k, 0.01 * (k + 1))] for k in range(9)]
+    lines = course_figure({"reals": courses}, 0.25).axes[0].get_lines()
+    (median,) = (line for line in lines if line.get_label() == "reals")
+    assert median.get_ydata()[0] == 0.2
+    assert median.get_xdata()[-1] == pytest.approx(0.9)  # half of them have ended
+    assert median.get_ydata()[-1] == pytest.approx(0.05)
+    assert len(lines) == 2 * 9 + 2

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
+_FEW = 6  # lines of one colour that can still be told apart
 _COLOURS = (AFTER, AXIS_COLOURS["x"], AXIS_COLOURS["z"], "#CC79A7", "#D55E00", "#56B4E9")
 QUANTITIES = {
     "inconsistency": "alignment inconsistency",
@@ -93,6 +95,8 @@ def course_figure(
 ) -> Figure:
     """Show the inconsistency against the time since the start, a line a trial, and that of doing nothing.
 
+    Of many trials the median stands out, drawn while at least half of them still run.
+
     Parameters
     ----------
     courses : mapping of str to lists of (seconds, inconsistency)
@@ -105,18 +109,16 @@ def course_figure(
     figure = new_figure((6.0, 3.4))
     panel = figure.subplots()
     for k, (name, lines) in enumerate(courses.items()):
-        for n, line in enumerate(lines):
-            seconds, values = np.array(line, float).T
-            label = name if n == 0 else None
-            panel.plot(
-                np.maximum(seconds, 1e-2),
-                values,
-                drawstyle="steps-post",
-                color=_COLOURS[k % len(_COLOURS)],
-                lw=1,
-                label=label,
-            )
-            panel.plot(max(seconds[-1], 1e-2), values[-1], "o", ms=3, color=_COLOURS[k % len(_COLOURS)])
+        colour = _COLOURS[k % len(_COLOURS)]
+        arrays = [np.array(line, float).T for line in lines]
+        many = len(arrays) > _FEW
+        for n, (seconds, values) in enumerate(arrays):
+            label = name if n == 0 and not many else None
+            shown: dict[str, Any] = {"color": colour, "lw": 0.5 if many else 1, "alpha": 0.25 if many else 1}
+            panel.plot(np.maximum(seconds, 1e-2), values, drawstyle="steps-post", label=label, **shown)
+            panel.plot(max(seconds[-1], 1e-2), values[-1], "o", ms=2 if many else 3, color=colour, alpha=shown["alpha"])
+        if many:
+            panel.plot(*_median_course(arrays), drawstyle="steps-post", color=colour, lw=2, label=name)
     panel.axhline(before, color=BEFORE, lw=1, ls="--", label="doing nothing")
     panel.set_xscale("log")
     panel.set_yscale("log")
@@ -125,6 +127,14 @@ def course_figure(
     _plain(panel, ink)
     figure.legend(frameon=False, ncols=3, loc="outside lower center", labelcolor=ink)
     return figure
+
+
+def _median_course(arrays: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return (seconds, median) of steps that each hold their value until the next, to the median end."""
+    end = float(np.median([seconds[-1] for seconds, _ in arrays]))
+    times = np.geomspace(1e-2, max(end, 2e-2), 400)
+    held = [values[np.searchsorted(seconds, times, side="right") - 1] for seconds, values in arrays]
+    return np.array([times, np.median(held, axis=0)])
 
 
 def _gridded(table: pd.DataFrame, quantity: str) -> pd.DataFrame:

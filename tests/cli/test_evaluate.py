@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from stackalign.cli.evaluate import grid_of
+from stackalign.cli.evaluate import FIGURES, _carried_out, grid_of
+from stackalign.core.cross_correlation import CrossCorrelation
+from stackalign.core.simulate import Simulation
+from stackalign.core.trial import perturbations
 from stackalign.io.tables import read_table
 
 GRID = ("--translations", "0,4", "--rotations", "0:5:5", "--draws", "1")
@@ -43,6 +46,26 @@ def test_a_stopped_run_goes_on(call, here):
     assert again[:3] == whole[:3]
     assert len(again) == 5
     assert len(read_table(here / "out/course.csv").drop_duplicates(["translation_px", "draw"])) == 4
+    more = [*words]
+    more[more.index("--draws") + 1] = "3"
+    assert call(*more).exit_code == 0  # a grid may grow
+    assert table.read_text().splitlines()[:5] == again
+    assert len(read_table(table)) == 6
+
+
+def test_what_is_there_of_a_stopped_run_is_drawn(here):
+    base = Simulation(shape=(32, 40), frames=3, motion="uniform", amplitude=2)
+    work = _carried_out(here, base, {"cross-correlation": CrossCorrelation()}, [2.0], [0.0], 9, None)
+    while not (here / "trials.csv").exists():
+        next(work)
+    work.close()
+    assert len(read_table(here / "trials.csv")) == 1
+    assert all((here / name).stat().st_size > 300 for name in FIGURES)
+
+
+def test_a_grid_comes_whole_before_the_next_draw():
+    order = [(s, a, d) for s, a, d, _ in perturbations(Simulation(), [0, 3], [0, 2], 2)]
+    assert order == [(0, 0, 0), (0, 2, 0), (3, 0, 0), (3, 2, 0), (0, 0, 1), (0, 2, 1), (3, 0, 1), (3, 2, 1)]
 
 
 @pytest.mark.parametrize(("noise", "key"), [(("--gaussian", "0.01"), "read_noise"), (("--peak", "33"), "shot_noise")])

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 BASE = {"scene": "camera", "shape": [512, 512], "frames": 60, "model": "euclidean", "motion": "uniform"}
 KEYS = ["variant", "translation_px", "rotation_deg", "draw"]
+FIGURES = ("heat-map.png", "heat-map-px.png", "bars.png", "bars-px.png", "time.png")
 
 
 class EvaluateCommand(TyperCommand):
@@ -65,8 +66,8 @@ def evaluate(
 ) -> None:
     """Try a method on simulated movies of known motion.
 
-    FOLDER then holds trials.csv (a row a movie), course.csv, evaluation.yaml and figures. A run that was stopped goes
-    on where it ended if it is called again in the same way.
+    FOLDER then holds trials.csv (a row a movie), course.csv, evaluation.yaml and figures. A run that was stopped keeps
+    what it has and goes on if it is called again; so does one whose grid, draws or --vary have grown.
     """
     from stackalign.cli.methods import words
     from stackalign.cli.records import checked
@@ -89,12 +90,8 @@ def evaluate(
         fixed = {"model": base.model.value, **fixed}
     variants = {name: checked(METHODS[method], values, "--with") for name, values in varied(method, fixed, vary)}
     said = {
-        "method": method,
-        "variants": {name: record.model_dump(mode="json") for name, record in variants.items()},
-        "translations": shifts,
-        "rotations": angles,
-        "draws": draws,
         "simulation": base.model_dump(mode="json"),
+        "variants": {name: record.model_dump(mode="json") for name, record in variants.items()},
     }
     if threads is not None:
         set_threads(threads)
@@ -135,7 +132,13 @@ def varied(method: str, fixed: dict[str, Any], vary: str | None) -> list[tuple[s
 
 
 def _begin(folder: Path, said: dict[str, Any], overwrite: bool) -> "pd.DataFrame | None":
-    """Make the folder; returns the trials of a run of the same settings that was stopped."""
+    """Make the folder; returns the trials of earlier runs that the same movies and variants go on from.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder holds trials of other movies, or of a variant of the same name that is another one.
+    """
     import yaml
 
     from stackalign.io.atomic import replacing
@@ -143,15 +146,22 @@ def _begin(folder: Path, said: dict[str, Any], overwrite: bool) -> "pd.DataFrame
 
     folder.mkdir(parents=True, exist_ok=True)
     record, trials = folder / "evaluation.yaml", folder / "trials.csv"
+    table = None
     if record.exists() and trials.exists() and not overwrite:
-        if yaml.safe_load(record.read_text(encoding="utf-8")) == said:
-            return read_table(trials)
-        raise FileExistsError(f"{folder} holds trials of other settings: choose another folder or say --overwrite")
+        before = yaml.safe_load(record.read_text(encoding="utf-8"))
+        same = before.get("simulation") == said["simulation"] and all(
+            before["variants"].get(name, values) == values for name, values in said["variants"].items()
+        )
+        if not same:
+            raise FileExistsError(f"{folder} holds trials of other settings: choose another folder or say --overwrite")
+        said = {**said, "variants": {**before["variants"], **said["variants"]}}
+        table = read_table(trials)
+    else:
+        for old in (trials, folder / "course.csv", *(folder / name for name in FIGURES)):
+            old.unlink(missing_ok=True)
     with replacing(record) as part:
         part.write_text(yaml.safe_dump(said, sort_keys=False), encoding="utf-8")
-    for old in (trials, folder / "course.csv"):
-        old.unlink(missing_ok=True)
-    return None
+    return table
 
 
 def _carried_out(
@@ -163,7 +173,7 @@ def _carried_out(
     draws: int,
     begun: "pd.DataFrame | None",
 ) -> "Work[None]":
-    """Run all trials that are not there yet; tables are written after each, figures at the end."""
+    """Run all trials that are not there yet; tables are written after each, figures at the end or when cancelled."""
     import pandas as pd
 
     from stackalign.core.trial import perturbations, run_trial
@@ -176,30 +186,33 @@ def _carried_out(
     there = {tuple(row[key] for key in KEYS) for row in rows}
     courses = [row for row in courses if tuple(row[key] for key in KEYS) in there]
     todo = [(name, *point) for point in perturbations(base, shifts, angles, draws) for name in variants]
-    for done, (name, shift, angle, draw, movie) in enumerate(todo):
-        key = dict(zip(KEYS, (name, shift, angle, draw), strict=True))
-        if tuple(key.values()) in there:
-            continue
-        message = f"{name}: {shift:g} px, {angle:g} deg, movie {draw + 1} of {draws}"
-        yield Progress(done, len(todo), message)
-        work = run_trial(movie, variants[name])
-        while True:
-            try:
-                next(work)
-            except StopIteration as stop:
-                trial: Trial = stop.value
-                break
+    try:
+        for done, (name, shift, angle, draw, movie) in enumerate(todo):
+            key = dict(zip(KEYS, (name, shift, angle, draw), strict=True))
+            if tuple(key.values()) in there:
+                continue
+            message = f"{name}: {shift:g} px, {angle:g} deg, movie {draw + 1} of {draws}"
             yield Progress(done, len(todo), message)
-        rows.append({**key, **trial.numbers})
-        courses += [{**key, "time_s": seconds, "inconsistency": value} for seconds, value in trial.course]
-        write_table(folder / "course.csv", pd.DataFrame(courses))
-        write_table(folder / "trials.csv", pd.DataFrame(rows))
-    yield Progress(len(todo), len(todo), "Drawing")
-    draw_figures(folder)
+            work = run_trial(movie, variants[name])
+            while True:
+                try:
+                    next(work)
+                except StopIteration as stop:
+                    trial: Trial = stop.value
+                    break
+                yield Progress(done, len(todo), message)
+            rows.append({**key, **trial.numbers})
+            courses += [{**key, "time_s": seconds, "inconsistency": value} for seconds, value in trial.course]
+            write_table(course_file, pd.DataFrame(courses))
+            write_table(folder / "trials.csv", pd.DataFrame(rows))
+        yield Progress(len(todo), len(todo), "Drawing")
+    finally:
+        if rows:
+            draw_figures(folder)
 
 
-def draw_figures(folder: Path) -> list[Path]:
-    """Draw what the tables of a folder hold; returns the files."""
+def draw_figures(folder: Path) -> None:
+    """Draw what the tables of a folder hold."""
     from stackalign.io.tables import read_table
     from stackalign.plots import save_figure
     from stackalign.plots_evaluation import bars_figure, course_figure, heat_map_figure
@@ -209,16 +222,15 @@ def draw_figures(folder: Path) -> list[Path]:
         str(name): [list(zip(one["time_s"], one["inconsistency"], strict=True)) for _, one in part.groupby(KEYS[1:])]
         for name, part in course.groupby("variant", sort=False)
     }
-    figures = {
-        "heat-map.png": heat_map_figure(trials),
-        "heat-map-px.png": heat_map_figure(trials, "error_px"),
-        "bars.png": bars_figure(trials),
-        "bars-px.png": bars_figure(trials, "error_px"),
-        "time.png": course_figure(lines, float(trials["inconsistency_before"].mean())),
-    }
-    for name, figure in figures.items():
+    figures = (
+        heat_map_figure(trials),
+        heat_map_figure(trials, "error_px"),
+        bars_figure(trials),
+        bars_figure(trials, "error_px"),
+        course_figure(lines, float(trials["inconsistency_before"].mean())),
+    )
+    for name, figure in zip(FIGURES, figures, strict=True):
         save_figure(figure, folder / name)
-    return [folder / name for name in figures]
 
 
 def _summary(folder: Path) -> str:

@@ -117,14 +117,16 @@ def perturbations(
 ) -> Iterator[tuple[float, float, int, Simulation]]:
     """Yield a grid: each frame is moved by up to a translation along each axis and up to a rotation, uniformly.
 
+    The whole grid comes once, then again with the next draw: what is there of a run that was stopped covers it evenly.
+
     Yields
     ------
     translation, rotation, draw, simulation
         Pixels, degrees; the seed is that of ``base`` plus the draw.
     """
-    for shift in translations:
-        for angle in rotations:
-            for draw in range(draws):
+    for draw in range(draws):
+        for shift in translations:
+            for angle in rotations:
                 change = {"amplitude": shift, "rotation": angle, "seed": base.seed + draw, "motion": "uniform"}
                 yield shift, angle, draw, type(base)(**{**base.model_dump(), **change})
 
