@@ -19,6 +19,7 @@ from stackalign.core import lucas_kanade_steps as steps
 from stackalign.core.generators import generators, moved_points, velocities
 from stackalign.core.geometry import centre, corners
 from stackalign.core.holes import filled_from_nearest
+from stackalign.core.motion_residuals import residuals
 from stackalign.core.resample import spline_coefficients
 from stackalign.core.translation_kernels import statistics
 from stackalign.core.warp_kernels import PAD
@@ -36,7 +37,11 @@ if TYPE_CHECKING:
 Robust = Literal["none", "huber", "tukey"]
 TUNING = {"huber": 1.345, "tukey": 4.685}  # 95 % efficient under Gaussian noise
 _KIND = {"none": 0, "huber": 1, "tukey": 2}
-_TOLERANCE = 1e-3  # px at the corners; what is left after the step is smaller still
+_TOLERANCE = 5e-4  # px at the corners that may be left to go, where the noise is not known
+_NEGLIGIBLE = 0.08  # standard errors at the corners that may be left, where it is
+_FINEST, _COARSEST = 1e-5, 2e-3  # px: bounds of that
+_SPARSE = 4  # one row of as many is used until the motion is nearly there
+_ROWS = 192  # of a template with fewer all are
 _LONGEST = 3.0  # px at the corners a step: beyond, the linearisation says nothing
 _SAMPLES = 4096  # pixels from which residual, correlation and noise of a frame are estimated
 _FEW = 1024  # the same on the way, at coarser scales
@@ -123,6 +128,10 @@ class MotionTemplate:
         Corners, and how their coordinates move along each generator.
     normal : ndarray (K + 2, K + 2)
         Products of all motions, values and 1 over all pixels.
+    thin, every : ndarray (K + 2, K + 2), int
+        The same over the first of ``every`` rows, those that are used first; ``every`` is 1 for small templates.
+    tolerance : float
+        Pixels at the corners that a fit may leave to go.
     tell_tails : bool
         Whether residuals hold noise alone, of a variance that the weights know: at full size.
     """
@@ -139,6 +148,9 @@ class MotionTemplate:
     points: Array
     swing: Array
     normal: Array
+    thin: Array
+    every: int
+    tolerance: float
     tell_tails: bool
 
     @classmethod
@@ -165,12 +177,16 @@ class MotionTemplate:
         flow = _polynomials(group, middle, radius)
         solid = np.zeros(3)
         solid[3 - d :] = middle
-        total = np.zeros((len(group) + 2,) * 2)
-        rows = images.basis.shape[1] * images.basis.shape[2]
-        spans = np.tile(np.array([0, images.basis.shape[3]]), (rows, 1))
-        kernels.gram(images.basis, images.phi[-1], flow, solid, radius, spans, False, total)
+        normal = _products(images, flow, solid, radius, 1)
+        every = _SPARSE if shape[-2] >= _ROWS else 1
+        thin = _products(images, flow, solid, radius, every) if every > 1 else normal
         edges = corners(shape)
         swing = velocities(group, edges).reshape(-1, len(group))
+        tolerance = _TOLERANCE
+        if tell_tails:
+            bound = np.linalg.pinv(normal, hermitian=True)[: len(group), : len(group)]
+            error = float(np.sqrt(max(np.einsum("nk,kl,nl->n", swing, bound, swing).max(), 0.0)))
+            tolerance = float(np.clip(_NEGLIGIBLE * error, _FINEST, _COARSEST))
         points = np.zeros((len(edges), 3))
         points[:, 3 - d :] = edges
         spread = np.zeros((len(group), 4, 4))
@@ -192,7 +208,10 @@ class MotionTemplate:
             spread,
             points,
             swing,
-            _symmetric(total),
+            normal,
+            thin,
+            every,
+            tolerance,
             tell_tails,
         )
 
@@ -323,7 +342,8 @@ class _State:
         self.status = steps.settle(
             self._padded, self.seen, np.array(_volume(self.image).shape), images.basis, images.phi, template.flow,
             template.middle, template.radius, template.solid_group, template.swing, template.points, template.normal,
-            matrix, self.normal, self.results, kind, cut, _TOLERANCE, _LONGEST, reach, iterations,
+            template.thin, template.every, matrix, self.normal, self.results, kind, cut, template.tolerance, _LONGEST,
+            reach, iterations,
         )  # fmt: skip
         self.matrix = matrix[3 - d :, 3 - d :].copy()
         if self.status == steps.NO_STRUCTURE:
@@ -410,9 +430,7 @@ def sampled_residuals(
     active = sum(n > 1 for n in volume.shape)
     step = max(int((volume.size / samples) ** (1 / max(active, 1))), 1)
     return np.asarray(
-        kernels.residuals(
-            volume, seen, template.coefficients, template.known, spatial(matrix), np.array([gain, offset]), step
-        )
+        residuals(volume, seen, template.coefficients, template.known, spatial(matrix), np.array([gain, offset]), step)
     )
 
 
@@ -445,8 +463,13 @@ def _volume(image: NDArray[Any]) -> NDArray[Any]:
     return image if image.ndim == 3 else image[None]
 
 
-def _symmetric(upper: Array) -> Array:
-    return np.triu(upper) + np.triu(upper, 1).T
+def _products(images: TranslationTemplate, flow: Array, middle: Array, radius: float, every: int) -> Array:
+    """Return the products of all motions, values and 1 over the first of ``every`` rows of a template."""
+    total = np.zeros((len(flow) + 2,) * 2)
+    rows = images.basis.shape[1] * images.basis.shape[2]
+    spans = np.tile(np.array([0, images.basis.shape[3]]), (rows, 1))
+    kernels.gram(images.basis, images.phi[-1], flow, middle, radius, spans, every, False, total)
+    return np.triu(total) + np.triu(total, 1).T
 
 
 def _polynomials(group: Array, middle: Array, radius: float) -> Array:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from stackalign.core.compiled import fast_inlined, inlined, kernel
-from stackalign.core.warp_kernels import PAD
+from stackalign.core.spline_lines import read_line
 
 TERMS = 7
 
@@ -53,86 +53,6 @@ def _covered(matrix, size, k, i, width, away):
     return int(low), int(high) + 1
 
 
-@fast_inlined
-def _sources(matrix, k, i, axis, first, count, out):
-    """Write coordinate ``axis`` of the sources of ``count`` pixels of row (k, i), from column ``first`` on."""
-    m, p = matrix[axis], matrix[3]
-    start, step = m[0] * k + m[1] * i + m[3] + m[2] * first, m[2]
-    for j in range(count):
-        out[j] = start + step * j
-    if p[0] != 0.0 or p[1] != 0.0 or p[2] != 0.0:
-        depth = p[0] * k + p[1] * i + p[3] + p[2] * first
-        for j in range(count):
-            out[j] /= depth + p[2] * j
-
-
-@fast_inlined
-def _weights(at, count, first, w0, w1, w2, w3):
-    """Split coordinates into the index of the first of four taps, in padded coefficients, and the taps' weights."""
-    one, sixth, two_thirds, half = np.float32(1), np.float32(1 / 6), np.float32(2 / 3), np.float32(0.5)
-    for j in range(count):
-        padded = at[j] + PAD  # positive: the conversion rounds down
-        whole = np.int32(padded)
-        f = np.float32(padded - whole)
-        g = one - f
-        first[j] = whole - np.int32(1)
-        f2, g2 = f * f, g * g
-        w0[j] = sixth * g2 * g
-        w1[j] = two_thirds - f2 * (one - half * f)
-        w2[j] = two_thirds - g2 * (one - half * g)
-        w3[j] = sixth * f2 * f
-
-
-@fast_inlined
-def _combine_2d(c, stride, iy, ix, y0, y1, y2, y3, x0, x1, x2, x3, count, out):
-    s1 = np.uint32(stride)
-    s2 = np.uint32(2 * stride)
-    s3 = np.uint32(3 * stride)
-    for j in range(count):
-        a = np.uint32(iy[j] * stride + ix[j])
-        total = np.float32(0)
-        wx = x0[j]
-        total += wx * (y0[j] * c[a] + y1[j] * c[a + s1] + y2[j] * c[a + s2] + y3[j] * c[a + s3])
-        a += np.uint32(1)
-        total += x1[j] * (y0[j] * c[a] + y1[j] * c[a + s1] + y2[j] * c[a + s2] + y3[j] * c[a + s3])
-        a += np.uint32(1)
-        total += x2[j] * (y0[j] * c[a] + y1[j] * c[a + s1] + y2[j] * c[a + s2] + y3[j] * c[a + s3])
-        a += np.uint32(1)
-        total += x3[j] * (y0[j] * c[a] + y1[j] * c[a + s1] + y2[j] * c[a + s2] + y3[j] * c[a + s3])
-        out[j] = total
-
-
-@fast_inlined
-def _combine_3d(c, plane, stride, iz, iy, ix, wz, wy, wx, count, out):
-    for j in range(count):
-        start = np.uint64(iz[j]) * np.uint64(plane) + np.uint64(iy[j] * stride + ix[j])
-        total = np.float32(0)
-        for a in range(4):
-            layer = np.float32(0)
-            for b in range(4):
-                at = start + np.uint64(a) * np.uint64(plane) + np.uint64(b * stride)
-                line = wx[0, j] * c[at] + wx[1, j] * c[at + np.uint64(1)]
-                line += wx[2, j] * c[at + np.uint64(2)] + wx[3, j] * c[at + np.uint64(3)]
-                layer += wy[b, j] * line
-            total += wz[a, j] * layer
-        out[j] = total
-
-
-@inlined
-def _read(flat, plane, stride, solid, matrix, k, i, start, count, at, first, w, out):
-    """Read the frame's spline at the sources of one row."""
-    for axis in range(0 if solid else 1, 3):
-        _sources(matrix, k, i, axis, start, count, at)
-        _weights(at, count, first[axis], w[axis, 0], w[axis, 1], w[axis, 2], w[axis, 3])
-    if solid:
-        _combine_3d(flat, plane, stride, first[0], first[1], first[2], w[0], w[1], w[2], count, out)
-    else:
-        _combine_2d(
-            flat, stride, first[1], first[2], w[1, 0], w[1, 1], w[1, 2], w[1, 3], w[2, 0], w[2, 1], w[2, 2], w[2, 3],
-            count, out,
-        )  # fmt: skip
-
-
 @kernel
 def add_warped(c, matrix, size, gain, offset, total, weight):
     """Add ``gain * frame + offset``, read at warped pixels, to ``total``, and 1 to ``weight`` where the frame reaches.
@@ -157,7 +77,7 @@ def add_warped(c, matrix, size, gain, offset, total, weight):
         count = j1 - j0
         if count < 1:
             continue
-        _read(flat, plane, stride, solid, matrix, k, i, j0, count, at, first, w, f)
+        read_line(flat, plane, stride, solid, matrix, k, i, j0, count, at, first, w, f)
         row, covers = total[k, i][j0:j1], weight[k, i][j0:j1]
         for j in range(count):
             row[j] += a * f[j] + b
@@ -195,7 +115,7 @@ def covered(matrix, size, shape):
 
 
 @inlined
-def projections(c, matrix, spans, phi, middle, radius):
+def projections(c, matrix, spans, every, phi, middle, radius):
     """Project a warped frame on the weighted gradients of a template, their moments, its values and its weight.
 
     Parameters
@@ -206,6 +126,8 @@ def projections(c, matrix, spans, phi, middle, radius):
         Template -> frame, over (z, y, x, 1).
     spans : int64 (z * y, 2)
         Columns of each row that count, see `covered`; a fraction of a pixel beyond the frame does no harm.
+    every : int
+        1: all rows, n: the first of every n.
     phi : float32 (d + 2, z, y, x)
         Gradients (in the order of the axes), values, and 1, each times the weight.
     middle, radius : float64 (3,), float
@@ -225,13 +147,13 @@ def projections(c, matrix, spans, phi, middle, radius):
     first, w = np.empty((3, nx), np.int32), np.empty((3, 4, nx), np.float32)
     across = ((np.arange(nx) - middle[2]) / radius).astype(np.float32)
     moments, values = np.zeros((3, TERMS)), np.zeros(2)
-    for r in range(spans.shape[0]):
+    for r in range(0, spans.shape[0], every):
         k, i = r // ny, r % ny
         j0, j1 = spans[r]
         count = j1 - j0
         if count < 1:
             continue
-        _read(flat, plane, stride, solid, matrix, k, i, j0, count, at, first, w, f)
+        read_line(flat, plane, stride, solid, matrix, k, i, j0, count, at, first, w, f)
         z, y = (k - middle[0]) / radius, (i - middle[1]) / radius
         x = across[j0:j1]
         for g in range(d):
@@ -275,7 +197,7 @@ def _descend(basis, flow, k, i, z, y, x, j0, count, out):
 
 
 @inlined
-def gram(basis, weight, flow, middle, radius, spans, outside, out):
+def gram(basis, weight, flow, middle, radius, spans, every, outside, out):
     """Add the weighted products of all motions, values and 1 over the spans of each row, or over all but them.
 
     Parameters
@@ -287,6 +209,8 @@ def gram(basis, weight, flow, middle, radius, spans, outside, out):
     middle, radius : float64 (3,), float
     spans : int64 (z * y, 2)
         Columns start, stop of each row.
+    every : int
+        1: all rows, n: the first of every n.
     outside : bool
         Whether the spans are what is left out.
     out : float64 (K + 2, K + 2)
@@ -295,7 +219,7 @@ def gram(basis, weight, flow, middle, radius, spans, outside, out):
     ny, nx, n = basis.shape[2], basis.shape[3], flow.shape[0] + 2
     across = ((np.arange(nx) - middle[2]) / radius).astype(np.float32)
     rows, weighted = np.empty((n, nx), np.float32), np.empty(nx, np.float32)
-    for r in range(spans.shape[0]):
+    for r in range(0, spans.shape[0], every):
         k, i = r // ny, r % ny
         z, y = (k - middle[0]) / radius, (i - middle[1]) / radius
         for part in range(2 if outside else 1):
@@ -343,12 +267,12 @@ def _robust(f, value, w, gain, offset, scale, kind, cut, count):
 
 
 @inlined
-def equations(c, seen, matrix, spans, basis, weight, flow, middle, radius, brightness, kind, cut):
+def equations(c, seen, matrix, spans, every, basis, weight, flow, middle, radius, brightness, kind, cut):
     """Return the normal equations of a frame with holes, or with robust weights.
 
     Parameters
     ----------
-    c, matrix, spans, middle, radius
+    c, matrix, spans, every, middle, radius
         As for `projections`; ``basis``, ``weight``, ``flow`` as for `gram`.
     seen : float32 (Z, Y, X)
         1 where the frame and its neighbours are known, else 0; (1, 1, 1) if all are.
@@ -377,13 +301,13 @@ def equations(c, seen, matrix, spans, basis, weight, flow, middle, radius, brigh
     used, mask = np.empty(nx, np.float32), np.empty(nx, np.float32)
     normal, right, counted = np.zeros((n, n)), np.zeros(n), np.zeros(2)
     gain, offset = np.float32(brightness[0]), np.float32(brightness[1])
-    for r in range(basis.shape[1] * ny):
+    for r in range(0, basis.shape[1] * ny, every):
         k, i = r // ny, r % ny
         j0, j1 = spans[r]
         count = j1 - j0
         if count < 1:
             continue
-        _read(flat, plane, stride, solid, matrix, k, i, j0, count, at, first, w, f)
+        read_line(flat, plane, stride, solid, matrix, k, i, j0, count, at, first, w, f)
         used[:count] = weight[k, i][j0:j1]
         if seen.size > 1:
             _nearest_seen(seen, matrix, k, i, j0, count, mask)
@@ -401,71 +325,3 @@ def equations(c, seen, matrix, spans, basis, weight, flow, middle, radius, brigh
                 normal[a, b] += _dot(weighted, rows[b], count)
             right[a] += _dot(weighted, f, count)
     return normal, right, counted
-
-
-@kernel
-def residuals(frame, seen, coefficients, valid, matrix, brightness, step):
-    """Return (model, residual) pairs (N, 2) on every ``step``-th pixel of a frame's own grid, where noise is white.
-
-    ``coefficients`` and ``valid`` (z, y, x) are those of the template, ``matrix`` (4, 4) maps frame -> template.
-    """
-    flat = coefficients.shape[0] == 1
-    shape = coefficients.shape
-    zs = 1 if frame.shape[0] == 1 else step
-    total = ((frame.shape[0] + zs - 1) // zs) * ((frame.shape[1] + step - 1) // step)
-    out = np.empty((total * ((frame.shape[2] + step - 1) // step), 2))
-    wz, wy, wx = np.empty(4), np.empty(4), np.empty(4)
-    n = 0
-    for z in range(0, frame.shape[0], zs):
-        for y in range(0, frame.shape[1], step):
-            for x in range(0, frame.shape[2], step):
-                if seen.size > 1 and seen[z, y, x] == 0:
-                    continue
-                depth = matrix[3, 0] * z + matrix[3, 1] * y + matrix[3, 2] * x + matrix[3, 3]
-                if depth <= 1e-3:
-                    continue
-                pz = (matrix[0, 0] * z + matrix[0, 1] * y + matrix[0, 2] * x + matrix[0, 3]) / depth
-                py = (matrix[1, 0] * z + matrix[1, 1] * y + matrix[1, 2] * x + matrix[1, 3]) / depth
-                px = (matrix[2, 0] * z + matrix[2, 1] * y + matrix[2, 2] * x + matrix[2, 3]) / depth
-                iz, iy, ix = int(np.floor(pz)), int(np.floor(py)), int(np.floor(px))
-                if pz < -1e-6 or py < -1e-6 or px < -1e-6:
-                    continue
-                if pz > shape[0] - 1 + 1e-6 or py > shape[1] - 1 + 1e-6 or px > shape[2] - 1 + 1e-6:
-                    continue
-                if valid[int(pz + 0.5), int(py + 0.5), int(px + 0.5)] == 0:
-                    continue
-                _taps(pz - iz, wz)
-                _taps(py - iy, wy)
-                _taps(px - ix, wx)
-                value = 0.0
-                for a in range(1 if flat else 4):
-                    za = _mirrored(iz + a - 1, shape[0])
-                    wa = 1.0 if flat else wz[a]
-                    for b in range(4):
-                        line = coefficients[za, _mirrored(iy + b - 1, shape[1])]
-                        for e in range(4):
-                            value += wa * wy[b] * wx[e] * line[_mirrored(ix + e - 1, shape[2])]
-                model = brightness[0] * value + brightness[1]
-                out[n, 0], out[n, 1] = model, frame[z, y, x] - model
-                n += 1
-    return out[:n]
-
-
-@kernel
-def _mirrored(i, n):
-    """Return the index of a tap beyond the border: the spline was filtered with mirrored pixels."""
-    if n == 1:
-        return 0
-    i = -i if i < 0 else i
-    period = 2 * n - 2
-    i %= period
-    return i if i < n else period - i
-
-
-@kernel
-def _taps(f, out):
-    g = 1.0 - f
-    out[0] = g * g * g / 6
-    out[1] = 2 / 3 - f * f * (1 - f / 2)
-    out[2] = 2 / 3 - g * g * (1 - g / 2)
-    out[3] = f * f * f / 6

@@ -18,6 +18,7 @@ RESULTS = 7
 _LEAST_OVERLAP = 1e-3
 _SLOPELESS = 1e-8  # of the best known motion's information: below, what looks like a slope is rounding
 _RESTS = 0.02  # px: a last step of that size is as good as settled
+_ROUGH = 10.0  # times the tolerance: what some rows leave for all of them to mend
 
 
 @kernel
@@ -53,10 +54,12 @@ def _places(matrix, points, out):
 
 @kernel
 def settle(
-    c, seen, size, basis, phi, flow, middle, radius, group, swing, points, whole, matrix, normal, results, kind, cut,
-    tolerance, longest, reach, iterations,
+    c, seen, size, basis, phi, flow, middle, radius, group, swing, points, whole, thin, every, matrix, normal, results,
+    kind, cut, tolerance, longest, reach, iterations,
 ):  # fmt: skip
-    """Refine a motion by inverse compositional Gauss-Newton steps.
+    """Refine a motion by inverse compositional Gauss-Newton steps: first on some rows, then on all.
+
+    Steps shrink by the same factor from one to the next, so that the second one tells how far the end is.
 
     Parameters
     ----------
@@ -70,8 +73,10 @@ def settle(
         How coordinates of the corners move along each.
     points : float64 (N, 3)
         Corners of the template.
-    whole : float64 (K + 2, K + 2)
-        Products over the whole template.
+    whole, thin : float64 (K + 2, K + 2)
+        Products over the whole template, and over the first of ``every`` rows.
+    every : int
+        1: all rows count from the beginning.
     matrix : float64 (4, 4)
         Frame -> template: first guess, changed in place.
     normal : float64 (K + 2, K + 2)
@@ -81,7 +86,7 @@ def settle(
     kind, cut
         Robust weights: see `equations`.
     tolerance, longest, reach : float
-        Step at the corners that ends the loop, the longest one taken, and the longest first one, pixels.
+        What may be left to go at the corners, the longest step taken, and the longest first one, pixels.
     iterations : int
 
     Returns
@@ -96,9 +101,10 @@ def settle(
     part, right, theta = np.zeros((count + 2, count + 2)), np.zeros(count + 2), np.zeros(count + 2)
     move, step = np.zeros((4, 4)), np.zeros(count)
     slow = kind != 0 or seen.size > 1
-    begun = results[DONE]
+    begun, before, rate = results[DONE], np.inf, 1.0
     for _ in range(iterations):
         results[DONE] += 1
+        total_of = thin if every > 1 else whole
         backward = np.linalg.inv(matrix)
         _places(backward, points, there)
         if not np.abs(there - boxed).max() < 0.25:
@@ -107,22 +113,22 @@ def settle(
             if not slow:
                 most = 2 * (spans[:, 1] - spans[:, 0]).sum() > shape[0] * shape[1] * shape[2]
                 part[:] = 0.0
-                gram(basis, phi[-1], flow, middle, radius, spans, most, part)
+                gram(basis, phi[-1], flow, middle, radius, spans, every, most, part)
                 for i in range(count + 2):
                     for j in range(i, count + 2):
-                        normal[i, j] = normal[j, i] = whole[i, j] - part[i, j] if most else part[i, j]
+                        normal[i, j] = normal[j, i] = total_of[i, j] - part[i, j] if most else part[i, j]
         if slow:
             upper, vector, counted = equations(
-                c, seen, backward, spans, basis, phi[-1], flow, middle, radius, results[:3], kind, cut
+                c, seen, backward, spans, every, basis, phi[-1], flow, middle, radius, results[:3], kind, cut
             )
             for i in range(count + 2):
                 right[i] = vector[i]
                 for j in range(i, count + 2):
                     normal[i, j] = normal[j, i] = upper[i, j]
-            results[OVERLAP] = counted[0] / whole[-1, -1]
+            results[OVERLAP] = counted[0] / total_of[-1, -1]
             results[OUTLIERS] = 1.0 - counted[1] / max(counted[0], 1e-300)
         else:
-            moments, values = projections(c, backward, spans, phi, middle, radius)
+            moments, values = projections(c, backward, spans, every, phi, middle, radius)
             for i in range(count):
                 total = 0.0
                 for a in range(3):
@@ -130,7 +136,7 @@ def settle(
                         total += flow[i, a, t] * moments[a, t]
                 right[i] = total
             right[count], right[count + 1] = values
-            results[OVERLAP] = normal[-1, -1] / whole[-1, -1]
+            results[OVERLAP] = normal[-1, -1] / total_of[-1, -1]
         if results[OVERLAP] <= _LEAST_OVERLAP:
             return NO_OVERLAP
         most_told, least_told = 0.0, np.inf
@@ -156,6 +162,17 @@ def settle(
         _exponential(group, step, move)
         matrix[:] = move @ matrix
         matrix /= matrix[3, 3]
-        if results[STEP] < tolerance:
+        if np.isfinite(before):
+            rate = results[STEP] / max(before, 1e-300)
+        left = results[STEP] * rate / (1.0 - rate) if rate < 0.9 else results[STEP]
+        left = min(left, results[STEP])
+        if every > 1:
+            before = results[STEP]
+            if left < _ROUGH * tolerance:
+                every, before = 1, np.inf  # the rate stays known
+                boxed[:] = np.inf
+            continue
+        before = results[STEP]
+        if left < tolerance:
             return SETTLED
-    return SETTLED if results[STEP] < _RESTS else MOVED
+    return SETTLED if every == 1 and results[STEP] < _RESTS else MOVED

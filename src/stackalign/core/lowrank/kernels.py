@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from stackalign.core.compiled import fast_inlined, kernel
-from stackalign.core.lucas_kanade_kernels import _read
+from stackalign.core.spline_lines import read_line
 
 
 @fast_inlined
@@ -121,7 +121,7 @@ def frame_equations(c, matrix, spans, basis, slopes, known, coefficients, flows,
         if count < 1:
             continue
         z, y = row // ny, row % ny
-        _read(flat, plane, stride, solid, matrix, z, y, start, count, at, first, taps, f)
+        read_line(flat, plane, stride, solid, matrix, z, y, start, count, at, first, taps, f)
         _mix(basis, row, coefficients, start, count, ny, model)
         part, n = _robust(f, model, known[z, y][start:stop], limit, np.float32(tail), count, r, w)
         loss += part
@@ -164,7 +164,7 @@ def add_frame(c, matrix, spans, basis, known, coefficients, clip, tail, products
         if count < 1:
             continue
         z, y = row // ny, row % ny
-        _read(flat, plane, stride, solid, matrix, z, y, start, count, at, first, taps, f)
+        read_line(flat, plane, stride, solid, matrix, z, y, start, count, at, first, taps, f)
         _mix(basis, row, coefficients, start, count, ny, model)
         _robust(f, model, known[z, y][start:stop], limit, np.float32(tail), count, r, w)
         p = 0
@@ -197,7 +197,7 @@ def sampled(c, matrix, spans, basis, known, coefficients, step):
         if count < 1:
             continue
         z, y = row // ny, row % ny
-        _read(flat, plane, stride, solid, matrix, z, y, start, count, at, first, taps, f)
+        read_line(flat, plane, stride, solid, matrix, z, y, start, count, at, first, taps, f)
         _mix(basis, row, coefficients, start, count, ny, model)
         for x in range(count):
             if known[z, y, start + x] > 0:
