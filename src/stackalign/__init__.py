@@ -26,6 +26,7 @@ _HOME = {
     "FrameQuality": "core.registration",
     "GaussianSpot": "core.spots.gaussian",
     "HeldOut": "core.spots.held_out",
+    "ImageSetChoiceError": "io.errors",
     "ImageStack": "core.stack",
     "InputSpec": "config",
     "LucasKanade": "core.lucas_kanade",
@@ -182,6 +183,7 @@ if TYPE_CHECKING:
     from stackalign.core.work import drain as drain
     from stackalign.io.errors import AmbiguousAxesError as AmbiguousAxesError
     from stackalign.io.errors import ChannelChoiceError as ChannelChoiceError
+    from stackalign.io.errors import ImageSetChoiceError as ImageSetChoiceError
     from stackalign.io.errors import PicksReadError as PicksReadError
     from stackalign.io.errors import StackReadError as StackReadError
     from stackalign.io.errors import StackWriteError as StackWriteError

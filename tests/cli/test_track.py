@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -74,3 +76,28 @@ def test_the_folder_of_the_particle_scripts(call, here):
     other = call("align", "movie.tif", "-o", "other", "--set", "script_output=true")
     assert other.exit_code == 1
     assert "choose the method 'particles'" in other.stderr
+
+
+def test_an_image_set_is_chosen_by_its_name(call, here):
+    from stackalign.io.picks import write_selections
+
+    stack, _ = sa.simulate(scene="beads", shape=(90, 110), frames=3, motion="smooth", amplitude=1.0, seed=3)
+    sa.write_stack("movie.tif", stack)
+    picks = sa.suggest_picks(stack, 2)
+    about = {"first_image": "1.tif", "total_images": 3, "image_shape": (90, 110)}
+    sets = []
+    for folder, some in (("/data/a", picks[:1]), ("/data/b", picks)):
+        write_selections("one.json", some, folder=folder, version=1, **about)
+        sets += json.loads((here / "one.json").read_text())["image_sets"]
+    (here / "sets.json").write_text(json.dumps({"image_sets": sets}))
+    words = ("track", "movie.tif", "--picks", "sets.json")
+    asked = call(*words)
+    assert asked.exit_code == 1
+    assert "sets.json holds 2 image sets: choose one with --image-set NAME (0: a, 1: b)" in asked.stderr
+    result = call(*words, "--image-set", "b", "-o", "spots.csv")
+    assert result.exit_code == 0, result.stderr
+    assert set(sa.read_table("spots.csv")["particle"]) == {1, 2}
+    align = ("align", "movie.tif", "-m", "particles", "--picks", "sets.json", "-o", "out")
+    assert call(*align).exit_code == 1
+    assert call(*align, "--image-set", "1").exit_code == 0
+    assert call("align", "movie.tif", "--image-set", "b", "-o", "other").exit_code == 2

@@ -218,6 +218,23 @@ def test_picks_are_saved_and_opened(panel: Any, qtbot: Any, tmp_path: Any) -> No
     assert panel.particles.picks == picks
 
 
+def test_a_file_of_several_image_sets_asks_which(panel: Any, tmp_path: Any) -> None:
+    y, x = np.round(PLACES[0]).astype(int).tolist()
+    box = {"bbox": [x - 7, y - 7, x + 8, y + 8], "particle_id": 4}
+    sets = [{"folder_path": f"/data/{name}", "selected_particles": [box]} for name in ("monday", "friday")]
+    path = tmp_path / "sets.json"
+    path.write_text(json.dumps({"image_sets": sets}))
+    panel.files.open_picks(str(path))
+    assert panel.message.text() == "sets.json holds 2 image sets: choose one."
+    assert panel.files.sets.isVisible()
+    assert not panel.particles.picks
+    words = {action.text(): action for action in panel.files.sets.actions() if not action.isSeparator()}
+    assert set(words) == {"monday", "friday"}
+    words["friday"].trigger()
+    panel.files.sets.close()
+    assert [pick.id for pick in panel.particles.picks] == [4]
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"format": "other"}', json.dumps({"image_sets": []})])
 def test_a_bad_file_of_picks_is_an_error_and_changes_nothing(panel: Any, qtbot: Any, tmp_path: Any, text: str) -> None:
     from qtpy.QtWidgets import QApplication

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stackalign import GaussianSpot, Pick, PicksReadError, fit_spot, read_picks, write_picks
+from stackalign import GaussianSpot, ImageSetChoiceError, Pick, PicksReadError, fit_spot, read_picks, write_picks
 from stackalign.io.picks import write_selections
 
 PICKS = (Pick(id=3, frame=0, bounds=(248, 264, 289, 303)), Pick(id=5, frame=0, bounds=(10, 25, 40, 52)))
@@ -52,11 +52,18 @@ def test_several_image_sets(tmp_path: Path) -> None:
         for k in range(2)
     ]
     path.write_text(json.dumps({"image_sets": sets, "total_sets": 2}))
-    with pytest.raises(PicksReadError, match="0: run0, 1: run1"):
+    with pytest.raises(ImageSetChoiceError, match="0: run0, 1: run1") as caught:
         read_picks(path)
-    assert read_picks(path, image_set=1)[0].bounds == (1, 8, 1, 9)
-    with pytest.raises(PicksReadError, match="none of number 7"):
-        read_picks(path, image_set=7)
+    assert caught.value.choices == ("run0", "run1")
+    for wanted in (1, "run1", "1"):
+        assert read_picks(path, image_set=wanted)[0].bounds == (1, 8, 1, 9)
+    for wrong in (7, "run7"):
+        with pytest.raises(ImageSetChoiceError, match=r"none of them .*7.*: choose"):
+            read_picks(path, image_set=wrong)
+    for k, one in enumerate(sets):  # folders of one name in several experiments; paths of another system
+        one["folder_path"] = f"C:\\data\\day{k}\\exported"
+    path.write_text(json.dumps({"image_sets": sets, "total_sets": 2}))
+    assert read_picks(path, image_set="day1/exported")[0].bounds == (1, 8, 1, 9)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from stackalign.cli.options import (
     region_of,
     settings_of,
 )
-from stackalign.cli.track import Auto, Picks
+from stackalign.cli.track import Auto, ImageSet, Picks, picks_of
 
 if TYPE_CHECKING:
     from stackalign.config import AlignmentConfig
@@ -81,6 +81,7 @@ def align(
     ] = None,
     picks: Picks = None,
     auto: Auto = None,
+    image_set: ImageSet = None,
     order: Order = None,
     fill: Fill = None,
     crop: Crop = None,
@@ -110,7 +111,7 @@ def align(
             raise bad("--model", f"{method} has one model only; `stackalign methods {method}` lists its parameters")
         checked(METHODS[method], {"model": model}, "--model")
         groups["registrar"]["model"] = model
-    _take_picks(groups["registrar"], method, picks, auto)
+    _take_picks(groups["registrar"], method, picks, auto, image_set)
     if region is not None:
         groups["preprocess"]["region"] = region_of(region)
     groups["warp"] |= warp_options(order, fill, crop)
@@ -222,7 +223,9 @@ def _one(inputs: list[str]) -> str:
     return inputs[0]
 
 
-def _take_picks(values: dict[str, Any], method: str, picks: Path | None, auto: int | None) -> None:
+def _take_picks(
+    values: dict[str, Any], method: str, picks: Path | None, auto: int | None, image_set: str | None
+) -> None:
     """Put picked or suggested particles among the parameters of a method that follows particles."""
     from stackalign.config import METHODS
 
@@ -232,10 +235,10 @@ def _take_picks(values: dict[str, Any], method: str, picks: Path | None, auto: i
     if given and "picks" not in METHODS[method].model_fields:
         follow = [name for name, record in METHODS.items() if "picks" in record.model_fields]
         raise bad(given[0], f"{method} follows no particles" + (f": choose -m {follow[0]}" if follow else ""))
+    if image_set is not None and picks is None:
+        raise bad("--image-set", "it chooses among the image sets of a file: name that with --picks")
     if picks is not None:
-        from stackalign.io.picks import read_picks
-
-        values["picks"] = [pick.model_dump() for pick in read_picks(picks)]
+        values["picks"] = [pick.model_dump() for pick in picks_of(picks, image_set)]
     if auto is not None:
         values["auto"] = auto
 

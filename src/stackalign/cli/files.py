@@ -114,7 +114,7 @@ def within(stack: "ImageStack", frames: str | None, path: str) -> "ImageStack":
 @contextmanager
 def asking() -> "Iterator[None]":
     """Tell how a question that a file leaves open is answered on the command line."""
-    from stackalign.io.errors import AmbiguousAxesError, ChannelChoiceError
+    from stackalign.io.errors import AmbiguousAxesError, ChannelChoiceError, ImageSetChoiceError
 
     try:
         yield
@@ -122,6 +122,9 @@ def asking() -> "Iterator[None]":
         raise AmbiguousAxesError(_typed(error, "--axes"), error.choices) from error
     except ChannelChoiceError as error:
         raise ChannelChoiceError(_typed(error, "--channel"), error.choices) from error
+    except ImageSetChoiceError as error:
+        text = str(error).replace("image_set=", "--image-set NAME")
+        raise ImageSetChoiceError(text, error.choices) from error
 
 
 def refuse_existing(overwrite: bool, *paths: Path) -> None:

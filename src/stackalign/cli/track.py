@@ -31,6 +31,12 @@ Picks = Annotated[
 Auto = Annotated[int | None, typer.Option("--auto", min=1, metavar="N", help="Suggest N particles instead.")]
 
 
+ImageSet = Annotated[
+    str | None,
+    typer.Option("--image-set", metavar="NAME", help="Which image set of a selection file that holds several."),
+]
+
+
 class TrackCommand(TyperCommand):
     """Adds the parameters of the record to the help."""
 
@@ -47,6 +53,7 @@ def track(
     input: Annotated[str, typer.Argument(metavar="INPUT", help="A file, folder or glob.")],
     picks: Picks = None,
     auto: Auto = None,
+    image_set: ImageSet = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="FILE.csv", help="The table; INPUT's name with _tracks.csv."),
@@ -72,12 +79,14 @@ def track(
     options = checked(TrackOptions, settings_of(settings))
     if (picks is None) == (auto is None):
         raise bad("--picks", "say which particles: either --picks FILE or --auto N")
+    if image_set is not None and picks is None:
+        raise bad("--image-set", "it chooses among the image sets of a file: name that with --picks")
     table = output or Path(f"{name_of(input)}_tracks.csv")
     chosen_file = table.with_suffix(".picks.json")
     refuse_existing(overwrite, table, *([chosen_file] if auto is not None else []))
     set_threads(threads)
     stack = open_stack(input, axes, channel, frames)
-    chosen = chosen_picks(stack, picks, auto, options.polarity)
+    chosen = chosen_picks(stack, picks, auto, options.polarity, image_set)
     tracks = finish(track_spots_work(stack, chosen, options), quiet=quiet)
     write_table(table, tracks.to_frame())
     if auto is not None:
@@ -86,14 +95,24 @@ def track(
         typer.echo(f"{tracks} -> {table}")
 
 
-def chosen_picks(stack: "ImageStack", picks: Path | None, auto: int | None, polarity: Any) -> "tuple[Pick, ...]":
+def picks_of(path: Path, image_set: str | None) -> "tuple[Pick, ...]":
+    """Return the picks of a file."""
+    from stackalign.cli.files import asking
+    from stackalign.io.picks import read_picks
+
+    with asking():
+        return read_picks(path, image_set=image_set)
+
+
+def chosen_picks(
+    stack: "ImageStack", picks: Path | None, auto: int | None, polarity: Any, image_set: str | None
+) -> "tuple[Pick, ...]":
     """Return the picks of a file, or as many suggested ones in the first frame that can be read."""
     from stackalign.core.frame_check import read_frame
     from stackalign.core.spots.detect import suggest_picks
-    from stackalign.io.picks import read_picks
 
     if picks is not None:
-        return read_picks(picks)
+        return picks_of(picks, image_set)
     first = next((t for t in range(len(stack)) if not read_frame(stack, t)[1]), None)
     if first is None:
         raise ValueError("no frame of the stack can be read: there is nothing to follow")

@@ -34,6 +34,20 @@ class PicksReadError(ValueError):
     """A file that holds no picked particles."""
 
 
+class ImageSetChoiceError(PicksReadError):
+    """A file holds the particles of several image sets, and none or none of them was chosen.
+
+    Attributes
+    ----------
+    choices : tuple of str
+        What ``image_set=`` may be for this file.
+    """
+
+    def __init__(self, message: str, choices: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.choices = tuple(choices)
+
+
 class AmbiguousAxesError(ValueError):
     """A file does not say what its axes are.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stackalign.core.spots.picks import Pick, numbered
 from stackalign.io.atomic import replacing
-from stackalign.io.errors import PicksReadError
+from stackalign.io.errors import ImageSetChoiceError, PicksReadError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,15 +24,16 @@ if TYPE_CHECKING:
 FORMAT = "stackalign-picks"
 
 
-def read_picks(path: str | PathLike[str], *, image_set: int | None = None) -> tuple[Pick, ...]:
+def read_picks(path: str | PathLike[str], *, image_set: int | str | None = None) -> tuple[Pick, ...]:
     """Read picked particles.
 
     Parameters
     ----------
     path : path
         A file of `write_picks`, or a ``particle_selections.json`` of either version.
-    image_set : int, optional
-        Which image set of a version 1 selection file, from 0; needed only where it holds several.
+    image_set : int or str, optional
+        Which image set of a version 1 selection file, by its number from 0 or the name of its folder; needed only where
+        it holds several.
 
     Returns
     -------
@@ -42,8 +43,8 @@ def read_picks(path: str | PathLike[str], *, image_set: int | None = None) -> tu
     Raises
     ------
     PicksReadError
-        If the file is missing, corrupt, foreign, or holds several image sets and none was chosen: the message names the
-        file and what is wrong.
+        If the file is missing, corrupt or foreign: the message names the file and what is wrong. An
+        `ImageSetChoiceError` if it holds several image sets and none of them was chosen.
     """
     source = Path(path).expanduser()
     try:
@@ -61,6 +62,8 @@ def read_picks(path: str | PathLike[str], *, image_set: int | None = None) -> tu
         if not picks:
             raise ValueError("no particle is picked in it")
         return numbered(picks)
+    except _ChoiceError as error:
+        raise ImageSetChoiceError(f"{source} {error}", error.choices) from None
     except (ValueError, KeyError, TypeError) as error:
         what = f"the entry {error} is missing" if isinstance(error, KeyError) else _first_line(error)
         raise PicksReadError(f"{source} holds no picked particles that can be read: {what}") from error
@@ -167,18 +170,19 @@ def _own(data: Mapping[str, Any]) -> list[Pick]:
     return [Pick(id=p["id"], frame=p["frame"], bounds=p["bounds"]) for p in data["picks"]]
 
 
-def _selections(data: Mapping[str, Any], image_set: int | None) -> list[Pick]:
+class _ChoiceError(Exception):
+    """Image sets to choose from."""
+
+    def __init__(self, message: str, choices: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.choices = choices
+
+
+def _selections(data: Mapping[str, Any], image_set: int | str | None) -> list[Pick]:
     if "image_set" in data:
         one = data["image_set"]
     elif "image_sets" in data:
-        sets = data["image_sets"]
-        if image_set is None and len(sets) > 1:
-            names = ", ".join(f"{k}: {Path(str(s.get('folder_path'))).name}" for k, s in enumerate(sets))
-            raise ValueError(f"it holds {len(sets)} image sets: choose one ({names})")
-        index = image_set or 0
-        if not 0 <= index < len(sets):
-            raise ValueError(f"it holds {len(sets)} image sets, there is none of number {index}")
-        one = sets[index]
+        one = _chosen(data["image_sets"], image_set)
     else:
         raise ValueError("it has neither 'picks' nor 'image_set' nor 'image_sets'")
     picks: list[Pick] = []
@@ -189,6 +193,24 @@ def _selections(data: Mapping[str, Any], image_set: int | None) -> list[Pick]:
         x0, y0, x1, y1 = (round(float(b)) for b in box)
         picks.append(Pick(id=int(particle.get("particle_id", k)), frame=0, bounds=(y0, y1, x0, x1)))
     return picks
+
+
+def _chosen(sets: Sequence[Mapping[str, Any]], image_set: int | str | None) -> Mapping[str, Any]:
+    """Return one of several image sets, named by its number or its folder."""
+    if not sets:
+        raise ValueError("it holds no image set")
+    folders = [Path(str(one.get("folder_path", k)).replace("\\", "/")) for k, one in enumerate(sets)]
+    names = [folder.name for folder in folders]
+    if len(set(names)) < len(names):  # as "exported" in every folder of an experiment
+        names = ["/".join(folder.parts[-2:]) for folder in folders]
+    if image_set is None and len(sets) == 1:
+        return sets[0]
+    for k, name in enumerate(names):
+        if image_set is not None and image_set in (name, k, str(k)):
+            return sets[k]
+    words = ", ".join(f"{k}: {name}" for k, name in enumerate(names))
+    wrong = "" if image_set is None else f", none of them {image_set!r}"
+    raise _ChoiceError(f"holds {len(sets)} image sets{wrong}: choose one with image_set= ({words})", tuple(names))
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,12 +35,17 @@ class PicksFiles(QWidget):
         menu.addAction("Open picks…", self._ask_open)
         self.saving = menu.addAction("Save picks…", self._ask_save)
         self.button.setMenu(menu)
+        self.sets = QMenu(self.button)
         line = QHBoxLayout(self)
         line.setContentsMargins(0, 0, 0, 0)
         line.addWidget(self.button)
 
-    def open_picks(self, path: str) -> None:
-        """Take the picks from a file; the old ones go, which can be undone."""
+    def open_picks(self, path: str, image_set: str | None = None) -> None:
+        """Take the picks from a file; the old ones go, which can be undone.
+
+        Where a selection file holds several image sets, a menu asks for one of them.
+        """
+        from stackalign.io.errors import ImageSetChoiceError
         from stackalign.io.picks import read_picks
 
         panel, stack = self._panel, self._panel.session.stack
@@ -47,13 +53,31 @@ class PicksFiles(QWidget):
             return
 
         def read() -> None:
-            picks = read_picks(path)
+            try:
+                picks = read_picks(path, image_set=image_set)
+            except ImageSetChoiceError as error:
+                self._ask_set(path, error.choices)
+                return
             check_picks(picks, stack.shape)
             panel.session.change_particles(f"open {Path(path).name}", panel.particles.with_picks(picks))
             say(panel.message, f"{particles_text(len(picks))} from {Path(path).name}.")
             panel.show_particle(picks[0].id)
 
         panel.attempt("Opening the picks", read)
+
+    def _ask_set(self, path: str, names: tuple[str, ...]) -> None:
+        """Offer the image sets of a file; that of the movie's own folder first."""
+        panel, movie = self._panel, self._panel.session.movie
+        say(panel.message, f"{Path(path).name} holds {len(names)} image sets: choose one.")
+        own = set() if movie is None or movie.path is None else set(Path(movie.path).parts)
+        menu = self.sets
+        menu.clear()
+        menu.addSection(f"Image sets of {Path(path).name}")
+        for name in names:
+            action = menu.addAction(name, partial(self.open_picks, path, name))
+            if set(Path(name).parts) & own:
+                menu.setActiveAction(action)
+        menu.popup(self.button.mapToGlobal(self.button.rect().bottomLeft()))
 
     def save_picks(self, path: str) -> None:
         """Write the picks to a file."""
