@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import stackalign
-from stackalign.cli import align, apply, demo, evaluate, files, methods, simulate, track
+from stackalign.cli import align, apply, demo, evaluate, files, methods, simulate, track, train
 from stackalign.cli.group import Group
 
 app = typer.Typer(
@@ -49,6 +49,7 @@ app.command("simulate", cls=simulate.SimulateCommand, short_help="Make a movie t
 app.command("evaluate", cls=evaluate.EvaluateCommand, short_help="Try a method on a grid of simulated motions.")(
     evaluate.evaluate
 )
+app.command("train", cls=train.TrainCommand, short_help="Train a network on pairs made of single images.")(train.train)
 app.command("convert", short_help="Write a stack or transforms in another format.")(files.convert)
 app.command("info", short_help="Tell what a file holds.")(files.info)
 app.command("methods", short_help="List the methods with all their parameters.")(methods.methods)

@@ -1,0 +1,201 @@
+"""Pairs of images under known homographies: an image of one modality and a smaller template of another.
+
+The arrangement of the published benchmark: the template's four corners lie in the image, each drawn in its own square,
+so doing nothing (the template in the middle of the image) is wrong by a known amount.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from pydantic import Field
+
+from stackalign.core.deep.renderings import random_rendering
+from stackalign.core.parameters import Parameters
+from stackalign.core.resample import warp_frame
+from stackalign.core.transform_fit import fit_matrix
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImagePair:
+    """Two images and where the second lies in the first.
+
+    Attributes
+    ----------
+    reference : ndarray (y, x) or (y, x, channel)
+        The image that stays.
+    moving : ndarray (y, x) or (y, x, channel)
+        The other one, the template.
+    corners : ndarray (4, 2)
+        Where the centres of the moving image's corner pixels lie in the reference, pixels (y, x), clockwise from the
+        first; NaN where the truth is not known.
+    name : str
+    group : str
+        What it is summed up under: a folder or modality.
+    """
+
+    reference: NDArray[Any]
+    moving: NDArray[Any]
+    corners: NDArray[np.float64]
+    name: str = ""
+    group: str = ""
+
+    @property
+    def matrix(self) -> NDArray[np.float64]:
+        """The homography moving -> reference, (3, 3), pixels (y, x)."""
+        return fit_matrix(corners_of(self.moving.shape), self.corners, "projective")
+
+    @property
+    def nothing(self) -> NDArray[np.float64]:
+        """Where the corners lie if nothing is done: the moving image in the middle of the reference, (4, 2)."""
+        apart = (np.array(self.reference.shape[:2]) - self.moving.shape[:2]) / 2
+        return corners_of(self.moving.shape) + apart
+
+
+class PairSource(Protocol):
+    """Pairs by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> ImagePair: ...
+
+
+def corners_of(shape: Sequence[int]) -> NDArray[np.float64]:
+    """Return the centres of an image's corner pixels, (y, x), clockwise from the first one: (4, 2)."""
+    h, w = shape[0] - 1.0, shape[1] - 1.0
+    return np.array([[0.0, 0.0], [0.0, w], [h, w], [h, 0.0]])
+
+
+def corner_error(found: ArrayLike, true: ArrayLike) -> float:
+    """Return the mean distance of four corners from where they belong, pixels."""
+    return float(np.linalg.norm(np.asarray(found, float) - np.asarray(true, float), axis=-1).mean())
+
+
+class SyntheticPairs(Parameters):
+    """How pairs are made of single images."""
+
+    size: int = Field(
+        192, ge=32, le=2048, title="Image", description="Side of the image", json_schema_extra={"unit": "px"}
+    )
+    template: int = Field(
+        128, ge=16, le=2048, title="Template", description="Side of the template", json_schema_extra={"unit": "px"}
+    )
+    reach: float = Field(
+        32.0,
+        ge=0,
+        title="Reach",
+        description="Each corner is drawn within this distance of its place, along each axis",
+        json_schema_extra={"unit": "px"},
+    )
+    strength: float = Field(
+        1.0, ge=0, le=1, title="Strength", description="How differently the two are rendered: 0 alike, 1 fully"
+    )
+    inverted: bool = Field(
+        False, title="Inverted", description="Only invert the template and add a little noise: the test of a contrast"
+    )
+    zoom: tuple[float, float] = Field(
+        (0.6, 2.5), title="Zoom", description="Smallest and largest number of source pixels in a pixel of the pair"
+    )
+    seed: int = Field(0, ge=0, title="Seed", description="Pairs of one seed are the same everywhere")
+
+    def pair(self, images: Sequence[NDArray[np.uint8]], index: int) -> ImagePair:
+        """Return pair number ``index``, the same on every call.
+
+        Parameters
+        ----------
+        images : sequence of ndarray (y, x, 3), uint8
+            One is drawn.
+        index : int
+
+        Raises
+        ------
+        ValueError
+            If there is no image, or the template leaves the image.
+        """
+        if not len(images):
+            raise ValueError("there are no images to make pairs of: run scripts/fetch_training_images.py")
+        margin = (self.size - self.template) / 2
+        if self.reach > margin:
+            raise ValueError(f"reach {self.reach:g} px moves the template out of the image: at most {margin:g} px fit")
+        rng = np.random.default_rng([self.seed, index])
+        source = images[int(rng.integers(len(images)))]
+        corners = corners_of((self.template, self.template)) + margin + rng.uniform(-self.reach, self.reach, (4, 2))
+        into_reference = fit_matrix(corners_of((self.template, self.template)), corners, "projective")
+        view = self._view(source.shape, rng)
+        colours = _seen(source, view, self.size)
+        moved = _seen(source, view @ into_reference, self.template)
+        if self.inverted:
+            noise = rng.standard_normal(moved.shape[:2], np.float32)
+            pair = colours.mean(-1), 1 - moved.mean(-1) + np.float32(0.02) * noise
+        else:
+            pair = tuple(random_rendering(c, rng, self.strength) for c in (colours, moved))  # type: ignore[assignment]
+        return ImagePair(pair[0], pair[1], corners, f"{self.seed}-{index}", "synthetic")
+
+    def pairs(self, images: Sequence[NDArray[np.uint8]], start: int = 0) -> Iterator[ImagePair]:
+        """Yield pair after pair without an end, from number ``start``."""
+        while True:
+            yield self.pair(images, start)
+            start += 1
+
+    def _view(self, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float64]:
+        """Return a random similarity, perhaps with a flip, that maps pixels of the pair to pixels of the source."""
+        longest = min(shape[:2]) / (self.size * 1.02)
+        low, high = min(self.zoom[0], longest), min(self.zoom[1], longest)
+        zoom = np.exp(rng.uniform(np.log(low), np.log(high)))
+        angle = rng.uniform(0, 2 * np.pi)
+        linear = zoom * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        linear[:, 0] *= rng.choice((-1.0, 1.0))
+        half = zoom * self.size / 2
+        middle = [rng.uniform(min(half, n / 2), max(n - half, n / 2)) for n in shape[:2]]
+        out = np.eye(3)
+        out[:2, :2] = linear
+        out[:2, 2] = middle - linear @ np.full(2, (self.size - 1) / 2)
+        return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FixedPairs:
+    """The first ``count`` pairs of a recipe: for tests, where every run must see the same."""
+
+    recipe: SyntheticPairs
+    images: Sequence[NDArray[np.uint8]]
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> ImagePair:
+        if not 0 <= index < self.count:
+            raise IndexError(f"there are {self.count} pairs, number {index} is none of them")
+        return self.recipe.pair(self.images, index)
+
+
+def _seen(source: NDArray[np.uint8], view: NDArray[np.float64], size: int) -> NDArray[np.float32]:
+    """Return what a square frame of ``size`` pixels sees: ``view`` maps its pixels to those of the source."""
+    ends = np.c_[corners_of((size, size)), np.ones(4)] @ view.T
+    places = ends[:, :2] / ends[:, 2:]
+    low = np.maximum(np.floor(places.min(0)).astype(int) - 4, 0)
+    high = np.minimum(np.ceil(places.max(0)).astype(int) + 5, source.shape[:2])
+    low = np.minimum(low, high - 1)
+    part = source[low[0] : high[0], low[1] : high[1]].astype(np.float32) / np.float32(255)
+    area = abs(np.linalg.det((places[[1, 3]] - places[0]).T)) / (size - 1) ** 2
+    step = max(int(np.sqrt(max(area, 1e-6)) + 0.25), 1)
+    step = max(min(step, min(part.shape[:2]) // 2), 1)
+    if step > 1:  # means of blocks: what a coarser detector sees, without aliases
+        h, w = (n // step * step for n in part.shape[:2])
+        part = part[:h, :w].reshape(h // step, step, w // step, step, 3).mean((1, 3))
+    to_part = np.array([[1 / step, 0, (1 / step - 1) / 2], [0, 1 / step, (1 / step - 1) / 2], [0, 0, 1]])
+    shift = np.array([[1.0, 0, -low[0]], [0, 1, -low[1]], [0, 0, 1]])
+    forward = np.linalg.inv(to_part @ shift @ view)
+    planes = [
+        warp_frame(np.ascontiguousarray(part[..., k]), forward, order=1, fill="edge", output_shape=(size, size))
+        for k in range(3)
+    ]
+    return np.stack(planes, -1)
