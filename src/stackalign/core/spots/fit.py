@@ -25,7 +25,8 @@ POLARITIES = {"auto": 0, "bright": 1, "dark": -1}
 
 MIN_R_SQUARED = 0.2
 MIN_CONTRAST = 5.0  # amplitude over its standard error: the best of the bumps of pure noise reaches about 4.5
-NEIGHBOUR = 0.5  # residual of a second spot in units of the amplitude
+NEIGHBOUR = 0.42  # mean of 3 x 3 pixels on top of a second spot of half the height, in units of the amplitude
+PAIR = 0.6  # what two spots that are fitted as a long one leave along it
 SATURATED_PIXELS = 3
 LEAST_WIDTH = 0.35  # pixels: narrower than that, all light falls into one pixel
 CHUNK = 512  # spots: a chunk is some milliseconds of work
@@ -231,6 +232,7 @@ def _judged(
             (FitStatus.NOT_CONVERGED, ended == kernels.ROUNDS_SPENT),
             (FitStatus.NOT_CONVERGED, ~np.isfinite(out[:, k.ERRORS + k.Y])),
             (FitStatus.AMBIGUOUS, out[:, k.NEIGHBOUR] > NEIGHBOUR),
+            (FitStatus.AMBIGUOUS, out[:, kernels.PAIR] > PAIR if ndim == 2 else np.zeros(len(out), bool)),
             (FitStatus.LOW_R_SQUARED, ~(out[:, k.R2] >= min_r_squared)),
         )
     status = np.zeros(len(out), np.int8)

@@ -30,12 +30,13 @@ from stackalign.core.spots.moments import (
     squares,
     substitute,
 )
+from stackalign.core.spots.pair_test import TERMS, elongated, pairness
 from stackalign.core.spots.start import start, to_model
 
 # Columns of the result
 A, Y, X, SY, SX, ANGLE, OFFSET = range(7)
 ERRORS = 7  # the standard errors of the seven, in their order
-R2, SNR, CHI2, ROUNDS, NEIGHBOUR, EXTREME, COLUMNS = 14, 15, 16, 17, 18, 19, 20
+R2, SNR, CHI2, ROUNDS, NEIGHBOUR, EXTREME, PAIR, COLUMNS = 14, 15, 16, 17, 18, 19, 20, 21
 # How the iteration ended
 CONVERGED, ROUNDS_SPENT, AT_BOUND, TOO_FEW, FLAT = 0, 1, 2, 3, 4
 
@@ -243,6 +244,7 @@ def fit_spots(patches, top, noise, mle, model, polarity, rounds, least, most, ou
     sums, fresh = np.zeros(SUMS), np.zeros(SUMS)
     matrix, factor, right, theta = np.zeros((7, 7)), np.zeros((7, 7)), np.zeros(7), np.zeros(7)
     unit, column, covariance = np.zeros(7), np.zeros(7), np.zeros((7, 7))
+    gram, gram_factor, room = np.zeros((TERMS, TERMS)), np.zeros((TERMS, TERMS)), np.zeros((3, TERMS))
     for spot in range(count):
         usable = 0
         mean = 0.0
@@ -342,7 +344,8 @@ def fit_spots(patches, top, noise, mle, model, polarity, rounds, least, most, ou
         sse = sums[SSE]
         # a second spot of half the height leaves far more than that unexplained
         alone = 1.0 - sse / spread > 0.9
-        if not (mle and alone):
+        long = elongated(p)
+        if not (mle and alone) or long:
             for k in range(7):
                 p32[k] = _F(p[k])
             residuals(data, yy, xx, p32, smooth)
@@ -353,6 +356,9 @@ def fit_spots(patches, top, noise, mle, model, polarity, rounds, least, most, ou
         row[SNR] = abs(p[5]) / np.sqrt(max(sse / freedom, 1e-300))
         row[CHI2] = 2.0 * sums[MERIT] / freedom if mle else np.nan
         row[ROUNDS] = done
+        row[PAIR] = 0.0
+        if long:
+            row[PAIR] = pairness(smooth, mask, yy, xx, p, mle, constant, sse / freedom, gram, gram_factor, room)
         row[NEIGHBOUR] = 0.0 if alone else neighbour(smooth, h, w, p, queue)
 
 
