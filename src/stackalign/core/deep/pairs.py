@@ -97,6 +97,13 @@ class SyntheticPairs(Parameters):
     strength: float = Field(
         1.0, ge=0, le=1, title="Strength", description="How differently the two are rendered: 0 alike, 1 fully"
     )
+    least_strength: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        title="Least strength",
+        description="Each pair draws its own strength between this and the strength; none: all have the same",
+    )
     inverted: bool = Field(
         False, title="Inverted", description="Only invert the template and add a little noise: the test of a contrast"
     )
@@ -135,7 +142,8 @@ class SyntheticPairs(Parameters):
             noise = rng.standard_normal(moved.shape[:2], np.float32)
             pair = colours.mean(-1), 1 - moved.mean(-1) + np.float32(0.02) * noise
         else:
-            pair = tuple(random_rendering(c, rng, self.strength) for c in (colours, moved))  # type: ignore[assignment]
+            strength = self.strength if self.least_strength is None else rng.uniform(self.least_strength, self.strength)
+            pair = random_rendering(colours, rng, strength), random_rendering(moved, rng, strength)
         return ImagePair(pair[0], pair[1], corners, f"{self.seed}-{index}", "synthetic")
 
     def pairs(self, images: Sequence[NDArray[np.uint8]], start: int = 0) -> Iterator[ImagePair]:

@@ -11,10 +11,10 @@ from torch.nn import functional as fn
 from stackalign.core.deep.homography import pixel_grid, sample, transform_points
 from stackalign.core.deep.networks.base import Batch, PairNetwork, standardised
 
-COARSE = 4  # pixels of the image in one of the coarse features
+COARSE, FINE = 4, 2  # pixels of the image in one of the features, along each axis
 _STRIDE = 16  # images are padded to multiples of this
-_WINDOW = 6  # pixels around the true place that a fine feature is told apart from
-_JITTER = 3  # pixels by which the window is off: its middle must say nothing
+_WINDOW = 5  # fine features around the true place that a fine feature is told apart from
+_JITTER = 2.5  # fine features by which the window is off: its middle must say nothing
 _FLOOR = 0.05  # least weight of a place
 
 
@@ -22,8 +22,9 @@ class InvariantFeatures(PairNetwork):
     """Features of one plane, the same network for both images of a pair.
 
     A U of plain convolutions, pooled by means so that pixel centres stay where they are: from 1/8 of the resolution
-    up, 32 coarse channels at 1/4 and 12 fine ones at full resolution, each of unit length times a weight in (0, 1)
-    that says how much a place is worth. About 0.5 million parameters.
+    up, 32 coarse channels at 1/4 and 16 fine ones at 1/2 of the resolution, each of unit length times a weight in
+    (0, 1) that says how much a place is worth. Each image is normalised channel by channel, which takes away much of
+    what a modality adds (instance normalisation, Ulyanov et al., arXiv:1607.08022). About 0.4 million parameters.
 
     Trained to tell each place of one image from all others of the other image (coarse: InfoNCE, van den Oord et al.,
     arXiv:1807.03748) and from its neighbours (fine), weighted by what it says a place is worth (as in R2D2, Revaud et
@@ -40,7 +41,7 @@ class InvariantFeatures(PairNetwork):
 
     paper: ClassVar[str] = "stackalign; losses after van den Oord et al. 2018 and Revaud et al. 2019"
 
-    def __init__(self, widths: tuple[int, ...] = (8, 24, 48, 80, 96), coarse: int = 32, fine: int = 12) -> None:
+    def __init__(self, widths: tuple[int, ...] = (8, 24, 48, 80, 96), coarse: int = 32, fine: int = 16) -> None:
         super().__init__()
         a, b, c, d, e = widths
         self.down_full = _block(2, a)
@@ -51,9 +52,8 @@ class InvariantFeatures(PairNetwork):
         self.up_eighth = _Joined(e, d, d)
         self.up_quarter = _Joined(d, c, c)
         self.up_half = _Joined(c, b, b)
-        self.up_full = _Joined(b, a, fine)
         self.head_coarse = nn.Conv2d(c, coarse + 1, 1)
-        self.head_fine = nn.Conv2d(fine, fine + 1, 1)
+        self.head_fine = nn.Conv2d(b, fine + 1, 1)
         self.log_sharpness = nn.Parameter(torch.tensor([2.5, 2.0]))
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,7 +63,8 @@ class InvariantFeatures(PairNetwork):
         -------
         coarse : Tensor (B, 32, ceil(y / 4), ceil(x / 4))
             The centre of pixel k lies at 4 k + 1.5 of the image. Length: the weight of the place.
-        fine : Tensor (B, 12, y, x)
+        fine : Tensor (B, 16, ceil(y / 2), ceil(x / 2))
+            The centre of pixel k lies at 2 k + 0.5 of the image.
         """
         y, x = image.shape[-2:]
         padded = fn.pad(image, (0, -x % _STRIDE, 0, -y % _STRIDE), mode="replicate")
@@ -74,11 +75,10 @@ class InvariantFeatures(PairNetwork):
         eighth = self.up_eighth(self.bottom(_halved(eighth)), eighth)
         quarter = self.up_quarter(eighth, quarter)
         half = self.up_half(quarter, half)
-        full = self.up_full(half, full)
-        coarse, fine = _weighed(self.head_coarse(quarter)), _weighed(self.head_fine(full))
-        return coarse[..., : -(-y // COARSE), : -(-x // COARSE)], fine[..., :y, :x]
+        coarse, fine = _weighed(self.head_coarse(quarter)), _weighed(self.head_fine(half))
+        return coarse[..., : -(-y // COARSE), : -(-x // COARSE)], fine[..., : -(-y // FINE), : -(-x // FINE)]
 
-    def loss(self, batch: Batch, points: int = 192) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(self, batch: Batch, points: int = 128) -> tuple[torch.Tensor, dict[str, float]]:
         """Return how badly places are told from others, over ``points`` random ones of each pair, both levels."""
         if batch.reference.shape[-2:] == batch.moving.shape[-2:]:
             both = [f.chunk(2) for f in self(torch.cat([batch.reference, batch.moving]))]
@@ -88,7 +88,12 @@ class InvariantFeatures(PairNetwork):
         sharp = self.log_sharpness.clamp(max=4.0).exp()
         coarse, found = self._coarse(coarse_here, coarse_there, batch.matrix, sharp[0], points)
         fine, off = self._fine(fine_here, fine_there, batch.matrix, sharp[1], points)
-        return coarse + fine, {"coarse": float(coarse.detach()), "fine": float(fine.detach()), "hit": found, "off": off}
+        return coarse + fine, {
+            "coarse": float(coarse.detach()),
+            "fine": float(fine.detach()),
+            "hit": found,
+            "off": FINE * off,
+        }
 
     @staticmethod
     def _coarse(
@@ -120,7 +125,7 @@ class InvariantFeatures(PairNetwork):
         low = torch.tensor([2.0, 2.0], device=here.device)
         span = torch.tensor([h - 5.0, w - 5.0], device=here.device)
         places = (low + span * torch.rand(len(here), points, 2, device=here.device)).round()
-        true = transform_points(matrix, places)
+        true = (transform_points(matrix, places * FINE + 0.5) - 0.5) / FINE
         middle = (true + _JITTER * (2 * torch.rand_like(true) - 1)).round()
         side = 2 * _WINDOW + 1
         window = pixel_grid(side, side, device=here.device) - _WINDOW
@@ -147,7 +152,7 @@ class _Joined(nn.Module):
         super().__init__()
         self.coarse = nn.Conv2d(coarse, out, 1, bias=False)
         self.level = nn.Conv2d(level, out, 1, bias=False)
-        self.norm = nn.BatchNorm2d(out)
+        self.norm = nn.InstanceNorm2d(out, affine=True)
         self.mix = _block(out, out)
 
     def forward(self, coarse: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
@@ -171,7 +176,9 @@ def _box_mean(image: torch.Tensor, window: int) -> torch.Tensor:
 
 def _block(inside: int, outside: int, kernel: int = 3) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inside, outside, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(outside), nn.ReLU()
+        nn.Conv2d(inside, outside, kernel, padding=kernel // 2, bias=False),
+        nn.InstanceNorm2d(outside, affine=True),
+        nn.ReLU(),
     )
 
 

@@ -1,0 +1,80 @@
+"""Cascaded Lucas-Kanade networks: features of one network for both images, aligned by Lucas-Kanade layers."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional as fn
+
+from stackalign.core.deep.homography import corners_from_homography, homography_from_corners, rescaled, template_corners
+from stackalign.core.deep.networks.base import Batch, PairNetwork, corner_distance, resting_corners, standardised
+from stackalign.core.deep.networks.lucas_kanade import lucas_kanade
+from stackalign.core.deep.networks.regression import convolution, reach_of
+
+
+class CascadedLucasKanade(PairNetwork):
+    """CLKN: C.-H. Chang, C.-N. Chou and E. Y. Chang, CLKN: Cascaded Lucas-Kanade Networks, CVPR 2017.
+
+    One fully convolutional network gives features of both images at three resolutions; at each, from coarse to fine, an
+    inverse compositional Lucas-Kanade layer of fixed iterations refines the homography, and the loss on the corners
+    goes back through all of them. About 0.1 million parameters.
+
+    Parameters
+    ----------
+    width : int
+        Channels of the first stage; the next ones have twice and four times as many.
+    channels : int
+        Features of each resolution.
+    iterations : int
+        Of each Lucas-Kanade layer.
+    """
+
+    paper: ClassVar[str] = "Chang, Chou and Chang, CVPR 2017"
+
+    def __init__(self, width: int = 16, channels: int = 4, iterations: int = 5) -> None:
+        super().__init__()
+        self.iterations = iterations
+        widths = [width, 2 * width, 4 * width]
+        self.stages = nn.ModuleList(
+            nn.Sequential(*convolution(a, b), *convolution(b, b)) for a, b in zip([1, *widths[:2]], widths, strict=True)
+        )
+        self.heads = nn.ModuleList(nn.Conv2d(w, channels, 3, padding=1) for w in widths)
+
+    def pyramid(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """Return features at 1/2, 1/4 and 1/8 of the resolution, fine to coarse."""
+        x, out = standardised(image), []
+        for stage, head in zip(self.stages, self.heads, strict=True):
+            x = fn.avg_pool2d(stage(x), 2)
+            out.append(head(x))
+        return out
+
+    def courses(self, reference: torch.Tensor, moving: torch.Tensor) -> list[torch.Tensor]:
+        """Return the corners after each layer of the cascade."""
+        h, w = moving.shape[-2:]
+        matrix = homography_from_corners(
+            template_corners(h, w, device=moving.device), resting_corners(reference, moving)
+        )
+        out = []
+        levels = list(enumerate(zip(self.pyramid(reference), self.pyramid(moving), strict=True)))
+        for level, (there, here) in reversed(levels):
+            factor = 2.0 ** (level + 1)
+            coarse = lucas_kanade(there, here, rescaled(matrix, factor, factor), iterations=self.iterations)
+            matrix = rescaled(coarse, 1 / factor, 1 / factor)
+            out.append(corners_from_homography(matrix, h, w))
+        return out
+
+    def corners(self, reference: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
+        """Return where the corners of ``moving`` lie: (B, 4, 2), pixels (y, x)."""
+        return self.courses(reference, moving)[-1]
+
+    def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the distance of the corners after each layer, in units of their reach; bounded, so none runs away."""
+        courses = self.courses(batch.reference, batch.moving)
+        reach = reach_of(batch.reference, batch.moving)
+        bounded = [2 * reach * torch.tanh(corner_distance(c, batch.corners) / (2 * reach)) for c in courses]
+        total = torch.stack([b.mean() for b in bounded]).sum()
+        return total / reach, {
+            "corners": float(corner_distance(courses[-1], batch.corners).detach().clamp(max=1e3).mean())
+        }

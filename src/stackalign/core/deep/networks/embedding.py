@@ -1,0 +1,132 @@
+"""Two-stage regressors: each modality is embedded in features of its own network, then corners are regressed."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from stackalign.core.deep.homography import homography_from_corners, template_corners, warp
+from stackalign.core.deep.networks.base import Batch, PairNetwork, corner_distance, resting_corners, standardised
+from stackalign.core.deep.networks.regression import CornerHead, convolution, laid_in_middle, reach_of
+
+
+class EmbeddedCorners(PairNetwork):
+    """VisIRNet's corners: S. Ozer and A. P. Ndigande, VisIRNet, IEEE Trans. Geoscience and Remote Sensing 62, 2024.
+
+    First stage: two networks of residual blocks, one a modality, bring both images to features of the same kind; the
+    loss is the squared difference between the template's features and those of the image under the true homography,
+    and how alike those of wrong places are. Second stage: with these networks held still, convolutions over both
+    features regress the four corners. The stages follow each other after ``first_stage`` steps, which are counted in
+    the weights. About 3 million parameters.
+
+    Parameters
+    ----------
+    width : int
+        Channels of the embedding networks.
+    features : int
+        Features of each pixel.
+    widths : sequence of int
+        Channels of the stages of the regression.
+    hidden : int
+        Units of its fully connected layer.
+    first_stage : int
+        Steps of the first stage.
+    """
+
+    paper: ClassVar[str] = "Ozer and Ndigande, IEEE TGRS 62 (2024)"
+
+    def __init__(
+        self,
+        width: int = 32,
+        features: int = 8,
+        widths: tuple[int, ...] = (32, 64, 64, 128),
+        hidden: int = 256,
+        first_stage: int = 2000,
+    ) -> None:
+        super().__init__()
+        self.first_stage = first_stage
+        self.embeddings = nn.ModuleList(_Embedding(width, features) for _ in range(2))
+        self.head = CornerHead(2 * features, tuple(widths), hidden)
+        self.register_buffer("taken", torch.zeros((), dtype=torch.int64))
+
+    def corners(self, reference: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
+        """Return where the corners of ``moving`` lie: (B, 4, 2), pixels (y, x)."""
+        there, here = self.embeddings[0](standardised(reference)), self.embeddings[1](standardised(moving))
+        return self._regressed(there, here)
+
+    def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the loss of the stage that is on."""
+        first = int(self.taken) < self.first_stage
+        if self.training:
+            self.taken += 1
+        with torch.set_grad_enabled(torch.is_grad_enabled() and first):
+            there = self.embeddings[0](standardised(batch.reference))
+            here = self.embeddings[1](standardised(batch.moving))
+        if first:
+            with torch.no_grad():
+                found = self._regressed(there, here)
+            loss = self._embedding_loss(there, here, batch)
+        else:
+            found = self._regressed(there, here)
+            loss = self._corner_loss(found, batch)
+        return loss, {"corners": float(corner_distance(found, batch.corners).detach().mean())}
+
+    def _regressed(self, there: torch.Tensor, here: torch.Tensor) -> torch.Tensor:
+        planes = torch.cat([there, laid_in_middle(there, here)], 1)
+        return resting_corners(there, here) + self.head(planes, reach_of(there, here))
+
+    @staticmethod
+    def _embedding_loss(there: torch.Tensor, here: torch.Tensor, batch: Batch) -> torch.Tensor:
+        size = (here.shape[-2], here.shape[-1])
+        seen, inside = warp(there, batch.matrix, size)
+        alike = ((seen - here).square() * inside).mean()
+        rest = homography_from_corners(
+            template_corners(*size, device=here.device), resting_corners(batch.reference, batch.moving)
+        )
+        wrong, _ = warp(there, rest, size)
+        return alike + torch.relu(1.0 - (wrong - here).square().mean())
+
+    def _corner_loss(self, found: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return ((found - batch.corners) / reach_of(batch.reference, batch.moving)).square().sum(-1).mean()
+
+
+class EmbeddedMatrix(EmbeddedCorners):
+    """VisIRNet's matrix: as `EmbeddedCorners`, but the loss is on the entries of the homography.
+
+    The network still regresses corners, and the matrix follows from them: raw entries of a matrix, as the original
+    regresses, have no common scale, and small errors of the last row throw corners far away. The entries are compared
+    in coordinates that run from -1 to 1 over both images. About 3 million parameters.
+    """
+
+    def _corner_loss(self, found: torch.Tensor, batch: Batch) -> torch.Tensor:
+        h, w = batch.moving.shape[-2:]
+        here = template_corners(h, w, device=found.device)
+        unit = [_unit(image) for image in (batch.reference, batch.moving)]
+        matrices = [homography_from_corners(here, c) for c in (found, batch.corners)]
+        entries = [torch.linalg.inv(unit[0]) @ m @ unit[1] for m in matrices]
+        entries = [e / e[:, 2:, 2:] for e in entries]
+        return 10 * (entries[0] - entries[1]).square().sum((1, 2)).clamp(max=10).mean()
+
+
+class _Embedding(nn.Module):
+    """A convolution, two residual blocks, features of mean 0 and spread 1."""
+
+    def __init__(self, width: int, features: int) -> None:
+        super().__init__()
+        self.first = nn.Sequential(*convolution(1, width))
+        self.blocks = nn.ModuleList(nn.Sequential(*convolution(width, width), *convolution(width, width)) for _ in "ab")
+        self.last = nn.Conv2d(width, features, 3, padding=1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        x = self.first(image)
+        for block in self.blocks:
+            x = x + block(x)
+        return standardised(self.last(x))
+
+
+def _unit(image: torch.Tensor) -> torch.Tensor:
+    """Return the matrix from coordinates -1 .. 1 to pixels (y, x) of an image."""
+    h, w = image.shape[-2] - 1.0, image.shape[-1] - 1.0
+    return image.new_tensor([[h / 2, 0, h / 2], [0, w / 2, w / 2], [0, 0, 1]])

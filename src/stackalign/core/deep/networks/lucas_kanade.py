@@ -1,0 +1,80 @@
+"""Inverse compositional Lucas-Kanade of homographies on maps of features, in batches and differentiable."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as fn
+
+from stackalign.core.deep.homography import pixel_grid, warp
+
+
+def lucas_kanade(
+    reference: torch.Tensor,
+    moving: torch.Tensor,
+    matrix: torch.Tensor,
+    *,
+    iterations: int = 5,
+    damping: float = 1e-2,
+    limit: float = 0.15,
+) -> torch.Tensor:
+    """Return homographies that bring features together better.
+
+    S. Baker and I. Matthews, Int. J. Computer Vision 56, 2004, section 3.2: the step is worked out on the moving image,
+    whose derivatives do not change, and undone on the reference's side.
+
+    Parameters
+    ----------
+    reference : Tensor (B, C, H, W)
+    moving : Tensor (B, C, h, w)
+    matrix : Tensor (B, 3, 3)
+        Where to begin, pixels of ``moving`` -> pixels of ``reference``.
+    iterations : int
+    damping : float
+        Share of each parameter's own curvature that is added to it (Levenberg).
+    limit : float
+        Largest step, as a share of half the image: a bounded step cannot run away.
+    """
+    h, w = moving.shape[-2:]
+    slopes = _slopes(moving)
+    unit = max(h, w) / 2
+    middle = moving.new_tensor([(h - 1) / 2, (w - 1) / 2])
+    u, v = ((pixel_grid(h, w, device=moving.device) - middle) / unit).T
+    one, zero = torch.ones_like(u), torch.zeros_like(u)
+    # eight first-order motions of a homography in coordinates from -1 to 1, along y and along x: (8, P)
+    along_y = torch.stack([one, u, v, zero, zero, zero, u * u, u * v])
+    along_x = torch.stack([zero, zero, zero, one, u, v, u * v, v * v])
+    jacobian = slopes[0].flatten(2)[:, :, None] * along_y + slopes[1].flatten(2)[:, :, None] * along_x  # (B, C, 8, P)
+    to_pixels = moving.new_tensor([[unit, 0, middle[0]], [0, unit, middle[1]], [0, 0, 1]])
+    from_pixels = torch.linalg.inv(to_pixels)
+    for _ in range(iterations):
+        seen, inside = warp(reference, matrix, (h, w))
+        weight = inside.flatten(2)
+        left = ((seen - moving).flatten(2) * weight)[:, :, None]
+        normal = torch.einsum("bcip,bcjp->bij", jacobian * weight[:, :, None], jacobian)
+        right = (jacobian * left).sum((1, 3))
+        scale = torch.diagonal(normal, dim1=1, dim2=2)
+        ridge = torch.diag_embed(damping * scale + 1e-4 * scale.mean(1, keepdim=True) + 1e-8)
+        step = torch.linalg.solve(normal + ridge, right)
+        size = step.abs().amax(1, keepdim=True)
+        step = step * (limit / size.clamp_min(limit))
+        matrix = matrix @ to_pixels @ torch.linalg.inv(_change(step)) @ from_pixels
+        matrix = matrix / matrix[:, 2:, 2:]
+    return matrix
+
+
+def _slopes(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return central differences along y and x, in units of half the longer side; one-sided at the border."""
+    padded = fn.pad(maps, (1, 1, 1, 1), mode="replicate")
+    unit = max(maps.shape[-2:]) / 2
+    along_y = (padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]) * (unit / 2)
+    along_x = (padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]) * (unit / 2)
+    # normalised coordinates: displacements p are in units of half the side, so slopes are per unit
+    return along_y, along_x
+
+
+def _change(step: torch.Tensor) -> torch.Tensor:
+    """Return the homography of small motions (B, 8), in coordinates from -1 to 1."""
+    p = step.unbind(1)
+    one = torch.ones_like(p[0])
+    rows = [[one + p[1], p[2], p[0]], [p[4], one + p[5], p[3]], [-p[6], -p[7], one]]
+    return torch.stack([torch.stack(row, 1) for row in rows], 1)

@@ -1,0 +1,73 @@
+"""What networks that regress four corners share: where a template is laid, a trunk of convolutions, bounded offsets."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as fn
+
+from stackalign.core.deep.homography import warp
+from stackalign.core.deep.networks.base import resting_corners
+
+
+class CornerHead(nn.Module):
+    """Convolutions in the manner of VGG, then eight numbers: offsets of four corners within ``reach``.
+
+    Parameters
+    ----------
+    channels : int
+        Planes of the input.
+    widths : sequence of int
+        Channels of each stage: two convolutions, and all but the last end with a maximum over 2 x 2.
+    hidden : int
+        Units of the fully connected layer.
+    grid : int
+        The last maps are averaged to this many cells a side, so that images may be of any size.
+    dropout : float
+        Share of the units that are silenced in training.
+    """
+
+    def __init__(
+        self, channels: int, widths: tuple[int, ...], hidden: int, grid: int = 8, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        before = channels
+        for k, width in enumerate(widths):
+            layers += [*convolution(before, width), *convolution(width, width)]
+            if k < len(widths) - 1:
+                layers.append(nn.MaxPool2d(2))
+            before = width
+        self.trunk = nn.Sequential(*layers)
+        self.grid = grid
+        self.out = nn.Sequential(
+            nn.Flatten(), nn.Linear(before * grid * grid, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, 8)
+        )
+        last = self.out[-1]
+        nn.init.normal_(last.weight, std=1e-3)  # it begins with doing nothing
+        nn.init.zeros_(last.bias)
+
+    def forward(self, planes: torch.Tensor, reach: float) -> torch.Tensor:
+        """Return offsets (B, 4, 2) within ``reach`` pixels of zero along each axis."""
+        maps = fn.adaptive_avg_pool2d(self.trunk(planes), self.grid)
+        return reach * torch.tanh(self.out(maps).reshape(-1, 4, 2))
+
+
+def convolution(inside: int, outside: int) -> tuple[nn.Module, ...]:
+    """Return a 3 x 3 convolution, normalised over batches, cut at zero."""
+    return nn.Conv2d(inside, outside, 3, padding=1, bias=False), nn.BatchNorm2d(outside), nn.ReLU(inplace=True)
+
+
+def reach_of(reference: torch.Tensor, moving: torch.Tensor) -> float:
+    """Return how far a corner may lie from its place in the middle: what keeps it in the reference, or 1/4 of it."""
+    apart = (min(reference.shape[-2:]) - min(moving.shape[-2:])) / 2
+    return float(apart if apart > 0 else min(reference.shape[-2:]) / 4)
+
+
+def laid_in_middle(reference: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
+    """Return ``moving`` in the middle of an empty image of the reference's size."""
+    here = resting_corners(reference, moving)[0, 0]
+    shift = torch.eye(3, dtype=moving.dtype, device=moving.device)[None].repeat(len(moving), 1, 1)
+    shift[:, :2, 2] = -here
+    h, w = reference.shape[-2:]
+    return warp(moving, shift, (h, w))[0]
