@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.bench_deep [NETWORK ...] [--seconds 120] [--steps 100000]
 
-Small pairs, so that a CPU is enough: 64 px images, 40 px templates of the inverted contrast, corners within 12 px, which
-doing nothing misses by 9.2 px in the mean (the floor of 24.5 px belongs to 192 px images and corners within 32 px), and
-networks of a fraction of their published widths. Pictures are those that scikit-image's wheel carries; the last three are
-held out.
+Small pairs, so that a CPU is enough: 64 px images, 40 px templates of the inverted contrast, corners within 12 px,
+which doing nothing misses by 9.2 px in the mean (the floor of 24.5 px belongs to 192 px images, corners within 32 px),
+and networks of a fraction of their published widths. Pictures are those that scikit-image's wheel carries; the last
+three are held out.
 """
 
 import argparse

@@ -41,7 +41,7 @@ def packed(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> b
     from safetensors.numpy import save
 
     text = {"format": FORMAT, "version": str(VERSION), "card": json.dumps(dict(metadata), sort_keys=True)}
-    return bytes(save({key: np.ascontiguousarray(value) for key, value in arrays.items()}, text))
+    return bytes(save({key: np.array(value, order="C") for key, value in arrays.items()}, text))
 
 
 def unpacked(path: str | PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -156,7 +156,7 @@ def digest(arrays: Mapping[str, NDArray[Any]]) -> str:
     """Return the SHA-256 of names, shapes and numbers: what a model card states."""
     found = hashlib.sha256()
     for key in sorted(arrays):
-        value = np.ascontiguousarray(arrays[key])
+        value = np.array(arrays[key], order="C")
         found.update(f"{key} {value.dtype.str} {value.shape}\n".encode())
         found.update(value.tobytes())
     return found.hexdigest()
