@@ -149,3 +149,41 @@ def overlap_sums(fixed, moving, weight, moving_weight, backward, step):
             sums[2] += known * mm
             sums[3] += known
     return sums
+
+
+@fast_kernel
+def pooled(score, reach, stiffness, best, along_y, along_x):
+    """Write the best score within ``reach`` pixels, less what going there costs, and where it is.
+
+    Quadratic costs are separable (Felzenszwalb & Huttenlocher, Theory of Computing 8, 2012), so rows come first and
+    columns after; indices beyond the border are circular.
+
+    Parameters
+    ----------
+    score : float32 (y, x)
+    reach : int
+    stiffness : float
+        Cost of a squared pixel.
+    best : float32 (y, x)
+    along_y, along_x : int16 (y, x)
+        How far the best one lies away.
+    """
+    h, w = score.shape
+    rows, moves = np.empty((h, w), np.float32), np.empty((h, w), np.int16)
+    for i in range(h):
+        for j in range(w):
+            top, at = np.float32(-1e9), 0
+            for d in range(-reach, reach + 1):
+                v = score[i, (j + d) % w] - np.float32(stiffness * d * d)
+                if v > top:
+                    top, at = v, d
+            rows[i, j], moves[i, j] = top, at
+    for i in range(h):
+        for j in range(w):
+            top, at = np.float32(-1e9), 0
+            for d in range(-reach, reach + 1):
+                v = rows[(i + d) % h, j] - np.float32(stiffness * d * d)
+                if v > top:
+                    top, at = v, d
+            best[i, j], along_y[i, j] = top, at
+            along_x[i, j] = moves[(i + at) % h, j]

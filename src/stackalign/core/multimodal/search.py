@@ -1,8 +1,10 @@
-"""Find rotation, scale and translation over the whole range: correlation of feature maps by FFT, on what overlaps.
+"""Find a motion over the whole range: blocks of one image looked for in the other by FFT, which may give way.
 
-Masked normalised correlation after Padfield, IEEE Trans. Image Processing 21, 2012, eq. 4 to 7, summed over channels;
-the features have no mean, so that only their energies on the overlap are normalised. A template may be smaller or
-larger than the image that it is looked for in.
+For each rotation and scale, blocks of the moving features are correlated with the fixed ones everywhere. Then the place
+is sought where all of them fit together, each up to some pixels beside where a similarity puts it (deformable parts:
+Felzenszwalb et al., IEEE PAMI 32, 2010, eq. 2 to 4): shear and perspective, which no grid of similarities can cover,
+are taken up by that, and follow from where the blocks went. Correlations are normalised on what overlaps (Padfield,
+IEEE Trans. Image Processing 21, 2012, eq. 4 to 7), so a template may be smaller or larger than the image.
 """
 
 from __future__ import annotations
@@ -13,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from stackalign.core.geometry import centre, corners
+from stackalign.core.multimodal.corners import plausible
 from stackalign.core.multimodal.refine import FeatureImage
 from stackalign.core.threads import map_threads
+from stackalign.core.transform_fit import fit_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Features = NDArray[np.float32]
 
+_LEAST_VIEW = 0.5  # of a block that must be in view to be compared
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
@@ -32,10 +38,9 @@ class Candidate:
     Attributes
     ----------
     matrix : ndarray (3, 3)
-        Moving -> fixed, pixels; a similarity.
+        Moving -> fixed, pixels.
     score : float
-        Correlation on the overlap times the root of the overlap's share of the smaller image: chance alone reaches the
-        same height wherever the image lies.
+        Mean correlation of the blocks, less what their giving way costs; blocks out of view count as 0.
     significance : float
         Height of the score above all other places of this rotation and scale, in (robust) standard deviations.
     """
@@ -62,16 +67,20 @@ def search(
     turned: Turned | None = None,
     count: int = 24,
     peaks: int = 3,
+    blocks: int = 3,
+    block_size: float = 0.45,
+    give: float = 0.16,
+    cost: float = 0.2,
     max_shift: float | None = None,
-    least_overlap: float = 0.3,
+    least_overlap: float = 0.4,
 ) -> list[Candidate]:
-    """Return the likeliest similarities, the best first.
+    """Return the likeliest motions, the best first.
 
     Parameters
     ----------
     fixed, moving : ndarray (channels, y, x) float32, or FeatureImage
-        Zero-mean features of the same channels, any sizes; reduce them first: the time grows with the pixels, the
-        angles and the scales.
+        Zero-mean features of the same channels, any sizes; reduce them first to about 100 pixels a side: the time grows
+        with the pixels, the angles and the scales.
     angles : sequence of float
         Rotations to try, radians.
     scales : sequence of float
@@ -83,10 +92,18 @@ def search(
         Candidates that are returned at most.
     peaks : int
         Of them from each angle and scale.
+    blocks : int
+        Along each axis of the moving image.
+    block_size : float
+        Side of a block as a share of the moving image's smaller side.
+    give : float
+        How far a block may lie beside its place, as a share of the moving image's smaller side.
+    cost : float
+        Of correlation, for going as far as that.
     max_shift : float, optional
         Pixels by which the centre of the moving image may lie away from that of the fixed one.
     least_overlap : float
-        Share of the smaller image that both must show.
+        Share of the blocks that must be in view.
     """
     first, second = FeatureImage.of(fixed), FeatureImage.of(moving)
     if first.values.shape[2] != second.values.shape[2]:
@@ -94,10 +111,10 @@ def search(
             f"both need the same channels: fixed has {first.values.shape[2]}, moving {second.values.shape[2]}"
         )
     view = turned if turned is not None else Resampled(second)
-    motions = [similarity(a, s) for s in scales for a in angles]
-    extent = np.ceil(np.max([_extent(m, second.shape) for m in motions], axis=0)).astype(int)
-    correlator = _Correlator.of(first, (int(extent[0]), int(extent[1])), max_shift, least_overlap)
-    placed = map_threads(lambda motion: _best(correlator, view, motion, second.shape, peaks), motions)
+    grid = _Grid(second.shape, blocks, block_size, give, cost, max_shift, least_overlap)
+    scene = _Scene.of(first, grid.largest_block(max(scales)))
+    motions = [(a, s) for s in scales for a in angles]
+    placed = map_threads(lambda motion: _placed(scene, view, grid, *motion, peaks), motions)
     found = sorted((c for part in placed for c in part), key=lambda c: -c.score)
     return found[:count]
 
@@ -117,99 +134,167 @@ class Resampled:
             for k in range(self.moving.values.shape[2])
         ]
         weight = warp_frame(self.moving.weight, matrix, order=1, output_shape=shape)
-        return FeatureImage(np.ascontiguousarray(np.stack(maps, -1)), np.where(weight > 0.5, weight, 0))
-
-
-def similarity(angle: float, scale: float) -> Array:
-    """Return the linear part (2, 2) of a rotation (y axis towards x axis) and magnification."""
-    c, s = scale * np.cos(angle), scale * np.sin(angle)
-    return np.array([[c, -s], [s, c]])
+        return FeatureImage(np.ascontiguousarray(np.stack(maps, -1)), np.where(weight > 0.5, weight, np.float32(0)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Correlator:
+class _Grid:
+    """How the moving image is cut into blocks."""
+
+    shape: tuple[int, int]
+    blocks: int
+    block_size: float
+    give: float
+    cost: float
+    max_shift: float | None
+    least_overlap: float
+
+    def centres(self) -> Array:
+        """Return the centres of the blocks, pixels of the moving image, (N, 2)."""
+        half = self.block_size * min(self.shape) / 2
+        lines = [np.linspace(min(half, n / 2), max(n - half, n / 2), self.blocks) - 0.5 for n in self.shape]
+        return np.stack(np.meshgrid(*lines, indexing="ij"), -1).reshape(-1, 2)
+
+    def side(self, scale: float) -> int:
+        """Return the side of a block in a copy of this magnification, an odd number of pixels."""
+        return 2 * max(round(self.block_size * min(self.shape) * scale / 2), 3) + 1
+
+    def largest_block(self, scale: float) -> int:
+        return self.side(scale)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scene:
     """The spectra of the fixed features, worked out once for all turns."""
 
     shape: tuple[int, int]
-    canvas: tuple[int, int]
     padded: tuple[int, int]
     values: NDArray[Any]
     energy: NDArray[Any]
     known: NDArray[Any]
-    area: float
-    max_shift: float | None
-    least_overlap: float
 
     @classmethod
-    def of(
-        cls, fixed: FeatureImage, canvas: tuple[int, int], max_shift: float | None, least_overlap: float
-    ) -> _Correlator:
+    def of(cls, fixed: FeatureImage, block: int) -> _Scene:
         from scipy import fft
 
-        h, w = (fft.next_fast_len(n + m - 1, real=True) for n, m in zip(fixed.shape, canvas, strict=True))
+        h, w = (fft.next_fast_len(n + block, real=True) for n in fixed.shape)
         weighted = np.moveaxis(fixed.values, -1, 0) * fixed.weight
         energy = (np.moveaxis(fixed.values, -1, 0) * weighted).sum(0)
         return cls(
-            fixed.shape, canvas, (h, w), fft.rfft2(weighted, (h, w)), fft.rfft2(energy, (h, w)),
-            fft.rfft2(fixed.weight, (h, w)), float(fixed.weight.sum()), max_shift, least_overlap,
+            fixed.shape, (h, w), fft.rfft2(weighted, (h, w)), fft.rfft2(energy, (h, w)),
+            fft.rfft2(fixed.weight, (h, w)),
         )  # fmt: skip
 
-    def score(self, turned: FeatureImage) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Return the score of every shift (canvas -> fixed), circularly indexed, and where it is allowed."""
+    def correlation(self, block: FeatureImage) -> NDArray[np.float32]:
+        """Return the correlation with a block at every place of its first pixel, circularly; 0 where it is not seen."""
         from scipy import fft
 
-        weighted = np.moveaxis(turned.values, -1, 0) * turned.weight
-        energy = (np.moveaxis(turned.values, -1, 0) * weighted).sum(0)
-        spectra = fft.rfft2(np.concatenate([weighted, energy[None], turned.weight[None]]), self.padded)
-        both = fft.irfft2((self.values * np.conj(spectra[:-2])).sum(0), self.padded)
-        of_moving = fft.irfft2(self.known * np.conj(spectra[-2]), self.padded)
-        of_fixed = fft.irfft2(self.energy * np.conj(spectra[-1]), self.padded)
-        overlap = fft.irfft2(self.known * np.conj(spectra[-1]), self.padded)
-        smaller = min(self.area, float(turned.weight.sum()))
-        allowed = overlap > self.least_overlap * smaller
-        norm = np.sqrt(np.maximum(of_moving, 1e-12) * np.maximum(of_fixed, 1e-12))
-        share = np.minimum(np.maximum(overlap, 0) / max(smaller, 1e-6), 1.0)
-        if self.max_shift is not None:
-            away = [
-                _signed(n, f) + (c - f) / 2 for n, c, f in zip(self.padded, self.canvas, self.shape, strict=True)
-            ]  # of the canvas's centre from the fixed one's
-            allowed &= np.hypot(away[0][:, None], away[1]) <= self.max_shift
-        return np.where(allowed, both / norm * np.sqrt(share), -1.0).astype(np.float32), allowed
+        maps = np.moveaxis(block.values, -1, 0)
+        weighted = maps * block.weight
+        stack = np.concatenate([weighted, (maps * weighted).sum(0)[None], block.weight[None]])
+        spectra = np.conj(fft.rfft2(stack, self.padded))
+        parts = np.stack([
+            (self.values * spectra[:-2]).sum(0), self.known * spectra[-2], self.energy * spectra[-1],
+            self.known * spectra[-1],
+        ])  # fmt: skip
+        both, of_block, of_fixed, seen = fft.irfft2(parts, self.padded)
+        enough = seen > _LEAST_VIEW * max(float(block.weight.sum()), 1e-6)
+        norm = np.sqrt(np.maximum(of_block, 1e-9) * np.maximum(of_fixed, 1e-9))
+        return np.where(enough, both / norm, 0).astype(np.float32)
 
 
-def _best(correlator: _Correlator, view: Turned, motion: Array, shape: tuple[int, int], peaks: int) -> list[Candidate]:
+def _placed(scene: _Scene, view: Turned, grid: _Grid, angle: float, scale: float, peaks: int) -> list[Candidate]:
     """Return the best places of one rotation and scale."""
     from scipy.ndimage import maximum_filter
 
-    canvas = correlator.canvas
+    from stackalign.core.multimodal.kernels import pooled
+
+    c, s = scale * np.cos(angle), scale * np.sin(angle)
+    linear = np.array([[c, -s], [s, c]])
+    side = grid.side(scale)
+    reach = np.ptp(corners(grid.shape) @ linear.T, axis=0)
+    canvas = (int(np.ceil(reach[0])) + 1 + side, int(np.ceil(reach[1])) + 1 + side)
     onto = np.eye(3)
-    onto[:2, :2] = motion
-    onto[:2, 2] = centre(canvas) - motion @ centre(shape)
-    score, allowed = correlator.score(view(onto, canvas))
+    onto[:2, :2] = linear
+    onto[:2, 2] = centre(canvas) - linear @ centre(grid.shape)
+    copy = view(onto, canvas)
+    middles = grid.centres() @ linear.T + onto[:2, 2]
+    starts = np.round(middles).astype(int) - side // 2
+    give = max(round(grid.give * min(grid.shape) * scale), 1)
+    stiffness = grid.cost / give**2
+    usable = []
+    total, counted = np.zeros(scene.padded, np.float32), np.zeros(scene.padded, np.float32)
+    for k, (y, x) in enumerate(starts):
+        part = FeatureImage(copy.values[y : y + side, x : x + side], copy.weight[y : y + side, x : x + side])
+        if part.weight.shape != (side, side) or (part.weight > 0).mean() < _LEAST_VIEW:
+            continue
+        score = scene.correlation(part)
+        best, along_y, along_x = np.empty_like(score), np.empty(score.shape, np.int16), np.empty(score.shape, np.int16)
+        pooled(score, give, stiffness, best, along_y, along_x)
+        shift = (-y + canvas[0] // 2, -x + canvas[1] // 2)  # index: where the canvas's middle lies
+        total += np.roll(best, shift, (0, 1))
+        counted += np.roll(score != 0, shift, (0, 1))
+        usable.append((k, y, x, along_y, along_x, score))
+    if not usable:
+        return []
+    total /= len(usable)
+    allowed = counted >= grid.least_overlap * len(usable)
+    inside = np.zeros_like(allowed)
+    inside[: scene.shape[0], : scene.shape[1]] = True  # the middle of the moving image is in view
+    allowed &= inside
+    if grid.max_shift is not None:
+        away = [np.arange(n) - (f - 1) / 2 for n, f in zip(scene.padded, scene.shape, strict=True)]
+        allowed &= np.hypot(away[0][:, None], away[1]) <= grid.max_shift
     if not allowed.any():
         return []
-    middle = float(np.median(score[allowed]))
-    spread = 1.4826 * float(np.median(np.abs(score[allowed] - middle))) + 1e-9
-    tops = np.flatnonzero((score == maximum_filter(score, 5, mode="wrap")) & allowed)
-    tops = tops[np.argsort(-score.ravel()[tops], kind="stable")[:peaks]]
+    total = np.where(allowed, total, np.float32(-1))
+    middle = float(np.median(total[allowed]))
+    spread = 1.4826 * float(np.median(np.abs(total[allowed] - middle))) + 1e-9
+    tops = np.flatnonzero((total == maximum_filter(total, 2 * (give // 2) + 1, mode="wrap")) & allowed)
+    tops = tops[np.argsort(-total.ravel()[tops], kind="stable")[:peaks]]
     out = []
+    h, w = scene.padded
     for top in tops:
-        at = np.unravel_index(top, score.shape)
-        shift = [float(_signed(n, f)[i]) for i, n, f in zip(at, correlator.padded, correlator.shape, strict=True)]
-        matrix = onto.copy()
-        matrix[:2, 2] += shift
-        value = float(score[at])
+        at = np.array(np.unravel_index(top, total.shape))
+        where, found, weights = [], [], []
+        for k, y, x, along_y, along_x, score in usable:
+            i, j = at - np.array(canvas) // 2 + (y, x)
+            di, dj = int(along_y[i % h, j % w]), int(along_x[i % h, j % w])
+            where.append(grid.centres()[k])
+            rest = middles[k] - (np.array([y, x]) + side // 2)  # centres were rounded
+            found.append(np.array([i + di, j + dj]) + side // 2 + rest)
+            weights.append(max(float(score[(i + di) % h, (j + dj) % w]), 0.0))
+        matrix = _fitted(np.array(where), np.array(found), np.array(weights), grid.shape, give)
+        if matrix is None:
+            matrix = onto.copy()
+            matrix[:2, 2] += at - np.array(canvas) // 2
+        value = float(total.ravel()[top])
         out.append(Candidate(matrix, value, (value - middle) / spread))
     return out
 
 
-def _signed(padded: int, size: int) -> Array:
-    """Return the shift that each circular index stands for: up to ``size`` - 1 forwards, else backwards."""
-    index = np.arange(padded, dtype=float)
-    return np.where(index < size, index, index - padded)
+def _fitted(where: Array, found: Array, weights: Array, shape: tuple[int, int], give: float) -> Array | None:
+    """Return the homography, or else the affine motion, that most blocks agree on; None if there is neither."""
+    best = None
+    for model in ("affine", "projective"):
+        matrix, used = best, weights.copy()
+        if matrix is not None:
+            used = weights * _agreement(matrix, where, found, give)
+        for _ in range(4):
+            try:
+                matrix = fit_matrix(where, found, model, used)
+            except ValueError:
+                return best
+            used = weights * _agreement(matrix, where, found, give)
+        if matrix is None or not plausible(matrix, shape, 4.0):
+            break
+        best = matrix
+    return best
 
 
-def _extent(motion: Array, shape: tuple[int, int]) -> Array:
-    """Return the size of the box that holds a turned image."""
-    placed = corners(shape) @ motion.T
-    return np.asarray(np.ptp(placed, axis=0) + 1)
+def _agreement(matrix: Array, where: Array, found: Array, give: float) -> Array:
+    """Return weights that fall with the distance between where blocks went and where a motion puts them."""
+    there = np.c_[where, np.ones(len(where))] @ matrix.T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distance = ((there[:, :2] / there[:, 2:] - found) ** 2).sum(1)
+    return np.asarray(1 / (1 + np.nan_to_num(distance, nan=1e9) / (0.2 * give + 1) ** 2))

@@ -1,0 +1,344 @@
+"""Find a homography from coarse to fine: candidates of a global search, refined, disturbed, thinned out, and judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from stackalign.core.multimodal.corners import corner_distance, matrices_of, offsets_of, plausible
+from stackalign.core.multimodal.features import FAMILIES, describe
+from stackalign.core.multimodal.judge import Evidence
+from stackalign.core.multimodal.refine import FeatureImage, Refined, refine, score_of
+from stackalign.core.multimodal.search import search
+from stackalign.core.reduction import binned, enlarged, reduced
+from stackalign.core.resample import warp_frame
+from stackalign.core.threads import map_threads
+from stackalign.core.transform import TransformModel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+    Image = NDArray[np.float32]
+
+_SEARCHED = 52  # px: least side of the images that are searched
+_FINEST = 300_000  # px: larger images are refined on reduced ones only
+_APART = 0.02  # of the image's side: places closer together are one
+
+
+class Views(Protocol):
+    """Gives features of two images at each resolution; level k is reduced by 2**k."""
+
+    def shapes(self, level: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return the shapes of the fixed and of the moving image."""
+        ...
+
+    def fixed(self, level: int) -> FeatureImage:
+        """Return the features of the fixed image."""
+        ...
+
+    def moved(self, level: int, matrix: Array, shape: tuple[int, int]) -> FeatureImage:
+        """Return the features of the moving image as ``matrix`` (moving -> there) lays it on ``shape`` pixels."""
+        ...
+
+    def swapped(self) -> Views:
+        """Return the same with both roles exchanged."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class ImageViews:
+    """Views of two images whose features are worked out anew wherever an image is turned or distorted.
+
+    Features that know about orientation are never turned themselves: the image is, and is described then.
+
+    Parameters
+    ----------
+    first, second : ndarray (y, x)
+        The fixed and the moving image; NaN: not known.
+    features : callable
+        Image (y, x) -> FeatureImage.
+    """
+
+    first: Image
+    second: Image
+    features: Callable[[Image], FeatureImage] = describe
+    _described: dict[int, FeatureImage] = field(default_factory=dict)
+    _binned: dict[tuple[int, int], Image] = field(default_factory=dict)
+
+    def shapes(self, level: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return the shapes of the fixed and of the moving image."""
+        first, second = (tuple(self._image(which, level).shape) for which in (0, 1))
+        return first, second  # type: ignore[return-value]
+
+    def fixed(self, level: int) -> FeatureImage:
+        """Return the features of the fixed image."""
+        if level not in self._described:
+            self._described[level] = self.features(self._image(0, level))
+        return self._described[level]
+
+    def moved(self, level: int, matrix: Array, shape: tuple[int, int]) -> FeatureImage:
+        """Return the features of the moving image as ``matrix`` lays it on ``shape`` pixels."""
+        return self.features(warp_frame(self._image(1, level), matrix, order=1, fill=np.nan, output_shape=shape))
+
+    def swapped(self) -> ImageViews:
+        """Return the same with both roles exchanged."""
+        other = ImageViews(self.second, self.first, self.features)
+        other._binned = {(1 - which, level): image for (which, level), image in self._binned.items()}
+        return other
+
+    def _image(self, which: int, level: int) -> Image:
+        if (which, level) not in self._binned:
+            self._binned[which, level] = binned((self.first, self.second)[which], (2**level, 2**level))
+        return self._binned[which, level]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """A homography moving -> fixed at full size, with its fit at the resolution that it was refined at."""
+
+    matrix: Array
+    fit: Refined
+
+    @property
+    def value(self) -> float:
+        """The score times the root of the overlap: chance alone reaches the same height for any overlap."""
+        return self.fit.score * float(np.sqrt(np.clip(self.fit.overlap, 0, 1)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Match:
+    """The best place, and what speaks for it."""
+
+    matrix: Array
+    evidence: Evidence
+
+
+def levels_of(views: Views) -> tuple[int, int]:
+    """Return the coarsest level, which is searched, and the finest one that is refined."""
+    top, shapes = 0, views.shapes(0)
+    while min(min(s) for s in shapes) / 2 ** (top + 1) >= _SEARCHED:
+        top += 1
+    bottom = 0
+    while max(float(np.prod(s)) for s in shapes) / 4**bottom > _FINEST:
+        bottom += 1
+    return max(top, bottom), bottom
+
+
+def match(
+    views: Views,
+    *,
+    angles: Sequence[float] = (0.0,),
+    scales: Sequence[float] = (1.0,),
+    model: TransformModel = TransformModel.PROJECTIVE,
+    initial: Array | None = None,
+    max_shift: float | None = None,
+    least_overlap: float = 0.4,
+    families: Sequence[slice] = FAMILIES,
+    seed: int = 0,
+    candidates: int = 12,
+    keep: int = 3,
+    restarts: int = 3,
+    disturb: float = 0.06,
+) -> Match | None:
+    """Find where the moving image lies on the fixed one.
+
+    Parameters
+    ----------
+    views : Views
+        Of both images.
+    angles, scales : sequence of float
+        Rotations (radians) and magnifications to look through.
+    model : TransformModel
+        Of the motion.
+    initial : ndarray (3, 3), optional
+        Moving -> fixed; is tried as well.
+    max_shift : float, optional
+        Of the centre, pixels.
+    least_overlap : float
+        Share of the smaller image that both must show.
+    families : sequence of slice
+        Channels that make up independent descriptions: their results are compared.
+    seed : int
+        Of the disturbances.
+    candidates, keep, restarts : int
+        Of the search that are refined; that are pursued; disturbed copies of each of those.
+    disturb : float
+        Standard deviation of a disturbance of the corners, as a share of the image's side.
+
+    Returns
+    -------
+    Match or None
+        None if nothing can be compared.
+    """
+    rng = np.random.default_rng(seed)
+    top, bottom = levels_of(views)
+    factors, full = (2**top, 2**top), views.shapes(0)[1]
+    side = float(np.sqrt(full[0] * full[1]))
+    found = search(
+        views.fixed(top), views.moved(top, np.eye(3), views.shapes(top)[1]), angles=angles, scales=scales,
+        turned=lambda matrix, shape: views.moved(top, matrix, shape), count=candidates,
+        max_shift=None if max_shift is None else max_shift / factors[0], least_overlap=least_overlap,
+    )  # fmt: skip
+    starts = [enlarged(_within(c.matrix, views.shapes(top)[1], model), factors) for c in found]
+    if initial is not None:
+        starts.append(initial)
+
+    def coarse(matrix: Array) -> Place | None:
+        return improved(
+            views, matrix, top, model=model, levels=2, iterations=12, damping=0.02, least_overlap=least_overlap
+        )
+
+    places = _distinct(map_threads(coarse, starts), full, _APART * side, len(starts))
+    if not places:
+        return None
+    again = [_disturbed(p.matrix, full, rng, disturb, model) for p in places[:keep] for _ in range(restarts)]
+    places = _distinct([*places, *map_threads(coarse, again)], full, _APART * side, len(starts))
+    rivals = places
+    chosen = places[:2]
+    for level in reversed(range(bottom, top)):
+        refined = map_threads(
+            lambda p: improved(views, p.matrix, level, model=model, least_overlap=least_overlap),  # noqa: B023
+            chosen,
+        )
+        chosen = _distinct(refined, full, 0.5 * _APART * side, 2) or chosen
+    best = chosen[0]
+    evidence = _evidence(views, best, rivals, top, bottom, model, families, rng, side, least_overlap)
+    return Match(best.matrix, evidence)
+
+
+def improved(
+    views: Views,
+    matrix: Array,
+    level: int,
+    *,
+    passes: int = 2,
+    channels: slice | None = None,
+    **options: Any,
+) -> Place | None:
+    """Refine a homography at one resolution; the moving image is described anew, as it lies, before each pass.
+
+    ``options`` are those of `refine`. None where the images do not overlap, or the motion is none of a flat image.
+    """
+    fixed, (shape, moving_shape) = views.fixed(level), views.shapes(level)
+    if channels is not None:
+        fixed = _part(fixed, channels)
+    factors = (2**level, 2**level)
+    current, fit = reduced(matrix, factors), None
+    for _ in range(passes):
+        if not plausible(current, moving_shape, 8.0):
+            return None
+        moved = views.moved(level, current, shape)
+        if (moved.weight > 0).sum() < 64:
+            return None
+        if channels is not None:
+            moved = _part(moved, channels)
+        fit = refine(fixed, moved, np.eye(3), **options)
+        current = fit.matrix @ current
+        if fit.moved < 0.02:
+            break
+    if fit is None or fit.score <= -1 or not plausible(current, moving_shape, 8.0):
+        return None
+    return Place(enlarged(current, factors), fit)
+
+
+def _evidence(
+    views: Views,
+    best: Place,
+    rivals: Sequence[Place],
+    top: int,
+    bottom: int,
+    model: TransformModel,
+    families: Sequence[slice],
+    rng: np.random.Generator,
+    side: float,
+    least_overlap: float,
+) -> Evidence:
+    """Collect what speaks for and against the best place."""
+    full = views.shapes(0)[1]
+    judged = min(bottom + 1, top)
+    options: dict[str, Any] = {"model": model, "least_overlap": least_overlap, "levels": 2}
+    chance = _above_chance(views, best.matrix, judged, least_overlap)
+    coarse = improved(views, best.matrix, top, **options)
+    others = [p.value for p in rivals if corner_distance(p.matrix, best.matrix, full) > 0.1 * side]
+    rival = max(others, default=0.0) / max(coarse.value if coarse else best.value, 1e-3)
+    starts = [_disturbed(best.matrix, full, rng, 0.04, model) for _ in range(3)]
+    ended = map_threads(lambda m: improved(views, m, judged, **options), starts)
+    mirrored = improved(views.swapped(), np.linalg.inv(starts[0]), judged, **options)
+    alone = [improved(views, best.matrix, judged, channels=c, **options) for c in families]
+    return Evidence(
+        score=best.fit.score,
+        chance=chance,
+        rival=float(rival),
+        inverse=_apart(best.matrix, None if mirrored is None else np.linalg.inv(mirrored.matrix), full),
+        restarts=float(np.median([_apart(best.matrix, p and p.matrix, full) for p in ended])),
+        subsets=max((_apart(best.matrix, p and p.matrix, full) for p in alone), default=np.inf),
+        spread=best.fit.spread * 2**bottom,
+        overlap=best.fit.overlap,
+        size=side,
+    )
+
+
+def _above_chance(views: Views, matrix: Array, level: int, least_overlap: float) -> float:
+    """Return by how many standard deviations the score lies above those of shifted copies."""
+    shape = views.shapes(level)[0]
+    fixed, moved = views.fixed(level), views.moved(level, reduced(matrix, (2**level, 2**level)), shape)
+    reach = float(np.sqrt(max((moved.weight > 0).sum(), 1)))
+    here, _ = score_of(fixed, moved, np.eye(3), least_overlap=least_overlap)
+    wrong = []
+    for distance in (0.12, 0.2, 0.3):
+        for angle in np.arange(12) * np.pi / 6:
+            shift = np.eye(3)
+            shift[:2, 2] = distance * reach * np.array([np.sin(angle), np.cos(angle)])
+            score, _ = score_of(fixed, moved, shift, least_overlap=0.5 * least_overlap, step=2)
+            if score > -1:
+                wrong.append(score)
+    if len(wrong) < 6:
+        return 0.0
+    return float((here - np.mean(wrong)) / max(np.std(wrong), 1e-3))
+
+
+def _apart(first: Array, second: Array | None, shape: tuple[int, int]) -> float:
+    if second is None:
+        return float("inf")
+    distance = float(corner_distance(first, second, shape))
+    return distance if np.isfinite(distance) else float("inf")
+
+
+def _part(features: FeatureImage, channels: slice) -> FeatureImage:
+    return FeatureImage(np.ascontiguousarray(features.values[..., channels]), features.weight)
+
+
+def _disturbed(
+    matrix: Array, shape: tuple[int, int], rng: np.random.Generator, amount: float, model: TransformModel
+) -> Array:
+    """Return a motion whose corners lie ``amount`` (a share of the side, standard deviation) beside."""
+    noise = rng.normal(0, amount * np.sqrt(shape[0] * shape[1]), (4, 2))
+    if model is TransformModel.TRANSLATION:
+        noise[:] = noise.mean(0)
+    moved = matrices_of(offsets_of(matrix, shape) + noise, shape)
+    return _within(moved, shape, model) if np.isfinite(moved).all() else matrix
+
+
+def _within(matrix: Array, shape: tuple[int, int], model: TransformModel) -> Array:
+    """Return the motion of a model that carries the corners of an image about where ``matrix`` carries them."""
+    from stackalign.core.geometry import corners
+    from stackalign.core.transform_fit import fit_matrix
+
+    if model is TransformModel.PROJECTIVE:
+        return matrix
+    still = corners(shape)
+    return fit_matrix(still, still + offsets_of(matrix, shape), model.value)
+
+
+def _distinct(places: Sequence[Place | None], shape: tuple[int, int], apart: float, count: int) -> list[Place]:
+    """Return the best places, none close to a better one."""
+    out: list[Place] = []
+    for place in sorted((p for p in places if p is not None), key=lambda p: -p.value):
+        if all(corner_distance(place.matrix, other.matrix, shape) > apart for other in out):
+            out.append(place)
+    return out[:count]
