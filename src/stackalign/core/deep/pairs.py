@@ -94,6 +94,14 @@ class SyntheticPairs(Parameters):
         description="Each corner is drawn within this distance of its place, along each axis",
         json_schema_extra={"unit": "px"},
     )
+    wander: float = Field(
+        0.0,
+        ge=0,
+        title="Wander",
+        description="The middle of the template is moved by up to this as well, even out of the image: for training, "
+        "where a network must not learn that templates lie in the middle",
+        json_schema_extra={"unit": "px"},
+    )
     strength: float = Field(
         1.0, ge=0, le=1, title="Strength", description="How differently the two are rendered: 0 alike, 1 fully"
     )
@@ -134,6 +142,8 @@ class SyntheticPairs(Parameters):
         rng = np.random.default_rng([self.seed, index])
         source = images[int(rng.integers(len(images)))]
         corners = corners_of((self.template, self.template)) + margin + rng.uniform(-self.reach, self.reach, (4, 2))
+        if self.wander:
+            corners = corners + rng.uniform(-self.wander, self.wander, 2)
         into_reference = fit_matrix(corners_of((self.template, self.template)), corners, "projective")
         view = self._view(source.shape, rng)
         colours = _seen(source, view, self.size)
