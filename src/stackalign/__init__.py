@@ -30,6 +30,7 @@ _HOME = {
     "ImageStack": "core.stack",
     "InputSpec": "config",
     "LucasKanade": "core.lucas_kanade",
+    "Multimodal": "core.multimodal.registrar",
     "OutputSpec": "config",
     "PairRegistration": "core.pair",
     "ParticleTracking": "core.spots.registrar",
@@ -134,6 +135,7 @@ if TYPE_CHECKING:
     from stackalign.core.lowrank.decomposition import Decomposition as Decomposition
     from stackalign.core.lowrank.registrar import Reals as Reals
     from stackalign.core.lucas_kanade import LucasKanade as LucasKanade
+    from stackalign.core.multimodal.registrar import Multimodal as Multimodal
     from stackalign.core.pair import PairRegistration as PairRegistration
     from stackalign.core.pair import register_pair as register_pair
     from stackalign.core.preprocess import Preprocess as Preprocess

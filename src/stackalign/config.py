@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from stackalign.core.cross_correlation import CrossCorrelation
 from stackalign.core.lowrank.registrar import Reals
 from stackalign.core.lucas_kanade import LucasKanade
+from stackalign.core.multimodal.registrar import Multimodal
 from stackalign.core.parameters import Parameters
 from stackalign.core.preprocess import Preprocess
 from stackalign.core.reference import POLICIES
@@ -29,11 +30,12 @@ if TYPE_CHECKING:
 METHODS: dict[str, type[RegistrarParameters]] = {
     "cross-correlation": CrossCorrelation,
     "lucas-kanade": LucasKanade,
+    "multimodal": Multimodal,
     "particles": ParticleTracking,
     "reals": Reals,
 }
 AnyRegistrar: TypeAlias = Annotated[
-    CrossCorrelation | LucasKanade | ParticleTracking | Reals, Field(discriminator="method")
+    CrossCorrelation | LucasKanade | Multimodal | ParticleTracking | Reals, Field(discriminator="method")
 ]
 REFERENCES = POLICIES
 VERSION = 1

@@ -46,6 +46,8 @@ FRAMES = ("first", 3, "3", -2)
 CASES = {
     "cross-correlation": Case(),
     "lucas-kanade": Case(settings={"model": "translation"}),
+    # orders of magnitude slower than those above: two images, or a stack to one image
+    "multimodal": Case(settings={"model": "translation"}, tolerance=0.15, volumes=False, references=(*FRAMES, "image")),
     # all frames at once: a frame may be named that stays, but there is no reference image
     "reals": Case(settings={"model": "translation"}, references=("mean", "median", *FRAMES)),
     # the brightest beads of the scene below, found by the method itself

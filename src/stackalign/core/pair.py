@@ -115,7 +115,7 @@ def register_pair(
     """
     chosen = LucasKanade() if method is None else method
     d = 2 if pixel_size is None else len(pixel_size)
-    still, moved = _plane(reference, "the reference", d), _plane(moving, "the moving image", d)
+    still, moved = as_plane(reference, "the reference", d), as_plane(moving, "the moving image", d)
     counts = None
     if mask is not None:
         counts = np.asarray(mask, bool)
@@ -186,7 +186,7 @@ def _refused(d: int, reason: str, correlation: float = np.nan) -> PairRegistrati
     return PairRegistration(Transform.identity(d), 0.0, True, reason, correlation, np.full(d, np.nan))
 
 
-def _plane(image: ArrayLike, name: str, d: int) -> NDArray[np.float32]:
+def as_plane(image: ArrayLike, name: str, d: int) -> NDArray[np.float32]:
     """Return one float32 image of an array whose last axis may be channels."""
     array = np.asarray(image)
     if array.dtype.kind not in "uifb":

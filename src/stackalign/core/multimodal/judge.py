@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     Array = NDArray[np.float64]
 
 RIGHT = 3.0  # px: mean corner error up to which a result counts as right
+FAR = 64.0  # distances and heights beyond are as good as infinite
+#: of the logistic model; made by ``python -m tests.benchmarks.bench_multimodal --calibrate`` from synthetic pairs
+COEFFICIENTS = (0.0, 0.0, 1.0, -2.0, -0.5, -0.5, -0.5, -0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +54,24 @@ class Evidence:
     overlap: float
     size: float
 
-    def features(self) -> Array:
-        """Return the regressors of the logistic model: distances and heights on scales that saturate."""
-        values = {f.name: float(getattr(self, f.name)) for f in fields(self)}
-        far = 32.0
-        logs = [
-            np.log1p(min(values[k] if np.isfinite(values[k]) else far, far))
-            for k in ("inverse", "restarts", "subsets", "spread")
-        ]
-        return np.array([
-            1.0, values["score"], np.log1p(max(values["chance"], 0.0)), values["rival"], *logs,
-        ])  # fmt: skip
+    def regressors(self) -> Array:
+        """Return the regressors of the logistic model, (8,): distances and heights on scales that saturate."""
+
+        def log(distance: float) -> float:
+            return float(np.log1p(np.clip(np.nan_to_num(distance, nan=FAR, posinf=FAR), 0.0, FAR)))
+
+        return np.array(
+            [
+                1.0,
+                self.score,
+                log(self.chance),
+                float(np.clip(self.rival, 0.0, 2.0)),
+                log(self.inverse),
+                log(self.restarts),
+                log(self.subsets),
+                log(self.spread),
+            ]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +91,69 @@ class Verdict:
     probability: float
     refused: bool
     reason: str
+
+
+def judge(evidence: Evidence, *, threshold: float = 0.5, coefficients: ArrayLike = COEFFICIENTS) -> Verdict:
+    """Return how likely a result is right.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        Of `stackalign.core.multimodal.matching.match`.
+    threshold : float
+        Probability below which the result is refused.
+    coefficients : array_like (8,)
+        Of the logistic model, in the order of `Evidence.regressors`. Features of another kind need their own.
+    """
+    probability = float(1 / (1 + np.exp(-np.asarray(coefficients, float) @ evidence.regressors())))
+    refused = not probability >= threshold
+    return Verdict(probability, refused, _objection(evidence) if refused else "")
+
+
+def fitted(regressors: ArrayLike, right: ArrayLike, *, ridge: float = 1.0) -> Array:
+    """Return the coefficients of the logistic model that fits which results were right.
+
+    Maximum likelihood by Newton's method, with a Gaussian prior of precision ``ridge`` on the standardised slopes.
+
+    Parameters
+    ----------
+    regressors : array_like (N, 8)
+    right : array_like of bool (N,)
+    """
+    x, y = np.asarray(regressors, float), np.asarray(right, float)
+    mean, spread = x[:, 1:].mean(0), np.maximum(x[:, 1:].std(0), 1e-9)
+    z = np.c_[np.ones(len(x)), (x[:, 1:] - mean) / spread]
+    prior = np.diag([1e-6] + [ridge] * (x.shape[1] - 1))
+    w = np.zeros(x.shape[1])
+    for _ in range(100):
+        p = 1 / (1 + np.exp(-z @ w))
+        step = np.linalg.solve((z * (p * (1 - p))[:, None]).T @ z + prior, z.T @ (y - p) - prior @ w)
+        w += step * min(1.0, 2.0 / max(float(np.abs(step).max()), 1e-12))
+        if np.abs(step).max() < 1e-9:
+            break
+    slopes = w[1:] / spread
+    return np.asarray(np.concatenate([[w[0] - slopes @ mean], slopes]))
+
+
+def _objection(evidence: Evidence) -> str:
+    """Return in words what speaks most against a result."""
+    e = evidence
+    if e.chance < 4:
+        return (
+            f"the images agree no better there than elsewhere (correlation {e.score:.2f}, {e.chance:.1f} standard"
+            " deviations above shifted copies)"
+        )
+    if e.rival > 0.95:
+        return f"another place fits as well ({100 * e.rival:.0f} % of the best correlation)"
+    distances = {
+        "exchanging the images moves the corners": e.inverse,
+        "restarts from beside it end apart, the corners": e.restarts,
+        "edges and self-similarity disagree on the corners": e.subsets,
+    }
+    words, distance = max(distances.items(), key=lambda item: item[1])
+    if distance > RIGHT:
+        far = f"by {distance:.0f} px" if np.isfinite(distance) else "without an end"
+        return f"{words} {far}"
+    if e.spread > 1:
+        return f"the structure that both share fixes the corners to {e.spread:.1f} px only"
+    return f"the correlation of the features is only {e.score:.2f}"

@@ -1,5 +1,6 @@
 """Compiled sums of Lucas-Kanade on feature maps: every channel of a pixel in one pass."""
 
+# mypy: allow-untyped-defs, allow-untyped-calls
 import numpy as np
 
 from stackalign.core.compiled import fast_inlined, fast_kernel
@@ -169,21 +170,31 @@ def pooled(score, reach, stiffness, best, along_y, along_x):
         How far the best one lies away.
     """
     h, w = score.shape
-    rows, moves = np.empty((h, w), np.float32), np.empty((h, w), np.int16)
+    wide, rows = np.empty(w + 2 * reach, np.float32), np.empty((h, w), np.float32)
+    moves, one = np.zeros((h, w), np.int16), np.empty(w, np.int16)
     for i in range(h):
-        for j in range(w):
-            top, at = np.float32(-1e9), 0
-            for d in range(-reach, reach + 1):
-                v = score[i, (j + d) % w] - np.float32(stiffness * d * d)
-                if v > top:
-                    top, at = v, d
-            rows[i, j], moves[i, j] = top, at
+        for j in range(w + 2 * reach):
+            wide[j] = score[i, (j - reach) % w]
+        top, at = rows[i], moves[i]
+        top[:] = np.float32(-1e9)
+        for d in range(-reach, reach + 1):
+            price, move = np.float32(stiffness * d * d), np.int16(d)
+            for j in range(w):
+                v = wide[j + d + reach] - price
+                better = v > top[j]
+                top[j] = v if better else top[j]
+                at[j] = move if better else at[j]
     for i in range(h):
+        top = best[i]
+        top[:] = np.float32(-1e9)
+        one[:] = 0
+        for d in range(-reach, reach + 1):
+            price, move, row = np.float32(stiffness * d * d), np.int16(d), rows[(i + d) % h]
+            for j in range(w):
+                v = row[j] - price
+                better = v > top[j]
+                top[j] = v if better else top[j]
+                one[j] = move if better else one[j]
         for j in range(w):
-            top, at = np.float32(-1e9), 0
-            for d in range(-reach, reach + 1):
-                v = rows[(i + d) % h, j] - np.float32(stiffness * d * d)
-                if v > top:
-                    top, at = v, d
-            best[i, j], along_y[i, j] = top, at
-            along_x[i, j] = moves[(i + at) % h, j]
+            along_y[i, j] = one[j]
+            along_x[i, j] = moves[(i + one[j]) % h, j]

@@ -73,7 +73,7 @@ class ImageViews:
     def shapes(self, level: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return the shapes of the fixed and of the moving image."""
         first, second = (tuple(self._image(which, level).shape) for which in (0, 1))
-        return first, second  # type: ignore[return-value]
+        return first, second
 
     def fixed(self, level: int) -> FeatureImage:
         """Return the features of the fixed image."""
@@ -136,6 +136,7 @@ def match(
     scales: Sequence[float] = (1.0,),
     model: TransformModel = TransformModel.PROJECTIVE,
     initial: Array | None = None,
+    everywhere: bool = True,
     max_shift: float | None = None,
     least_overlap: float = 0.4,
     families: Sequence[slice] = FAMILIES,
@@ -157,6 +158,8 @@ def match(
         Of the motion.
     initial : ndarray (3, 3), optional
         Moving -> fixed; is tried as well.
+    everywhere : bool
+        Search the whole range; False: only around ``initial``.
     max_shift : float, optional
         Of the centre, pixels.
     least_overlap : float
@@ -179,14 +182,14 @@ def match(
     top, bottom = levels_of(views)
     factors, full = (2**top, 2**top), views.shapes(0)[1]
     side = float(np.sqrt(full[0] * full[1]))
-    found = search(
+    found = [] if not everywhere else search(
         views.fixed(top), views.moved(top, np.eye(3), views.shapes(top)[1]), angles=angles, scales=scales,
         turned=lambda matrix, shape: views.moved(top, matrix, shape), count=candidates,
         max_shift=None if max_shift is None else max_shift / factors[0], least_overlap=least_overlap,
     )  # fmt: skip
     starts = [enlarged(_within(c.matrix, views.shapes(top)[1], model), factors) for c in found]
     if initial is not None:
-        starts.append(initial)
+        starts.append(_within(initial, full, model))
 
     def coarse(matrix: Array) -> Place | None:
         return improved(
@@ -224,15 +227,15 @@ def improved(
 
     ``options`` are those of `refine`. None where the images do not overlap, or the motion is none of a flat image.
     """
-    fixed, (shape, moving_shape) = views.fixed(level), views.shapes(level)
+    fixed, shapes = views.fixed(level), views.shapes(level)
     if channels is not None:
         fixed = _part(fixed, channels)
     factors = (2**level, 2**level)
     current, fit = reduced(matrix, factors), None
     for _ in range(passes):
-        if not plausible(current, moving_shape, 8.0):
+        if not _seen_from_front(current, shapes):
             return None
-        moved = views.moved(level, current, shape)
+        moved = views.moved(level, current, shapes[0])
         if (moved.weight > 0).sum() < 64:
             return None
         if channels is not None:
@@ -241,7 +244,7 @@ def improved(
         current = fit.matrix @ current
         if fit.moved < 0.02:
             break
-    if fit is None or fit.score <= -1 or not plausible(current, moving_shape, 8.0):
+    if fit is None or fit.score <= -1 or not _seen_from_front(current, shapes):
         return None
     return Place(enlarged(current, factors), fit)
 
@@ -268,13 +271,13 @@ def _evidence(
     rival = max(others, default=0.0) / max(coarse.value if coarse else best.value, 1e-3)
     starts = [_disturbed(best.matrix, full, rng, 0.04, model) for _ in range(3)]
     ended = map_threads(lambda m: improved(views, m, judged, **options), starts)
-    mirrored = improved(views.swapped(), np.linalg.inv(starts[0]), judged, **options)
+    mirrored = improved(views.swapped(), _inverse(starts[0]), judged, **options)
     alone = [improved(views, best.matrix, judged, channels=c, **options) for c in families]
     return Evidence(
         score=best.fit.score,
         chance=chance,
         rival=float(rival),
-        inverse=_apart(best.matrix, None if mirrored is None else np.linalg.inv(mirrored.matrix), full),
+        inverse=_apart(best.matrix, mirrored and _inverse(mirrored.matrix), full),
         restarts=float(np.median([_apart(best.matrix, p and p.matrix, full) for p in ended])),
         subsets=max((_apart(best.matrix, p and p.matrix, full) for p in alone), default=np.inf),
         spread=best.fit.spread * 2**bottom,
@@ -299,14 +302,25 @@ def _above_chance(views: Views, matrix: Array, level: int, least_overlap: float)
                 wrong.append(score)
     if len(wrong) < 6:
         return 0.0
-    return float((here - np.mean(wrong)) / max(np.std(wrong), 1e-3))
+    return float((here - np.mean(wrong)) / max(float(np.std(wrong)), 1e-3))
 
 
-def _apart(first: Array, second: Array | None, shape: tuple[int, int]) -> float:
+def _inverse(matrix: Array) -> Array:
+    return np.asarray(np.linalg.inv(matrix), np.float64)
+
+
+def _apart(first: Array, second: Any, shape: tuple[int, int]) -> float:
     if second is None:
         return float("inf")
     distance = float(corner_distance(first, second, shape))
     return distance if np.isfinite(distance) else float("inf")
+
+
+def _seen_from_front(matrix: Array, shapes: tuple[tuple[int, int], tuple[int, int]]) -> bool:
+    """Return whether a motion moving -> fixed is one of a flat image: a small view of a large one need not show all."""
+    if abs(np.linalg.det(matrix)) < 1e-9:
+        return False
+    return plausible(matrix, shapes[1], 8.0) or plausible(np.linalg.inv(matrix), shapes[0], 8.0)
 
 
 def _part(features: FeatureImage, channels: slice) -> FeatureImage:

@@ -73,7 +73,7 @@ class FeatureImage:
         if weight is not None and weight.shape != maps.shape[1:]:
             raise ValueError(f"the weights are {weight.shape}, the features are {maps.shape[1:]}: they must be alike")
         known = np.isfinite(maps).all(0)
-        counts = known.astype(np.float32) if weight is None else np.where(known, weight, 0).astype(np.float32)
+        counts = np.where(known, 1.0 if weight is None else weight, 0.0).astype(np.float32)
         values = np.where(known, maps, np.float32(0)) if not known.all() else maps
         return cls(np.ascontiguousarray(np.moveaxis(values, 0, -1)), counts)
 
@@ -247,7 +247,7 @@ def _descend(
     to_corners, middle, radius = flow_of(fixed.shape)
     space = to_corners @ _subspace(model)  # columns: corner offsets
     space, _ = np.linalg.qr(space)
-    from_corners = np.linalg.inv(to_corners)
+    from_corners = np.linalg.solve(to_corners, space)
     reach = max_change * min(*fixed.shape, np.sqrt(_smaller(fixed, moving, matrix)))
     begun, current = matrix, matrix / matrix[2, 2]
     gain, cut, converged, spread = 1.0, 0.0, False, np.nan
@@ -264,8 +264,8 @@ def _descend(
         if k == 0:  # brightness and residual of the start are not known yet
             gain, cut = best, robust * sums[5] / sums[3]
             continue
-        projected = space.T @ from_corners.T @ normal @ from_corners @ space
-        target = space.T @ from_corners.T @ right / gain
+        projected = from_corners.T @ normal @ from_corners
+        target = from_corners.T @ right / gain
         mean = np.trace(projected) / len(projected)
         if not mean > 0:
             break
@@ -278,7 +278,7 @@ def _descend(
         if not np.isfinite(following).all():
             break
         following = following / following[2, 2]
-        if not plausible(following, moving.shape, 6.0) or corner_distance(following, begun, moving.shape) > reach:
+        if not corner_distance(following, begun, moving.shape) <= reach:
             break
         current = following
         gain, cut = best, robust * sums[5] / sums[3]
@@ -289,6 +289,8 @@ def _descend(
         if size < tolerance:
             converged = True
             break
+    if not plausible(current, moving.shape, 6.0):
+        current, converged = begun / begun[2, 2], False
     score, overlap = score_of(fixed, moving, current, least_overlap=least_overlap, step=step)
     moved = float(corner_distance(begun, current, moving.shape))
     return Refined(current, score, overlap, moved, converged, spread)

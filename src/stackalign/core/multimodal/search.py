@@ -112,11 +112,11 @@ def search(
         )
     view = turned if turned is not None else Resampled(second)
     grid = _Grid(second.shape, blocks, block_size, give, cost, max_shift, least_overlap)
-    scene = _Scene.of(first, grid.largest_block(max(scales)))
+    scene = _Scene.of(first, grid.side(max(scales)))
     motions = [(a, s) for s in scales for a in angles]
     placed = map_threads(lambda motion: _placed(scene, view, grid, *motion, peaks), motions)
     found = sorted((c for part in placed for c in part), key=lambda c: -c.score)
-    return found[:count]
+    return [Candidate(c.matrix(grid), c.score, c.significance) for c in found[:count]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,9 +159,6 @@ class _Grid:
         """Return the side of a block in a copy of this magnification, an odd number of pixels."""
         return 2 * max(round(self.block_size * min(self.shape) * scale / 2), 3) + 1
 
-    def largest_block(self, scale: float) -> int:
-        return self.side(scale)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Scene:
@@ -203,7 +200,25 @@ class _Scene:
         return np.where(enough, both / norm, 0).astype(np.float32)
 
 
-def _placed(scene: _Scene, view: Turned, grid: _Grid, angle: float, scale: float, peaks: int) -> list[Candidate]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fitting:
+    """A place where blocks fit together: where each of them went."""
+
+    score: float
+    significance: float
+    similarity: Array
+    blocks: list[int]
+    found: Array
+    weights: Array
+    give: int
+
+    def matrix(self, grid: _Grid) -> Array:
+        """Return the motion that most blocks agree on, or the similarity that was tried."""
+        fitted = _fitted(grid.centres()[self.blocks], self.found, self.weights, grid.shape, self.give)
+        return self.similarity if fitted is None else fitted
+
+
+def _placed(scene: _Scene, view: Turned, grid: _Grid, angle: float, scale: float, peaks: int) -> list[_Fitting]:
     """Return the best places of one rotation and scale."""
     from scipy.ndimage import maximum_filter
 
@@ -256,20 +271,18 @@ def _placed(scene: _Scene, view: Turned, grid: _Grid, angle: float, scale: float
     h, w = scene.padded
     for top in tops:
         at = np.array(np.unravel_index(top, total.shape))
-        where, found, weights = [], [], []
+        found, weights = [], []
         for k, y, x, along_y, along_x, score in usable:
             i, j = at - np.array(canvas) // 2 + (y, x)
             di, dj = int(along_y[i % h, j % w]), int(along_x[i % h, j % w])
-            where.append(grid.centres()[k])
             rest = middles[k] - (np.array([y, x]) + side // 2)  # centres were rounded
             found.append(np.array([i + di, j + dj]) + side // 2 + rest)
             weights.append(max(float(score[(i + di) % h, (j + dj) % w]), 0.0))
-        matrix = _fitted(np.array(where), np.array(found), np.array(weights), grid.shape, give)
-        if matrix is None:
-            matrix = onto.copy()
-            matrix[:2, 2] += at - np.array(canvas) // 2
+        matrix = onto.copy()
+        matrix[:2, 2] += at - np.array(canvas) // 2
         value = float(total.ravel()[top])
-        out.append(Candidate(matrix, value, (value - middle) / spread))
+        blocks = [k for k, *_ in usable]
+        out.append(_Fitting(value, (value - middle) / spread, matrix, blocks, np.array(found), np.array(weights), give))
     return out
 
 

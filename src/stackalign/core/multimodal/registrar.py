@@ -1,0 +1,235 @@
+"""Register images of different modalities without training: `Multimodal`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from stackalign.core.frame_check import check_frame
+from stackalign.core.preprocess import PairRegistrar
+from stackalign.core.reference import PairResult
+from stackalign.core.rounds import align_stack
+from stackalign.core.stack import ImageStack
+from stackalign.core.transform import Transform, TransformModel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from stackalign.core.multimodal.judge import Evidence
+    from stackalign.core.noise import NoiseModel
+    from stackalign.core.pair import PairRegistration
+    from stackalign.core.registration import ReferenceLike, Registration
+    from stackalign.core.work import Work
+
+    Array = NDArray[np.float64]
+
+_TURN = 15.0  # deg between the rotations that are searched: blocks give way by as much as lies between
+_SURE = 0.9  # probability from which a result that was begun nearby needs no search
+_GROWTH = 1.22  # between the magnifications that are searched
+
+
+class Multimodal(PairRegistrar):
+    """Images of different modalities: self-similarity and edges whatever their contrast, found globally, judged."""
+
+    method: Literal["multimodal"] = "multimodal"
+    model: TransformModel = Field(
+        TransformModel.PROJECTIVE,
+        title="Model",
+        description="Family of the motion: translation, euclidean, similarity, affine, projective",
+    )
+    max_rotation: float = Field(
+        30.0,
+        title="Largest rotation",
+        description="Rotations up to this are looked for; 180: all",
+        ge=0,
+        le=180,
+        json_schema_extra={"unit": "deg"},
+    )
+    max_scale: float = Field(
+        1.45,
+        title="Largest scale",
+        description="Changes of size up to this factor, and down to its inverse, are looked for; a fifth is always"
+        " found",
+        ge=1,
+        le=8,
+        json_schema_extra={"advanced": True},
+    )
+    max_shift: float | None = Field(
+        None,
+        title="Largest shift",
+        description="Shifts of the centre beyond are not looked for; none: whatever leaves the least overlap",
+        gt=0,
+        json_schema_extra={"unit": "px"},
+    )
+    min_overlap: float = Field(
+        0.4,
+        title="Least overlap",
+        description="Share of the smaller image that must lie on the other one",
+        gt=0,
+        le=1,
+        json_schema_extra={"advanced": True},
+    )
+    least_probability: float = Field(
+        0.5,
+        title="Least probability",
+        description="A result is refused if the probability that its corners are right within 3 pixels is smaller",
+        ge=0,
+        le=1,
+    )
+    seed: int = Field(
+        0,
+        title="Seed",
+        description="Of the restarts from disturbed places",
+        ge=0,
+        json_schema_extra={"advanced": True},
+    )
+
+    def fit(
+        self,
+        stack: ImageStack,
+        *,
+        reference: ReferenceLike | None = None,
+        anchor: int | str | None = None,
+        mask: NDArray[np.bool_] | None = None,
+    ) -> Work[Registration]:
+        """Estimate one transform per frame; see `Registrar.fit`. The reference is usually an image of another kind.
+
+        Raises
+        ------
+        ValueError
+            If the reference, the anchor or the mask do not fit the stack, or the frames are volumes.
+        """
+        source = ImageStack.of(stack)
+        if source.ndim != 2:
+            raise ValueError("multimodal registration is for images, not for volumes: choose lucas-kanade")
+        chosen = "first" if reference is None else reference
+        return (
+            yield from align_stack(
+                source, self.aligner(), chosen, anchor=anchor, mask=mask, rolling=self.rolling, lag=self.lag
+            )
+        )
+
+    def aligner(self) -> MultimodalAligner:
+        """Return what aligns one frame to one image."""
+        return MultimodalAligner(self)
+
+    def fit_pair(
+        self,
+        moving: NDArray[Any],
+        reference: NDArray[Any],
+        *,
+        mask: NDArray[np.bool_] | None = None,
+        initial: Transform | None = None,
+    ) -> PairRegistration:
+        """Align one image, channels last, to another; see `register_pair`.
+
+        The ``probability`` is that of a mean corner error under 3 pixels; ``correlation`` is that of the features.
+        """
+        from stackalign.core.pair import PairRegistration, as_plane
+
+        still, moved = as_plane(reference, "the reference", 2), as_plane(moving, "the moving image", 2)
+        template = None if mask is None else np.where(mask, still, np.float32(np.nan))
+        found = self.aligner().align(
+            self.filtered(moved), self.filtered(still if template is None else template),
+            None if initial is None else initial.matrix,
+        )  # fmt: skip
+        if found.reason:
+            return PairRegistration(
+                Transform.identity(2), found.confidence, True, found.reason, found.correlation, np.full(2, np.nan)
+            )
+        return PairRegistration(
+            Transform(found.matrix, self.model), found.confidence, False, "", found.correlation, found.error
+        )
+
+    def angles(self) -> list[float]:
+        """Return the rotations to search, radians."""
+        if self.model is TransformModel.TRANSLATION:
+            return [0.0]
+        if self.max_rotation > 180 - _TURN:
+            return [float(v) for v in np.deg2rad(np.arange(-180, 180, _TURN))]
+        count = int(np.ceil((self.max_rotation - 0.5 * _TURN) / _TURN)) if self.max_rotation > 0.5 * _TURN else 0
+        return [float(v) for v in np.deg2rad(_TURN * np.arange(-count, count + 1))]
+
+    def scales(self) -> list[float]:
+        """Return the magnifications to search."""
+        if self.model.rank < TransformModel.SIMILARITY.rank:
+            return [1.0]
+        reach = np.log(self.max_scale) / np.log(_GROWTH)
+        count = int(np.ceil(2 * reach - 0.5)) if reach > 0.5 else 0
+        steps = np.linspace(-reach, reach, count + 1) if count else np.zeros(1)
+        return [float(v) for v in _GROWTH**steps]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MultimodalAligner:
+    """Aligns one frame to one image of any kind; a `PairAligner`."""
+
+    parameters: Multimodal
+
+    @property
+    def model(self) -> TransformModel:
+        """The family of the matrices."""
+        return self.parameters.model
+
+    def filtered(self, frame: NDArray[Any]) -> NDArray[Any]:
+        """Return the band-passed frame."""
+        return self.parameters.filtered(frame)
+
+    def prepare(
+        self,
+        reference: NDArray[np.float32],
+        mask: NDArray[np.bool_] | None,
+        *,
+        noise: NoiseModel | None = None,
+        frames: float = 1.0,
+    ) -> NDArray[np.float32]:
+        """Return the reference with holes where it does not count; brightness and noise tell nothing here."""
+        image = np.asarray(reference, np.float32)
+        if mask is not None:
+            image = np.where(mask, image, np.float32(np.nan))
+        problem = check_frame(image)
+        if problem:
+            raise ValueError(f"the reference cannot be used: {problem}")
+        return image
+
+    def align(self, frame: NDArray[Any], template: NDArray[np.float32], start: Array | None) -> PairResult:
+        """Return how ``frame`` lies on the reference; see `PairAligner.align`."""
+        from stackalign.core.multimodal.judge import judge
+        from stackalign.core.multimodal.matching import ImageViews, match
+
+        image = np.asarray(frame, np.float32)
+        for name, picture in (("the reference", template), ("the moving image", image)):
+            problem = check_frame(picture)
+            if problem:
+                return PairResult.failed(2, f"{name}: {problem}")
+        chosen, views = self.parameters, ImageViews(template, image)
+        options: dict[str, Any] = {
+            "model": chosen.model, "max_shift": chosen.max_shift, "least_overlap": chosen.min_overlap,
+            "seed": chosen.seed,
+        }  # fmt: skip
+        found = None
+        if start is not None:
+            found = match(views, initial=np.asarray(start, float), everywhere=False, **options)
+        if found is None or judge(found.evidence, threshold=max(chosen.least_probability, _SURE)).refused:
+            found = match(views, angles=chosen.angles(), scales=chosen.scales(), initial=start, **options)
+        if found is None:
+            return PairResult.failed(2, "no place was found where enough of both images can be compared")
+        verdict = judge(found.evidence, threshold=chosen.least_probability)
+        if verdict.refused:
+            reason = f"{verdict.reason}; probability {100 * verdict.probability:.0f} %"
+            return PairResult(np.eye(3), found.evidence.score, np.nan, verdict.probability, np.full(2, np.nan), reason)
+        return PairResult(found.matrix, found.evidence.score, np.nan, verdict.probability, _error(found.evidence))
+
+    def residuals(self, frame: NDArray[Any], template: NDArray[np.float32], result: PairResult) -> Array:
+        """Return no pairs: the brightness of one modality does not predict that of another."""
+        return np.empty((0, 2))
+
+
+def _error(evidence: Evidence) -> Array:
+    """Return the standard error along each axis that the disagreement of restarts and families implies, pixels."""
+    apart = [v for v in (evidence.inverse, evidence.restarts, evidence.subsets) if np.isfinite(v)]
+    size = np.hypot(evidence.spread, 0.5 * float(np.median(apart)) if apart else np.nan) / np.sqrt(2)
+    return np.full(2, float(size))
