@@ -8,8 +8,9 @@ import pytest
 pytest.importorskip("napari")
 pytest.importorskip("pytestqt")
 
-from qtpy.QtCore import QPoint, Qt
+from qtpy.QtCore import QPoint, Qt, QTimer
 from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QFileDialog
 
 from tests.gui.test_pick_particles import PLACES, STEP, spots
 
@@ -31,6 +32,24 @@ def panel_of(viewer: Any, name: str) -> Any:
                 docks = viewer.window.dock_widgets
                 return next(w for title, w in docks.items() if title.startswith(name))
     raise AssertionError(f"no menu entry {name}")
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, path: Any) -> None:
+    """Let the dialog that asks for a file's name say this one: it is the system's own."""
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_, **__: (str(path), "TIFF (*.tif)"))
+
+
+def menu_click(button: Any, entry: str) -> None:
+    """Open the menu of a button with the mouse and click an entry."""
+    button.window().activateWindow()
+
+    def choose() -> None:
+        menu = button.menu()
+        action = next(a for a in menu.actions() if a.text().startswith(entry))
+        QTest.mouseClick(menu, Qt.MouseButton.LeftButton, pos=menu.actionGeometry(action).center())
+
+    QTimer.singleShot(300, choose)  # the click opens the menu and returns once it is closed
+    QTest.mouseClick(button, Qt.MouseButton.LeftButton)
 
 
 class Mouse:
@@ -75,7 +94,9 @@ def test_every_panel_opens_by_its_name_and_closes(make_napari_viewer: Any, name:
     panel.shut()
 
 
-def test_from_the_menu_to_the_saved_files(make_napari_viewer: Any, qtbot: Any, tmp_path: Any) -> None:
+def test_from_the_menu_to_the_saved_files(
+    make_napari_viewer: Any, qtbot: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     viewer = make_napari_viewer(show=True)
     viewer.window._qt_window.resize(1300, 860)
     viewer.add_image(spots(), name="spots", scale=(0.5, 0.1, 0.1), units=("s", "um", "um"), axis_labels=("t", "y", "x"))
@@ -103,7 +124,8 @@ def test_from_the_menu_to_the_saved_files(make_napari_viewer: Any, qtbot: Any, t
     QTest.mouseClick(pick.undo, Qt.MouseButton.LeftButton)
     assert pick.particles.picks[3].box == box
     assert (viewer.scene.camera.center if hasattr(viewer, "scene") else viewer.camera.center) == centre
-    pick.files.save_picks(str(tmp_path / "picks.json"))
+    answer(monkeypatch, tmp_path / "picks.json")
+    menu_click(pick.files.button, "Save picks")
     pick.scroll.ensureWidgetVisible(pick.run.button)
     QTest.mouseClick(pick.run.button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: not pick.runner.busy and pick.particles.tracks is not None, timeout=30_000)
@@ -119,7 +141,8 @@ def test_from_the_menu_to_the_saved_files(make_napari_viewer: Any, qtbot: Any, t
     assert proof.verdict.text().startswith("✓ It holds")
 
     align = panel_of(viewer, "Align stack")
-    align.save.save_movie(str(tmp_path / "aligned.tif"))
+    answer(monkeypatch, tmp_path / "aligned.tif")
+    menu_click(align.save.button, "Aligned movie")
     qtbot.waitUntil(lambda: not align.runner.busy, timeout=30_000)
     assert (tmp_path / "aligned.tif").stat().st_size > 100 * 130
     assert (tmp_path / "picks.json").exists()

@@ -65,16 +65,21 @@ def map_threads(function: Callable[[A], R], items: Iterable[A]) -> list[R]:
     return list(_pool("bands").map(lambda item: _run(function, item), todo))
 
 
-def map_ahead(function: Callable[[A], R], items: Iterable[A]) -> Generator[R, None, None]:
+def map_ahead(
+    function: Callable[[A], R], items: Iterable[A], *, workers: int | None = None, depth: int | None = None
+) -> Generator[R, None, None]:
     """Yield ``function(item)`` in order while the next few are worked out in threads.
 
-    An exception is raised where its item stands. Closing the generator drops what has not begun.
+    ``workers`` threads work at once (as many as there are of all, if None), and ``depth`` items are begun or done
+    before their turn (two a thread, if None). An exception is raised where its item stands. Closing the generator drops
+    what has not begun.
     """
-    if threads() == 1 or getattr(_inside, "busy", False):
+    if (threads() == 1 and workers is None) or getattr(_inside, "busy", False):
         for item in items:
             yield function(item)
         return
-    pool, depth = _pool("frames"), 2 * threads()
+    pool = _pool("frames") if workers is None else _pool(f"readers-{workers}", workers)
+    depth = 2 * (workers or threads()) if depth is None else max(depth, 1)
     waiting: deque[Future[R]] = deque()
     source = iter(items)
     try:
@@ -141,8 +146,8 @@ def _run(function: Callable[[A], R], item: A) -> R:
         _inside.busy = False
 
 
-def _pool(name: str) -> ThreadPoolExecutor:
+def _pool(name: str, count: int | None = None) -> ThreadPoolExecutor:
     with _lock:
         if name not in _pools:
-            _pools[name] = ThreadPoolExecutor(threads(), thread_name_prefix=f"stackalign-{name}")
+            _pools[name] = ThreadPoolExecutor(count or threads(), thread_name_prefix=f"stackalign-{name}")
         return _pools[name]

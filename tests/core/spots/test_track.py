@@ -157,17 +157,28 @@ def test_dark_particles_and_other_dtypes() -> None:
 
 
 def test_same_result_each_time_and_cancel_keeps_what_is_done() -> None:
-    movie = rigid_movie(count=4, length=30)
+    movie = rigid_movie(count=4, length=80)
     a, b = track_spots(movie.frames, movie.picks), track_spots(movie.frames, movie.picks)
     np.testing.assert_array_equal(a.position, b.position)
     seen: list[int] = []
     with pytest.raises(WorkCancelled) as caught:
         track_spots(
-            movie.frames, movie.picks, on_progress=lambda p: seen.append(p.done), should_stop=lambda: len(seen) >= 10
+            movie.frames, movie.picks, on_progress=lambda p: seen.append(p.done), should_stop=lambda: seen[-1:] >= [10]
         )
-    partial = caught.value.partial
-    np.testing.assert_array_equal(partial.position[:, :10], a.position[:, :10])
-    assert not partial.found[:, 10:].any()
+    partial, done = caught.value.partial, seen[-1]
+    assert 10 <= done < 60
+    np.testing.assert_array_equal(partial.position[:, :done], a.position[:, :done])
+    assert not partial.found[:, done:].any()
+
+
+def test_readers_and_frames_ahead_change_nothing() -> None:
+    movie = rigid_movie(count=4, length=40)
+    whole = track_spots(movie.frames, movie.picks)
+    for options in ({"readers": 1}, {"readers": 3, "read_ahead": 1}, {"read_ahead": 100}):
+        np.testing.assert_array_equal(track_spots(movie.frames, movie.picks, **options).position, whole.position)
+    assert TrackOptions().frames_ahead(512 * 512 * 2) == 64
+    assert TrackOptions().frames_ahead(64 << 20) == 4
+    assert TrackOptions().frames_ahead(1 << 40) == 2
 
 
 def test_volumes() -> None:

@@ -25,6 +25,7 @@ from stackalign.core.spots.moments import (
     SSE,
     SUMS,
     cholesky,
+    invert,
     moments,
     normal_equations,
     squares,
@@ -42,7 +43,9 @@ CONVERGED, ROUNDS_SPENT, AT_BOUND, TOO_FEW, FLAT = 0, 1, 2, 3, 4
 
 _F = np.float32
 _ZERO, _HALF, _ONE = _F(0), _F(0.5), _F(1)
-_FAR = _F(-80.0)
+# 1 %: the last step is a tenth of a standard error, and each leaves a tenth of the way or less to the next
+SETTLED = 1e-2
+_FAR, _HUGE = _F(-80.0), _F(np.inf)
 
 
 @kernel
@@ -124,7 +127,7 @@ def _variance(inverse, n, first, second):
 
 
 @kernel
-def describe(p, inverse, model, out):
+def describe(p, inverse, model, term, out):
     """Write amplitude, centre, widths, angle, offset and their standard errors, given the terms' covariance."""
     n = 5 + model
     amplitude, l11, l21, l22 = p[5], p[2], p[3], p[4]
@@ -132,7 +135,7 @@ def describe(p, inverse, model, out):
     vyy, vxx, vxy = (l21 * l21 + l22 * l22) / det, l11 * l11 / det, -l11 * l21 / det
     sy, sx, angle = widths(vyy, vxy, vxx)
     out[A], out[Y], out[X], out[SY], out[SX], out[ANGLE], out[OFFSET] = amplitude, p[0], p[1], sy, sx, angle, p[6]
-    term = np.zeros(7)
+    term[:] = 0.0
     term[0] = 1.0
     out[ERRORS + A] = np.sqrt(_variance(inverse, n, term, term))
     term[:] = 0.0
@@ -205,6 +208,39 @@ def neighbour(residual, h, w, p, work):
     return best / (9.0 * abs(p[5]))
 
 
+@inlined
+def take(patch, top, data, mask):
+    """Copy a patch, 0 where a pixel is not finite or saturated; return how many count, and how many are saturated."""
+    usable = extreme = 0
+    for k in range(patch.shape[0]):
+        v = patch[k]
+        good = v < top and v > -_HUGE
+        data[k] = v if good else _ZERO
+        mask[k] = _ONE if good else _ZERO
+        usable += 1 if good else 0
+        extreme += 1 if v >= top else 0
+    return usable, extreme
+
+
+@fast_inlined
+def total(data):
+    """Return the sum."""
+    s = _ZERO
+    for k in range(data.shape[0]):
+        s += data[k]
+    return s
+
+
+@fast_inlined
+def squares_about(data, mask, mean):
+    """Return the sum of squared distances from the mean where the mask is 1."""
+    s = _ZERO
+    for k in range(data.shape[0]):
+        away = (data[k] - mean) * mask[k]
+        s += away * away
+    return s
+
+
 @kernel
 def fit_spots(patches, top, noise, mle, model, polarity, rounds, least, most, out, ended):
     """Fit every patch; never fails: ``ended`` says how each one went.
@@ -243,34 +279,18 @@ def fit_spots(patches, top, noise, mle, model, polarity, rounds, least, most, ou
     p32 = np.empty(7, np.float32)
     sums, fresh = np.zeros(SUMS), np.zeros(SUMS)
     matrix, factor, right, theta = np.zeros((7, 7)), np.zeros((7, 7)), np.zeros(7), np.zeros(7)
-    unit, column, covariance = np.zeros(7), np.zeros(7), np.zeros((7, 7))
+    covariance = np.zeros((7, 7))
+    flat = patches.reshape(count, size)
     gram, gram_factor, room = np.zeros((TERMS, TERMS)), np.zeros((TERMS, TERMS)), np.zeros((3, TERMS))
     for spot in range(count):
-        usable = 0
-        mean = 0.0
-        extreme = 0
-        for i in range(h):
-            for j in range(w):
-                v = patches[spot, i, j]
-                k = i * w + j
-                if np.isfinite(v) and v < top:
-                    data[k], mask[k] = v, _ONE
-                    mean += v
-                    usable += 1
-                else:
-                    data[k], mask[k] = _ZERO, _ZERO
-                    if v >= top:
-                        extreme += 1
+        usable, extreme = take(flat[spot], top, data, mask)
         out[spot, :] = np.nan
         out[spot, EXTREME] = extreme
         if usable < terms + 3 or h < 3 or w < 3:
             ended[spot] = TOO_FEW
             continue
-        mean /= usable
-        spread = 0.0
-        for k in range(size):
-            if mask[k] > 0:
-                spread += (data[k] - mean) ** 2
+        mean = total(data) / usable
+        spread = squares_about(data, mask, _F(mean))
         if not spread > 1e-12 * usable * mean * mean or not start(data, mask, h, w, polarity, smooth, queue, seen, p):
             ended[spot] = FLAT
             continue
@@ -302,8 +322,8 @@ def fit_spots(patches, top, noise, mle, model, polarity, rounds, least, most, ou
             gain = 0.0
             for i in range(terms):
                 gain += theta[i] * right[i]
-            # twice what the step should gain, in units of the variance: 4e-4 is 2 % of a standard error still to go
-            limit = 4e-4 if mle else 4e-4 * 2.0 * sums[MERIT] / usable
+            # twice what the step, which is taken, should gain, in units of the variance
+            limit = SETTLED if mle else SETTLED * 2.0 * sums[MERIT] / usable
             bounded = advance(p, theta, model, least, most, h, w, trial)
             if gain < limit or gain < 1e-9:
                 p[:] = trial
@@ -333,12 +353,7 @@ def fit_spots(patches, top, noise, mle, model, polarity, rounds, least, most, ou
             ended[spot] = ROUNDS_SPENT if ended[spot] == CONVERGED else ended[spot]
             covariance[:] = np.nan
         else:
-            for i in range(terms):
-                unit[:] = 0.0
-                unit[i] = 1.0
-                substitute(factor, terms, unit, column)
-                for j in range(terms):
-                    covariance[j, i] = column[j]
+            invert(factor, terms, covariance)
         row = out[spot]
         freedom = max(usable - terms, 1)
         sse = sums[SSE]
@@ -351,7 +366,7 @@ def fit_spots(patches, top, noise, mle, model, polarity, rounds, least, most, ou
             residuals(data, yy, xx, p32, smooth)
         if not mle:
             robust_covariance(smooth, mask, yy, xx, p, constant, model, covariance, matrix, factor, fresh)
-        describe(p, covariance, model, row)
+        describe(p, covariance, model, theta, row)
         row[R2] = 1.0 - sse / spread
         row[SNR] = abs(p[5]) / np.sqrt(max(sse / freedom, 1e-300))
         row[CHI2] = 2.0 * sums[MERIT] / freedom if mle else np.nan

@@ -1,8 +1,9 @@
 """Follow particles through several frames at once while nothing happens; pixels.
 
-As long as the scene moves less than a fraction of a box over some frames, the spots of all these frames are fitted in
-one go around the places of the last one, and once more in boxes centred on what was found. The frames up to the first
-in which anything is out of the ordinary are kept; from that one on `Follower.step` looks closely, frame by frame.
+As long as the scene moves less than a fraction of a box over some frames, a few scouts are fitted in all these frames
+around the places of the last one. Where they went all particles are fitted in one go, those that are off the middle of
+their box once more. The frames up to the first in which anything is out of the ordinary are kept; from that one on
+`Follower.step` looks closely, frame by frame.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-FRAMES = 16  # most at once
-DRIFT = 2.0  # px that the scene may move over them, as it has moved lately
+FRAMES = 32  # most at once
+DRIFT = 2.0  # px that a particle may lie off where the scouts say
+ROAM = 0.25  # of the smallest box: how far the scene may move over the frames, as it has moved lately
+SCOUTS = 5  # the brightest particles tell where all of them went
 
 
 def reach(follower: Follower) -> int:
@@ -32,8 +35,12 @@ def reach(follower: Follower) -> int:
     if not len(rows) or (follower.missed[rows] > 0).all():
         return 0
     speed = float(np.abs(follower.speed).max())
-    count = int(min(DRIFT / max(speed, 1e-3), FRAMES, follower.until_pick))
+    count = int(min(_roam(follower, rows) / max(speed, 1e-3), FRAMES, follower.until_pick))
     return count if count > 1 else 0
+
+
+def _roam(follower: Follower, rows: NDArray[np.int64]) -> float:
+    return ROAM * float(follower.box[rows, -2:].min())
 
 
 def leap(follower: Follower, frames: Sequence[tuple[int, NDArray[Any] | None]]) -> int:
@@ -50,19 +57,23 @@ def leap(follower: Follower, frames: Sequence[tuple[int, NDArray[Any] | None]]) 
     still = predict(follower.motion, follower.scene[rows]) + follower.own[rows]
     if follower.crowded(rows, still, DRIFT + TOLERANCE).any():
         return 0
-    # the scene is expected to rest, each particle to go on by itself as it did
-    place = still + follower.own_speed[rows] * np.arange(1, count + 1)[:, None, None]
+    # each particle is expected to go on by itself as it did, the scene where the scouts say
+    alone = still + follower.own_speed[rows] * np.arange(1, count + 1)[:, None, None]
+    moved = _scouted(follower, images, rows, alone)
+    count = len(moved)
+    if count < 2:
+        return 0
+    images = images[:count]
+    place = alone[:count] + moved[:, None]
     corner = follower.corners(rows, place)
     fits = _fit(follower, images, rows, corner)
     found = fits.position.reshape(count, -1, ndim) + corner
     # again in boxes centred on what was found; what was not found is looked for where the others have gone
     ok = fits.ok.reshape(count, -1)
     off = found - place
-    moved = np.stack(
-        [np.median(o[good], axis=0) if good.any() else np.zeros(ndim) for o, good in zip(off, ok, strict=True)]
-    )
-    near = ok & (np.abs(off) < DRIFT + 2 * TOLERANCE).all(2)
-    better = follower.corners(rows, np.where(near[..., None], found, place + moved[:, None]))
+    rest = _medians(off, ok)
+    near = ok & (np.abs(off) < DRIFT + TOLERANCE).all(2)
+    better = follower.corners(rows, np.where(near[..., None], found, place + rest[:, None]))
     aside = (np.abs(better - corner) > 1).any(2)  # one pixel off the middle costs nothing
     again = np.flatnonzero(aside.ravel())
     if len(again):
@@ -75,14 +86,44 @@ def leap(follower: Follower, frames: Sequence[tuple[int, NDArray[Any] | None]]) 
     status[((place < -1) | (place > np.array(follower.shape))).any(2).ravel()] = FitStatus.OUT_OF_VIEW
     every = np.tile(rows, count)
     good = follower.judge(every, fits, found.reshape(-1, ndim), place.reshape(-1, ndim), status).reshape(count, -1)
-    together = np.abs(found - place - moved[:, None]).max(2) <= TOLERANCE
+    together = np.abs(found - place - rest[:, None]).max(2) <= TOLERANCE
     recent = follower.missed[rows] == 0
-    usual = (good & together)[:, recent].all(1) & ~(good & ~together).any(1) & (np.abs(moved).max(1) <= 2 * DRIFT)
+    usual = (good & together)[:, recent].all(1) & ~(good & ~together).any(1) & (np.abs(rest).max(1) <= DRIFT)
     kept = count if usual.all() else int(usual.argmin())
     if kept < 2:
         return 0
     _keep(follower, [t for t, _ in frames][:kept], rows, fits, status.reshape(count, particles), found)
     return kept
+
+
+def _scouted(follower: Follower, images: list[NDArray[Any]], rows: NDArray[np.int64], alone: Array) -> Array:
+    """Return how far the scene has moved in each frame (T, d), as a few particles have it; ends where they disagree.
+
+    Their boxes stay where they are in the last frame: half of a spot is enough for that.
+    """
+    recent = np.flatnonzero(follower.missed[rows] == 0)
+    best = recent[np.argsort(-np.abs(follower.amplitude[rows[recent]]), kind="stable")[:SCOUTS]]
+    count, ndim = len(images), alone.shape[2]
+    place = alone[:, best]
+    corner = follower.corners(rows[best], place)
+    fits = _fit(follower, images, rows[best], corner)
+    off = fits.position.reshape(count, -1, ndim) + corner - place
+    ok = fits.ok.reshape(count, -1) & (np.abs(off) <= 1.5 * _roam(follower, rows)).all(2)
+    moved = _medians(off, ok)
+    with np.errstate(invalid="ignore"):
+        agree = (ok & (np.abs(off - moved[:, None]) <= TOLERANCE).all(2)).sum(1)
+    sure = 2 * agree > len(best)
+    return moved if sure.all() else moved[: int(sure.argmin())]
+
+
+def _medians(off: Array, ok: NDArray[np.bool_]) -> Array:
+    """Return the median over the good ones of each frame (T, d); 0 where there are none."""
+    if not ok.all():
+        off = np.where(ok[..., None], off, np.nan)
+        empty = ~ok.any(1)
+        off[empty] = 0.0
+        return np.asarray(np.nanmedian(off, axis=1))
+    return np.asarray(np.median(off, axis=1))
 
 
 def _fit(

@@ -31,6 +31,9 @@ PAIRS = np.array(
     ]
 )
 
+# the basis term of each row of the normal equations; -1: the sum of u1^2 and u2^2; 6: the constant
+ROWS = np.array([[0, 1, 2, -1, 6, 0, 0], [0, 1, 2, 3, 5, 6, 0], [0, 1, 2, 3, 4, 5, 6]])
+
 _F = np.float32
 _ZERO, _HALF, _ONE = _F(0), _F(0.5), _F(1)
 _FAR = _F(-80.0)
@@ -171,23 +174,20 @@ def squares(residual, mask, yy, xx, y, x, l11, l21, l22, h, sums):
 @kernel
 def normal_equations(sums, model, matrix, right):
     """Build the normal equations of a model: terms g, g u1, g u2, its shape terms, 1. Return how many terms."""
-    # the basis term of each row; -1: the sum of u1^2 and u2^2; 6: the constant
-    rows = np.empty(7, np.int64)
-    rows[0], rows[1], rows[2] = 0, 1, 2
-    if model == CIRCULAR:
-        rows[3], rows[4] = -1, 6
-        n = 5
-    elif model == ELLIPTIC:
-        rows[3], rows[4], rows[5] = 3, 5, 6
-        n = 6
-    else:
-        rows[3], rows[4], rows[5], rows[6] = 3, 4, 5, 6
-        n = 7
+    n = 5 + model
+    if model == ROTATED:
+        for i in range(6):
+            right[i] = sums[RHS + i]
+            matrix[6, i] = matrix[i, 6] = sums[GU + i]
+            for j in range(i + 1):
+                matrix[i, j] = matrix[j, i] = sums[GGU + PAIRS[i, j]]
+        right[6], matrix[6, 6] = sums[RHS + 6], sums[0]
+        return n
     for i in range(n):
-        p = rows[i]
+        p = ROWS[model, i]
         right[i] = sums[RHS + p] if p >= 0 else sums[RHS + 3] + sums[RHS + 5]
         for j in range(i + 1):
-            q = rows[j]
+            q = ROWS[model, j]
             if p == 6:
                 if q == 6:
                     value = sums[0]
@@ -237,3 +237,22 @@ def substitute(factor, n, right, out):
         for k in range(i + 1, n):
             s -= factor[k, i] * out[k]
         out[i] = s / factor[i, i]
+
+
+@kernel
+def invert(factor, n, out):
+    """Write the inverse of a matrix of which ``factor`` is the Cholesky factor; ``factor`` becomes its own inverse."""
+    for j in range(n):
+        factor[j, j] = 1.0 / factor[j, j]
+        for i in range(j + 1, n):
+            s = 0.0
+            for k in range(j, i):
+                s -= factor[i, k] * factor[k, j]
+            factor[i, j] = s / factor[i, i]
+    for i in range(n):
+        for j in range(i + 1):
+            s = 0.0
+            for k in range(i, n):
+                s += factor[k, i] * factor[k, j]
+            out[i, j] = s
+            out[j, i] = s

@@ -11,6 +11,7 @@ from stackalign.core.parameters import Parameters
 SpotModel: TypeAlias = Literal["circular", "elliptic", "rotated"]
 Estimator: TypeAlias = Literal["mle", "lsq"]
 Polarity: TypeAlias = Literal["auto", "bright", "dark"]
+AHEAD, AHEAD_BYTES = 64, 1 << 28  # frames, bytes
 
 
 class TrackOptions(Parameters):
@@ -63,6 +64,29 @@ class TrackOptions(Parameters):
         ge=0,
         json_schema_extra={"unit": "e-", "advanced": True},
     )
+
+    readers: int | None = Field(
+        None,
+        title="Readers",
+        description="Threads that read frames at once; empty: one a core. On a spinning disk 1 is fastest",
+        ge=1,
+        le=64,
+        json_schema_extra={"advanced": True},
+    )
+    read_ahead: int | None = Field(
+        None,
+        title="Frames read ahead",
+        description="Frames that wait in memory for their turn; empty: up to 64, in 256 MB",
+        ge=1,
+        le=10_000,
+        json_schema_extra={"advanced": True},
+    )
+
+    def frames_ahead(self, size: int) -> int:
+        """Return how many frames of ``size`` bytes are read ahead."""
+        if self.read_ahead is not None:
+            return self.read_ahead
+        return min(max(AHEAD_BYTES // max(size, 1), 2), AHEAD)
 
     @property
     def fit_options(self) -> dict[str, Any]:

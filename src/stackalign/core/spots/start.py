@@ -38,65 +38,71 @@ def weigh_rim(smooth, base, h, w, out):
 
 
 @inlined
+def side(data, mask, first, step, count):
+    """Return how many pixels of a border count, and their sum."""
+    n = s = 0.0
+    for k in range(count):
+        n += mask[first + k * step]
+        s += data[first + k * step] * mask[first + k * step]
+    return n, s
+
+
+@fast_inlined
+def mean_of_nine(data, h, w, room, out):
+    """Write the mean of 3 x 3 pixels, borders repeated."""
+    size = h * w
+    ninth = _F(1.0 / 9.0)
+    before, here, after, line = data[: size - 2], data[1 : size - 1], data[2:size], room[1 : size - 1]
+    for k in range(size - 2):  # across the ends of rows too: those are mended below
+        line[k] = before[k] + here[k] + after[k]
+    for i in range(h):
+        row = i * w
+        room[row] = data[row] + data[row] + data[row + 1]
+        room[row + w - 1] = data[row + w - 2] + data[row + w - 1] + data[row + w - 1]
+    above, mid, below, inner = room[: size - 2 * w], room[w : size - w], room[2 * w : size], out[w : size - w]
+    for k in range(size - 2 * w):
+        inner[k] = (above[k] + mid[k] + below[k]) * ninth
+    for j in range(w):
+        out[j] = (room[j] + room[j] + room[w + j]) * ninth
+        last = size - w + j
+        out[last] = (room[last - w] + room[last] + room[last]) * ninth
+
+
+@inlined
 def start(data, mask, h, w, polarity, smooth, queue, seen, p):
     """Estimate y, x, L, amplitude, offset (7 numbers in ``p``) from the region above half height around the extremum.
 
     Fills the masked pixels of ``data`` with the border's level. Returns False if the patch is flat.
     """
-    sides = np.zeros(4)
-    counts = np.zeros(4)
-    for i in range(h):
-        sides[0] += data[i * w] * mask[i * w]
-        counts[0] += mask[i * w]
-        sides[1] += data[i * w + w - 1] * mask[i * w + w - 1]
-        counts[1] += mask[i * w + w - 1]
-    for j in range(w):
-        sides[2] += data[j] * mask[j]
-        counts[2] += mask[j]
-        sides[3] += data[(h - 1) * w + j] * mask[(h - 1) * w + j]
-        counts[3] += mask[(h - 1) * w + j]
-    total = counts.sum()
-    if total > 0:
-        mean = sides.sum() / total
-        for k in range(4):
-            sides[k] = sides[k] / counts[k] if counts[k] > 0 else mean
-        level = _sorted_middle(sides[0], sides[1], sides[2], sides[3])
+    n0, s0 = side(data, mask, 0, w, h)
+    n1, s1 = side(data, mask, w - 1, w, h)
+    n2, s2 = side(data, mask, 0, 1, w)
+    n3, s3 = side(data, mask, (h - 1) * w, 1, w)
+    counted = n0 + n1 + n2 + n3
+    if counted > 0:
+        mean = (s0 + s1 + s2 + s3) / counted
+        level = _sorted_middle(
+            s0 / n0 if n0 > 0 else mean, s1 / n1 if n1 > 0 else mean, s2 / n2 if n2 > 0 else mean,
+            s3 / n3 if n3 > 0 else mean,
+        )  # fmt: skip
     else:
         level = 0.0
-        total = 0.0
         for k in range(h * w):
+            counted += mask[k]
             level += data[k] * mask[k]
-            total += mask[k]
-        level /= max(total, 1.0)
+        level /= max(counted, 1.0)
     base = _F(level)
     for k in range(h * w):
         if mask[k] == _ZERO:
             data[k] = base
-    # 3 x 3 means, borders repeated
-    third = _F(1.0 / 3.0)
-    for i in range(h):
-        row = i * w
-        queue[row] = (data[row] + data[row] + data[row + 1]) * third
-        for j in range(1, w - 1):
-            queue[row + j] = (data[row + j - 1] + data[row + j] + data[row + j + 1]) * third
-        queue[row + w - 1] = (data[row + w - 2] + data[row + w - 1] + data[row + w - 1]) * third
-    for i in range(h):
-        up, down = max(i - 1, 0) * w, min(i + 1, h - 1) * w
-        for j in range(w):
-            smooth[i * w + j] = (queue[up + j] + queue[i * w + j] + queue[down + j]) * third
+    mean_of_nine(data, h, w, queue, smooth)
     # a box is drawn around its spot: what lies at the rim counts less
     high, low = weigh_rim(smooth, base, h, w, queue)
-    at_high = at_low = 0
-    for k in range(h * w):
-        if queue[k] == high:
-            at_high = k
-        if queue[k] == low:
-            at_low = k
-    low = -low
-    sign = _ONE
-    peak = at_high
-    if polarity < 0 or (polarity == 0 and low > high):
-        sign, peak = -_ONE, at_low
+    dark = polarity < 0 or (polarity == 0 and -low > high)
+    sign, extremum = (-_ONE, low) if dark else (_ONE, high)
+    peak = 0
+    while peak < h * w - 1 and queue[peak] != extremum:
+        peak += 1
     height = (smooth[peak] - base) * sign
     if not height > _ZERO:
         return False

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from stackalign.core.frame_check import read_frame
@@ -87,7 +88,7 @@ def track_spots_work(
     for frames in (forward, backward):
         follower.turn(-1 if frames is backward else 1)
         waiting: deque[tuple[int, NDArray[Any] | None]] = deque()
-        source = _frames(movie, frames, missing)
+        source = _frames(movie, frames, missing, chosen)
         while True:
             while len(waiting) < max(reach(follower), 1) and (item := next(source, None)) is not None:
                 waiting.append(item)
@@ -99,14 +100,18 @@ def track_spots_work(
                 count = 1
             for _ in range(count):
                 waiting.popleft()
-                done += 1
-                yield Progress(done, total, f"Following {len(wanted)} particles", tracks)
+            done += count
+            yield Progress(done, total, f"Following {len(wanted)} particles", tracks)
     return tracks
 
 
-def _frames(movie: ImageStack, frames: range, missing: dict[int, str]) -> Iterator[tuple[int, NDArray[Any] | None]]:
+def _frames(
+    movie: ImageStack, frames: range, missing: dict[int, str], options: TrackOptions
+) -> Iterator[tuple[int, NDArray[Any] | None]]:
     """Yield each frame's number and image, read ahead in threads; None, and the reason noted, if it holds nothing."""
-    for t, (image, why) in zip(frames, map_ahead(lambda t: read_frame(movie, t), frames), strict=True):
+    depth = options.frames_ahead(prod(movie.frame_shape) * movie.dtype.itemsize)
+    source = map_ahead(lambda t: read_frame(movie, t), frames, workers=options.readers, depth=depth)
+    for t, (image, why) in zip(frames, source, strict=True):
         if why:
             missing[t] = why
         yield t, None if why else image
