@@ -1,4 +1,4 @@
-"""``stackalign evaluate``: a method on a grid of simulated motions, with tables and figures beside doing nothing."""
+"""``stackalign evaluate``: a method on simulated motions or on pairs, with tables and figures beside doing nothing."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -50,6 +50,16 @@ def evaluate(
     peak: Annotated[
         float | None, typer.Option(min=1e-6, metavar="N", help="Poisson noise only, photons of the brightest pixel.")
     ] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Try pairs of images instead of movies; pictures: pairs are made of them."),
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="With --pairs: only the first N, or so many are made.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(metavar="NAME", help="With --pairs: train or val, of a set that has both.")
+    ] = "val",
     settings: Settings = None,
     given: Annotated[
         list[str] | None,
@@ -68,6 +78,9 @@ def evaluate(
 
     FOLDER then holds trials.csv (a row a movie), course.csv, evaluation.yaml and figures. A run that was stopped keeps
     what it has and goes on if it is called again; so does one whose grid, draws or --vary have grown.
+
+    With --pairs: pairs.csv (a row a pair), summary.csv and figures. FOLDER is in the layout of DLKFM's sets, or holds
+    gt_corners.csv, or vi and ir, or gt_N.txt, or pictures only. METHOD may be deep.
     """
     from stackalign.cli.methods import words
     from stackalign.cli.records import checked
@@ -77,6 +90,14 @@ def evaluate(
     from stackalign.core.threads import set_threads
     from stackalign.core.trial import with_noise
 
+    if pairs is not None:
+        from stackalign.cli.evaluate_pairs import evaluate_pairs
+
+        if threads is not None:
+            set_threads(threads)
+        made = settings_of(settings)
+        evaluate_pairs(output, method, pairs, made, settings_of(given), count, split, overwrite=overwrite, quiet=quiet)
+        return
     if method not in METHODS:
         raise bad("--method", f"{method!r} is no method: choose {words(METHODS)}")
     if gaussian is not None and peak is not None:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from stackalign.core.deep.requirement import require_torch
 from stackalign.core.frame_check import check_frame
-from stackalign.core.pair import PairRegistration, _plane, _refused
+from stackalign.core.pair import PairRegistration, as_plane
 from stackalign.core.parameters import Parameters
 from stackalign.core.transform import Transform, TransformModel
 
@@ -80,11 +80,11 @@ class DeepHomography(Parameters):
         PairRegistration
             Refused where fewer than every other fine match agrees with the best homography, or another one is as good.
         """
-        planes = [_plane(reference, "the reference", 2), _plane(moving, "the moving image", 2)]
+        planes = [as_plane(reference, "the reference", 2), as_plane(moving, "the moving image", 2)]
         for name, image in zip(("the reference", "the moving image"), planes, strict=True):
             problem = check_frame(image)
             if problem:
-                return _refused(2, f"{name}: {problem}")
+                return _refused(f"{name}: {problem}")
         network = self.network()
         if mask is not None:
             planes[0] = np.where(mask, planes[0], np.nan)
@@ -100,14 +100,14 @@ class DeepHomography(Parameters):
         )
         probability = chance_right(found.agreement, found.rival, found.spread)
         if not plausible(found.matrix, planes[1].shape, 6.0):
-            return _refused(2, "the best homography found is no view of a plane from its front")
+            return _refused("the best homography found is no view of a plane from its front")
         if probability < LEAST_PROBABILITY:
             reason = (
                 f"another place fits {found.rival:.0%} as well"
                 if found.rival > 0.9
                 else f"only {found.agreement:.0%} of the places agree on one homography"
             )
-            return _refused(2, reason)
+            return _refused(reason, probability)
         error = np.full(2, found.spread / np.sqrt(2))
         return PairRegistration(
             Transform(found.matrix, TransformModel.PROJECTIVE), probability, False, "", float("nan"), error
@@ -126,6 +126,11 @@ class DeepHomography(Parameters):
         return PairRegistration(
             Transform(matrix, TransformModel.PROJECTIVE), float("nan"), False, "", float("nan"), np.full(2, np.nan)
         )
+
+
+def _refused(reason: str, probability: float = 0.0) -> PairRegistration:
+    nan = float("nan")
+    return PairRegistration(Transform.identity(2), probability, True, reason, nan, np.full(2, np.nan))
 
 
 def chance_right(agreement: float, rival: float, spread: float) -> float:
