@@ -16,6 +16,7 @@ _HOME = {
     "ChannelChoiceError": "io.errors",
     "CrossCorrelation": "core.cross_correlation",
     "Decomposition": "core.lowrank.decomposition",
+    "DeepHomography": "core.deep.registrar",
     "Displacement": "core.displacement",
     "DisplacementModel": "core.displacement",
     "Done": "core.work",
@@ -129,6 +130,7 @@ if TYPE_CHECKING:
     from stackalign.config import load_recipe as load_recipe
     from stackalign.config import save_recipe as save_recipe
     from stackalign.core.cross_correlation import CrossCorrelation as CrossCorrelation
+    from stackalign.core.deep.registrar import DeepHomography as DeepHomography
     from stackalign.core.displacement import Displacement as Displacement
     from stackalign.core.displacement import DisplacementModel as DisplacementModel
     from stackalign.core.geometry import Box as Box

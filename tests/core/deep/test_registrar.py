@@ -1,0 +1,144 @@
+"""The method "deep": missing parts are named, images that cannot be aligned refused, nothing wild comes back."""
+
+import builtins
+import sys
+
+import numpy as np
+import pytest
+from skimage import data
+
+import stackalign as sa
+from stackalign.core.deep import registrar as module
+from stackalign.core.deep.registrar import DeepHomography, chance_right
+from stackalign.core.deep.requirement import choose_device, require_torch
+
+torch = pytest.importorskip("torch")
+from stackalign.core.deep.networks import build  # noqa: E402
+from stackalign.core.deep.weights import WeightsError, arrays_of, packed  # noqa: E402
+
+OPTIONS = {
+    "features": {"widths": [4, 8, 12, 16, 16], "coarse": 8, "fine": 8},
+    "dhn": {"widths": [8, 8], "hidden": 16},
+}
+
+
+def weights(folder, name):
+    torch.manual_seed(0)
+    path = folder / f"{name}.safetensors"
+    path.write_bytes(packed(arrays_of(build(name, OPTIONS[name])), {"network": name, "options": OPTIONS[name]}))
+    return str(path)
+
+
+def test_an_untrained_network_is_refused_and_gives_the_identity(tmp_path):
+    method = DeepHomography(weights=weights(tmp_path, "features"))
+    rng = np.random.default_rng(0)
+    pair = sa.register_pair(rng.normal(size=(96, 96)), rng.normal(size=(120, 130)), method)
+    assert pair.refused
+    assert pair.reason
+    np.testing.assert_array_equal(pair.transform.matrix, np.eye(3))
+
+
+def test_the_same_image_is_found_even_by_random_features(tmp_path):
+    """Random convolutions of equal pixels are equal: matching alone must find a crop by whole cells."""
+    image = data.camera()[100:292, 150:342]
+    method = DeepHomography(weights=weights(tmp_path, "features"))
+    pair = sa.register_pair(image, image, method)
+    assert not pair.refused
+    corners = np.array([[0.0, 0], [0, 191], [191, 191], [191, 0]])
+    assert np.abs(pair.transform(corners) - corners).max() < 0.5
+    again = sa.register_pair(image, image, method)
+    np.testing.assert_array_equal(pair.transform.matrix, again.transform.matrix)
+
+
+def test_channels_sizes_dtypes_masks_and_holes(tmp_path):
+    method = DeepHomography(weights=weights(tmp_path, "features"))
+    colour = data.astronaut()[50:195, 100:267]
+    holes = colour.mean(-1)
+    holes[20:50, 30:70] = np.nan
+    mask = np.ones(colour.shape[:2], bool)
+    mask[:, :30] = False
+    for moving, reference in (
+        (colour, holes),
+        (holes.astype(np.float32), colour),
+        (colour[:130], colour.astype(np.uint16)),
+    ):
+        pair = sa.register_pair(moving, reference, method, mask=mask)
+        assert np.isfinite(pair.transform.matrix).all()
+
+
+def test_a_constant_image_is_refused(tmp_path):
+    method = DeepHomography(weights=weights(tmp_path, "features"))
+    pair = sa.register_pair(np.zeros((64, 64)), data.camera()[:96, :96], method)
+    assert pair.refused
+    assert "moving image" in pair.reason
+
+
+def test_networks_that_regress_corners_answer_too(tmp_path):
+    method = DeepHomography(weights=weights(tmp_path, "dhn"))
+    pair = sa.register_pair(data.camera()[:40, :40], data.camera()[:64, :64], method)
+    assert not pair.refused
+    assert np.isnan(pair.probability)
+    np.testing.assert_allclose(pair.transform([[0.0, 0.0]]), [[12, 12]], atol=1.5)
+
+
+def test_files_that_are_missing_or_wrong_are_named(tmp_path):
+    image = data.camera()[:96, :96]
+    with pytest.raises(WeightsError, match=r"none\.safetensors"):
+        sa.register_pair(image, image, DeepHomography(weights=str(tmp_path / "none.safetensors")))
+    bad = tmp_path / "bad.safetensors"
+    bad.write_bytes(b"hello world, this is no network")
+    with pytest.raises(WeightsError, match=r"bad\.safetensors"):
+        sa.register_pair(image, image, DeepHomography(weights=str(bad)))
+
+
+def test_without_weights_in_the_package_it_says_how_to_get_some(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "PRETRAINED", tmp_path)
+    with pytest.raises(WeightsError, match="stackalign train"):
+        DeepHomography().network()
+
+
+def test_without_torch_one_sentence_tells_how_to_install_it(monkeypatch):
+    monkeypatch.setattr("stackalign.core.deep.requirement.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r'pip install "stackalign\[torch\]"'):
+        require_torch()
+    with pytest.raises(ImportError, match=r'the method .deep. needs PyTorch: pip install "stackalign\[torch\]"'):
+        DeepHomography().network()
+    with pytest.raises(ImportError, match="the network 'dhn'"):
+        build("dhn")
+
+
+def test_importing_the_parts_without_networks_needs_no_torch(monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.split(".")[0] in ("torch", "safetensors"):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    names = ("pairs", "renderings", "matching", "registrar", "train", "weights", "requirement", "inference")
+    for part in names:
+        monkeypatch.delitem(sys.modules, f"stackalign.core.deep.{part}", raising=False)
+    monkeypatch.setattr(builtins, "__import__", without)
+    from importlib import import_module
+
+    for part in names:
+        import_module(f"stackalign.core.deep.{part}")
+
+
+def test_devices():
+    assert choose_device("cpu").type == "cpu"
+    assert choose_device("auto").type in ("cpu", "cuda")
+    with pytest.raises(ValueError, match="no device 'warp-drive'"):
+        choose_device("warp-drive")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="no device 'cuda'"):
+            choose_device("cuda")
+
+
+def test_the_probability_falls_with_every_objection():
+    best = chance_right(0.95, 0.3, 0.05)
+    assert best > 0.9
+    assert chance_right(0.4, 0.3, 0.05) < best
+    assert chance_right(0.95, 1.0, 0.05) < best
+    assert chance_right(0.95, 0.3, 2.0) < best
+    assert chance_right(0.9, 0.3, float("inf")) == 0
