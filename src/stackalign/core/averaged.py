@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 MAX_ROUNDS = 12
 _BLUR = 0.2  # pixels: a motion of the sample from which the next mean is as sharp as it gets
+_NEGLIGIBLE = 0.2  # standard errors of a frame that the next round would still move it: it is not worth a round
+_LEAST = 2e-4  # pixels: no round is worth less
+_HELD = 0.5  # pixels: farther away a frame no longer correlates with its own noise
 _VIEW = 0.35  # share of the field that a frame must cover to take part in the mean
 
 
@@ -73,7 +76,15 @@ def align_to_average(run: RunState) -> Work[None]:
             template = run.aligner.prepare(image, mask, frames=max(count, 1.0))
             # starts come from reduced frames: align before the noise is read off the residuals
             few = spread(sample, 8)
-            run.noise = noise_of(run, template, few, [run.align(t, template, starts[t]) for t in few])
+            tried = [run.align(t, template, starts[t]) for t in few]
+            run.noise = noise_of(run, template, few, tried)
+            if not every:
+                put: list[PairResult | None] = [None] * len(run.stack)
+                for t, result in zip(few, tried, strict=True):
+                    put[t] = result
+                # where they lie well from the beginning, the first mean is as good as the next
+                last = _ahead(*_change(run, starts, put, few), 1 / len(sample))
+                frames = list(range(len(run.stack))) if last else frames
         template = run.aligner.prepare(image, mask, noise=run.noise, frames=max(count, 1.0))
         rounds += 1
         run.details |= {"reference": image, "noise": run.noise, "rounds": rounds}
@@ -81,14 +92,16 @@ def align_to_average(run: RunState) -> Work[None]:
         begun = {**starts, **_matrices(run.results, frames), **_matrices(known, sample)}
         yield from align_all(run, frames, template, begun, f"Aligning to the {run.policy.kind}, round {rounds}")
         known = run.results
-        _settle_gauge(run, known, sample, before)
+        _release(known, sample, before)
+        _settle_gauge(run, known, frames, sample, before)
         change, error = _change(run, before, known, sample)
+        # steps shrink by the same factor from round to round: the next one is known beforehand. Before the second round
+        # it is taken to be the share of a frame in the mean, which pulls it to where it lay
+        rate = min(change / previous, 1.0) if np.isfinite(previous) else 1 / len(sample)
         if every:
-            # steps shrink by the same factor from round to round: the next one is known beforehand
-            ahead = change * (min(change / previous, 1.0) if np.isfinite(previous) else 1.0)
-            settled = ahead < max(0.1 * error, 2e-4) or (rounds > 3 and change > 0.9 * previous)
+            settled = _ahead(change, error, rate) or (rounds > 3 and change > 0.9 * previous)
         else:
-            settled = last
+            settled = last and (rounds > 1 or _ahead(change, error, rate))
             last = last or change < _BLUR or rounds >= MAX_ROUNDS - 1
             frames = list(range(len(run.stack))) if last else frames
         if settled or rounds >= MAX_ROUNDS:
@@ -143,13 +156,33 @@ def _matrices(known: Sequence[PairResult | None], frames: Sequence[int]) -> dict
     return {t: r.matrix for t in frames if (r := known[t]) is not None and not r.reason}
 
 
+def _release(known: list[PairResult | None], sample: Sequence[int], before: dict[int, NDArray[np.float64]]) -> None:
+    """Let frames go as far as they would if their own noise, a share of the mean, did not hold them where they lay.
+
+    Near its former place a frame correlates with its own noise: it asks ``hold`` times as much for the way back as the
+    scene alone does, and stops at that fraction of the way.
+    """
+    for t in sample:
+        r = known[t]
+        if r is None or r.reason or r.hold is None or t not in before:
+            continue
+        step = r.matrix[:-1, -1] - before[t][:-1, -1]
+        share = np.diag(r.hold)
+        if np.abs(step).max() > _HELD or share.max() <= 1:
+            continue
+        matrix = r.matrix.copy()
+        matrix[:-1, -1] = before[t][:-1, -1] + r.hold @ step
+        known[t] = replace(r, matrix=matrix, error=r.error * np.maximum(share, 1.0))
+
+
 def _settle_gauge(
     run: RunState,
     known: list[PairResult | None],
+    frames: Sequence[int],
     sample: Sequence[int],
     before: dict[int, NDArray[np.float64]],
 ) -> None:
-    """Keep the mean from wandering: the motion that most frames made together in this round is taken back."""
+    """Keep the mean from wandering: the motion that its frames made together in this round is taken back from all."""
     shape = np.maximum(run.stack.frame_shape, 2).tolist()
     points = corners(shape)
     there = [
@@ -161,11 +194,16 @@ def _settle_gauge(
         return
     common = fitted(points, np.median(there, axis=0), run.aligner.model, run.stack.pixel_size)
     back = np.linalg.inv(common)
-    for t in sample:
+    for t in frames:
         r = known[t]
         if r is not None and not r.reason:
             matrix = back @ r.matrix
             known[t] = replace(r, matrix=matrix / matrix[-1, -1])
+
+
+def _ahead(change: float, error: float, rate: float) -> bool:
+    """Return whether the next round would move frames by less than matters, if this one moved them by ``change``."""
+    return change * rate < max(_NEGLIGIBLE * error, _LEAST) and change < _BLUR
 
 
 def _change(

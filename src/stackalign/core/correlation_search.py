@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy import fft
@@ -101,16 +101,25 @@ def search(frame: Real, mask: NDArray[np.bool_] | None, template: SearchTemplate
     """
     values = _centred(frame, mask)
     spectrum = fft.rfftn(values, template.padded)
-    overlap = _overlap_of(template, None) if mask is None else _overlap_of(template, mask)
+    overlap = _overlap_of(template, mask)
     if template.normalisation == "phase":
         cross = template.values * np.conj(spectrum)
         both = fft.irfftn(cross / np.maximum(np.abs(cross), 1e-6 * np.abs(cross).max() + 1e-30), template.padded)
     else:
         both = _correlate(template.values, spectrum, template)
     if template.normalisation != "overlap":
-        score = np.where(overlap.allowed, both, -np.inf)
+        score = np.where(overlap.allowed, both, np.float32(-np.inf))
         correlation = score / max(float(np.sqrt((values**2).sum() * overlap.squares)), 1e-30)
         return _peak(score, correlation, overlap.allowed, template)
+    if mask is None and not template.masked:
+        from stackalign.core.search_kernels import score_overlap
+
+        score = np.empty_like(both)
+        score_overlap(
+            _volume(both), _volume(values), *map(_volume, (overlap.allowed, overlap.share, overlap.mean)),
+            _volume(overlap.variance), _volume(overlap.root), overlap.most, _volume(score),
+        )  # fmt: skip
+        return _peak(score, both, overlap.allowed, template)
     squares = fft.rfftn(values * values, template.padded)
     sum_f = _correlate(template.mask, spectrum, template)
     below = _correlate(template.mask, squares, template)
@@ -118,7 +127,7 @@ def search(frame: Real, mask: NDArray[np.bool_] | None, template: SearchTemplate
     sum_f *= overlap.mean
     both -= sum_f
     # a part of the frame without contrast correlates with anything: rounding must not make it a peak
-    least = 1e-6 * max(float(below.max()), 0.0) * max(float(overlap.variance.max()), 0.0)
+    least = 1e-6 * max(float(below.max()), 0.0) * max(overlap.most, 0.0)
     below *= overlap.variance
     np.maximum(below, max(least, 1e-30), out=below)
     both /= np.sqrt(below, out=below)
@@ -130,6 +139,10 @@ def search(frame: Real, mask: NDArray[np.bool_] | None, template: SearchTemplate
     return _peak(score, correlation, overlap.allowed, template)
 
 
+def _volume(image: NDArray[Any]) -> NDArray[Any]:
+    return image if image.ndim == 3 else image[None]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Overlap:
     """What a search needs of the pixels that frame and reference share at each shift."""
@@ -138,6 +151,7 @@ class _Overlap:
     share: NDArray[np.floating]  # 1 / n
     mean: NDArray[np.floating]  # sum of the reference / n
     variance: NDArray[np.floating]  # n times the variance of the reference
+    most: float  # the largest of these
     root: NDArray[np.floating]  # sqrt(n - 3)
     squares: float  # largest sum of squares of the reference
 
@@ -155,11 +169,13 @@ def _overlap_of(template: SearchTemplate, mask: NDArray[np.bool_] | None) -> _Ov
     total = _correlate(template.values, known, template)
     squares = _correlate(template.squares, known, template)
     n = np.maximum(pixels, np.float32(1))
+    variance = squares - total * total / n
     result = _Overlap(
         _allowed(template, pixels),
         1 / n,
         total / n,
-        squares - total * total / n,
+        variance,
+        float(variance.max()),
         np.sqrt(np.maximum(pixels - 3, 0)),
         float(squares.max()),
     )
@@ -210,39 +226,30 @@ def _closer(template: SearchTemplate, limits: Sequence[float]) -> NDArray[np.boo
 def _peak(
     score: NDArray[np.floating], correlation: NDArray[np.floating], allowed: NDArray[np.bool_], template: SearchTemplate
 ) -> Peak:
-    sought = score
+    from stackalign.core.search_kernels import highest
+
+    d = len(template.shape)
+    lead = (1,) * (3 - d)
+    limits, place = np.full(3, np.inf), np.zeros(3, np.int64)
     if template.max_shift is not None:
-        sought = np.where(_closer(template, [max(m, 0) + 0.5 for m in template.max_shift]), score, -np.inf)
-    index = np.unravel_index(int(np.argmax(sought)), score.shape)
+        limits[3 - d :] = [max(m, 0) + 0.5 for m in template.max_shift]
+    significance, runner_up = highest(_volume(score), _volume(allowed), np.array(lead + template.shape), limits, place)
+    index = tuple(place[3 - d :].tolist())
     whole, fraction = [], []
     for axis, (i, n, size) in enumerate(zip(index, template.shape, template.padded, strict=True)):
-        whole.append(int(i) if i < n else int(i) - size)
+        whole.append(i if i < n else i - size)
         fraction.append(_parabola(score, index, axis))
-    # also beyond the largest shift: within a few pixels there is little but the peak itself
-    background = score[allowed]
-    background = background[:: max(len(background) // 8192, 1)]  # enough for two medians
-    middle = float(np.median(background))
-    spread = 1.4826 * float(np.median(np.abs(background - middle))) + 1e-12
-    near = [np.arange(-3, 4) + i for i in index]
-    away = sought.copy()
-    away[np.ix_(*[a % s for a, s in zip(near, score.shape, strict=True)])] = -np.inf
-    second = float(away.max())
-    return Peak(
-        np.array(whole, float) + np.array(fraction),
-        float(correlation[index]),
-        (float(score[index]) - middle) / spread,
-        (second - middle) / spread if np.isfinite(second) else 0.0,
-    )
+    return Peak(np.array(whole, float) + np.array(fraction), float(correlation[index]), significance, runner_up)
 
 
-def _parabola(score: NDArray[np.floating], index: tuple[np.intp, ...], axis: int) -> float:
+def _parabola(score: NDArray[np.floating], index: tuple[int, ...], axis: int) -> float:
     size = score.shape[axis]
     if size < 3:
         return 0.0
     values = []
     for step in (-1, 0, 1):
         at = list(index)
-        at[axis] = np.intp((index[axis] + step) % size)
+        at[axis] = (index[axis] + step) % size
         values.append(float(score[tuple(at)]))
     left, middle, right = values
     curve = left - 2 * middle + right

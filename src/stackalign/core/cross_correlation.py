@@ -191,7 +191,7 @@ class _Template:
             if all(f == 1 for f in factors):
                 continue
             try:
-                small = TranslationTemplate.of(binned(self._reference, factors), None, frames=self._frames)
+                small = TranslationTemplate.of(binned(self._reference, factors), None, frames=self._frames, rough=True)
             except ValueError:  # nothing is left of it at this scale
                 continue
             found.append((factors, small))
@@ -262,8 +262,9 @@ class TranslationAligner:
         from stackalign.core.translation import fit_translation
 
         best, best_margin, reason = None, -np.inf, "no scale of it can be compared with the reference"
+        smaller: dict[tuple[int, ...], NDArray[np.float32]] = {}
         for factors, prepared in template.searches:
-            small = binned(frame, factors)
+            small = smaller[factors] = binned(frame, factors)
             finite = np.isfinite(small)
             holes = None if finite.all() else finite
             peak = search(small if holes is None else np.where(finite, small, np.float32(0)), holes, prepared)
@@ -282,7 +283,8 @@ class TranslationAligner:
             if np.prod(finer) > np.prod(factors):
                 continue
             start = shift / np.asarray(finer, float)
-            found = fit_translation(binned(frame, finer), reduced, start)
+            small = smaller[finer] if finer in smaller else binned(frame, finer)
+            found = fit_translation(small, reduced, start)
             if not isinstance(found, str) and found.converged and np.abs(found.shift - start).max() < 2.5:
                 shift = found.shift * np.asarray(finer, float)
         return shift, ""
@@ -307,7 +309,7 @@ class TranslationAligner:
         expected = np.sqrt(signal / (signal + fit.residual**2 / max(fit.chi2, 1e-12))) if signal > 0 else 1.0
         confidence = float(np.clip(fit.correlation / expected, 0, 1))
         return PairResult(
-            matrix, fit.correlation, fit.residual, confidence, fit.error, reason, fit.gain, fit.offset
+            matrix, fit.correlation, fit.residual, confidence, fit.error, reason, fit.gain, fit.offset, fit.answer
         )  # fmt: skip
 
 

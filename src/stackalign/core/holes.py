@@ -26,12 +26,18 @@ def filled_along_lines(image: NDArray[Any], known: NDArray[np.bool_]) -> NDArray
         The image itself if all of it is known. Many times faster than a distance transform, and as good where what is
         filled in gets no weight and only must not make an edge.
     """
-    out, seen = image, known
+    from stackalign.core.template_kernels import fill_lines
+
+    out, seen = np.ascontiguousarray(image), known
     for axis in range(image.ndim - 1, -1, -1):
         if seen.all():
             break
-        out, seen = _filled(np.moveaxis(out, axis, -1), np.moveaxis(seen, axis, -1))
-        out, seen = np.moveaxis(out, -1, axis), np.moveaxis(seen, -1, axis)
+        lines, told = (np.ascontiguousarray(np.moveaxis(a, axis, -1)) for a in (out, seen))
+        filled = np.empty_like(lines)
+        size = lines.shape[-1]
+        whole = fill_lines(lines.reshape(-1, size), told.reshape(-1, size), filled.reshape(-1, size))
+        told = np.broadcast_to(whole.reshape(lines.shape[:-1])[..., None], lines.shape)
+        out, seen = np.moveaxis(filled, -1, axis), np.moveaxis(told, -1, axis)
     return np.ascontiguousarray(out)
 
 
@@ -41,15 +47,3 @@ def filled_from_nearest(image: NDArray[Any], known: NDArray[np.bool_]) -> NDArra
 
     nearest = distance_transform_edt(~known, return_distances=False, return_indices=True)
     return np.asarray(image[tuple(nearest)])
-
-
-def _filled(image: NDArray[Any], known: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Fill along the last axis; lines without any known pixel stay unknown."""
-    n = image.shape[-1]
-    places = np.arange(n, dtype=np.int32)
-    before = np.maximum.accumulate(np.where(known, places, np.int32(-n)), axis=-1)
-    after = np.minimum.accumulate(np.where(known, places, np.int32(2 * n))[..., ::-1], axis=-1)[..., ::-1]
-    nearest = np.where(places - before <= after - places, before, after)
-    lines = known.any(axis=-1, keepdims=True)
-    picked = np.take_along_axis(image, np.clip(nearest, 0, n - 1), axis=-1)
-    return np.where(lines, picked, image), np.broadcast_to(lines, known.shape)

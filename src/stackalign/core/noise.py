@@ -10,6 +10,9 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_CUT = 4.0  # standard deviations from which a residual does not count
+_KEPT = 0.99893  # share of the variance of normal numbers that lies within
+
 
 @dataclass(frozen=True, slots=True)
 class NoiseModel:
@@ -31,8 +34,8 @@ class NoiseModel:
     def fitted(cls, intensity: NDArray[np.floating], residual: NDArray[np.floating]) -> NoiseModel:
         """Return the model of residuals (N,) at intensities (N,).
 
-        The variance of each of up to 24 intensity classes is taken from the median absolute residual, so that a few
-        pixels that really changed do not count; a weighted line goes through them. A falling line is none: constant.
+        The variance of each of up to 24 intensity classes is taken without outliers, so that a few pixels that really
+        changed do not count; a weighted line goes through them. A falling line is none: constant.
         """
         count = len(intensity)
         overall = _variance(residual) if count else 0.0
@@ -56,5 +59,10 @@ class NoiseModel:
 
 
 def _variance(residual: NDArray[np.floating]) -> float:
-    middle = np.median(residual)
-    return float((1.4826 * np.median(np.abs(residual - middle))) ** 2)
+    """Return the variance without outliers; the median alone would understate that of skew noise, as of few photons."""
+    apart = residual - np.median(residual)
+    spread = 1.4826 * float(np.median(np.abs(apart)))
+    kept = apart[np.abs(apart) < _CUT * spread]
+    if len(kept) < 2:
+        return spread**2
+    return float(np.var(kept, dtype=np.float64)) / _KEPT

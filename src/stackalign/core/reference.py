@@ -98,6 +98,9 @@ class PairResult:
         Empty for a good result, else why the frame is flagged, in words.
     gain, offset : float
         Brightness of the frame against the reference.
+    hold : ndarray (d, d), optional
+        Of a translation: how many times as far a frame would go that did not hold a share of the reference, the mean of
+        noisy frames; the identity if it holds none. None: not known.
     """
 
     matrix: NDArray[np.float64]
@@ -108,6 +111,7 @@ class PairResult:
     reason: str = ""
     gain: float = 1.0
     offset: float = 0.0
+    hold: NDArray[np.float64] | None = None
 
     @classmethod
     def failed(cls, ndim: int, reason: str) -> PairResult:

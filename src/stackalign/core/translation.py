@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import ndimage
 
+from stackalign.core import shift_kernels, template_kernels
 from stackalign.core import translation_kernels as kernels
 from stackalign.core.denoise import wiener
 from stackalign.core.holes import filled_along_lines
@@ -25,11 +25,16 @@ if TYPE_CHECKING:
 
 _TOLERANCE = 2e-3  # px; what is left after the step is some hundredths of it
 _WIDE = 128  # px: from here on a pixel lost at each border costs less than filtering every frame
+_DEEP = 24  # planes: the same; a plane lost costs more, but so does the filter of a volume
+_LEAST = 16  # pixels of an image that only leads to the next finer one
+_TALL = 256  # rows: from here on every fourth of them tells the first steps
+_EVERY = 4
 _LONGEST = 2.0  # px a step: beyond, the linearisation says nothing
 _EVEN = 0.1  # of the mean variance: the least that a dark pixel's counts for, so that few do not rule the fit
 _ALL = 1e30  # no pixel is left out for its residual
 _PLANES = slice(PAD - 1, 2 - PAD)  # what a volume's coefficients keep of the mirrored planes
 _SLOPE = 3  # pixels along an axis that it takes to tell a slope
+_NOTHING = np.zeros((1, 1, 1), np.float32)
 _SAMPLES = 2500  # pixels from which residual, correlation and noise of a frame are estimated
 
 
@@ -55,6 +60,8 @@ class Fit:
         Steps taken.
     converged : bool
         Whether the last one was small.
+    answer : ndarray (d, d)
+        Step that the template asks for in response to a unit of displacement, see `shift_kernels.fit_shift`.
     """
 
     shift: NDArray[np.float64]
@@ -67,6 +74,7 @@ class Fit:
     overlap: float
     iterations: int
     converged: bool
+    answer: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,8 +98,8 @@ class TranslationTemplate:
         In intensity units of the reference.
     frames : float
         Frames that were averaged into the reference; infinite if it is free of noise.
-    masked : bool
-        Whether a mask left out known pixels.
+    filters : bool
+        Whether frames are taken as they are, and the B-spline's filter is applied to the template instead.
     """
 
     shape: tuple[int, ...]
@@ -103,14 +111,12 @@ class TranslationTemplate:
     normal: NDArray[np.float64]
     noise: NoiseModel
     frames: float
-    masked: bool = False
+    filters: bool
     _later: dict[str, ShiftEquations] = field(default_factory=dict)
 
     @property
-    def equations(self) -> ShiftEquations | None:
-        """The equations for frames that are not filtered, worked out once; None where the borders weigh too much."""
-        if self.masked or self.ndim != 2 or min(self.shape) < _WIDE:
-            return None
+    def equations(self) -> ShiftEquations:
+        """The equations of whole frames, worked out once."""
         if "shift" not in self._later:
             self._later["shift"] = ShiftEquations.of(self)
         return self._later["shift"]
@@ -124,6 +130,7 @@ class TranslationTemplate:
         noise: NoiseModel | None = None,
         frames: float = 1.0,
         window: NDArray[np.float32] | None = None,
+        rough: bool = False,
     ) -> TranslationTemplate:
         """Prepare a reference.
 
@@ -139,6 +146,8 @@ class TranslationTemplate:
             Frames averaged into the reference.
         window : ndarray, optional
             Further weight of each pixel.
+        rough : bool
+            Speed counts more than the outermost pixels.
 
         Raises
         ------
@@ -150,44 +159,42 @@ class TranslationTemplate:
         counted = known if mask is None else known & mask
         if not counted.any():
             raise ValueError("no pixel of the reference is left: the mask covers all that is known of it")
-        filled = reference
+        filled = np.asarray(reference, np.float32)
         if not known.all():
-            filled = filled_along_lines(reference, known)
+            filled = np.asarray(filled_along_lines(filled, known), np.float32)
             # values are known, but slopes and spline weights reach two pixels further; of a thin volume one plane at
             # each side is all that can be spared
-            near = ndimage.binary_erosion(known, np.ones([3 if n > 4 else 1 for n in known.shape]), border_value=1)
-            wide = np.ones([3 if n >= 32 else 1 for n in known.shape])
-            near = ndimage.binary_erosion(near, wide, border_value=1)
+            reach = [(n > 4) + (n >= 32) for n in known.shape]
+            near = np.empty_like(known)
+            template_kernels.eroded(_volume(known), np.array([0] * (3 - d) + reach), _volume(near))
             counted = near if mask is None else near & mask
             if not counted.any():
                 raise ValueError("no pixel of the reference is left: too little of it is known")
-        level = float(filled[counted].mean(dtype=np.float64))
-        spread = float(filled[counted].std(dtype=np.float64))
+        used = np.ascontiguousarray(_volume(counted))
+        level, spread = template_kernels.moments(_volume(filled), used)
         if spread <= 1e-6 * max(abs(level), 1e-30) or spread == 0:
             raise ValueError("the reference has no contrast: all its pixels are equal")
         centred = (filled - np.float32(level)).astype(np.float32)
+        model = noise or NoiseModel(1.0)
+        camera = np.array([model.constant, model.slope, model.floor])
         if np.isfinite(frames):
-            variance = None if noise is None else float(noise.variance(filled[counted]).mean(dtype=np.float64)) / frames
-            centred = wiener(centred, variance)
+            variance = template_kernels.mean_variance(_volume(centred), used, level, camera) / frames
+            centred = wiener(centred, None if noise is None else variance, resampled=frames > 1)
         padded = spline_coefficients(centred, 3)
         whole, cut = slice(None), slice(PAD, -PAD)
         inner = (whole, cut, cut) if d == 2 else (cut, cut, cut)
-        volume = centred if d == 3 else centred[None]
-        gradients = [_slope(padded, axis, inner) for axis in range(3 - d, 3)]
-        basis = np.stack([*gradients, volume]).astype(np.float32)
-        model = noise or NoiseModel(1.0)
-        # of the filtered reference: noise that pulls a pixel down must not raise its weight
-        noisy = model.variance(centred + np.float32(level))
-        weight = counted / np.maximum(noisy, np.float32(_EVEN * float(noisy[counted].mean(dtype=np.float64))))
-        if window is not None:
-            weight = weight * window
-        weight = np.ascontiguousarray(weight if d == 3 else weight[None], np.float32)
-        phi = np.concatenate([basis * weight, weight[None]])
-        total = np.zeros((d + 2, d + 2))
-        rows = phi.shape[1] * phi.shape[2]
-        kernels.gram(basis, phi, 0, rows, np.zeros((2, 3), np.int64), total)
-        usable = np.asarray(counted if d == 3 else counted[None], np.float32)
-        normal = total
+        volume = _volume(centred)
+        basis = np.empty((d + 1, *volume.shape), np.float32)
+        template_kernels.slopes(padded, PAD, np.arange(3 - d, 3), basis[:-1])
+        basis[-1] = volume
+        # variance of the filtered reference: noise that pulls a pixel down must not raise its weight
+        least = _EVEN * template_kernels.mean_variance(volume, used, level, camera)
+        shade = _NOTHING if window is None else np.ascontiguousarray(_volume(window), np.float32)
+        phi = np.empty((d + 2, *volume.shape), np.float32)
+        template_kernels.weighted(basis, used, shade, level, camera, least, phi)
+        normal = shift_kernels.gram(basis, phi, 1)
+        usable = used.astype(np.float32)
+        deep = reference.shape[0] >= (_LEAST if rough else _DEEP)
         for k, n in enumerate(reference.shape):
             if n < _SLOPE:
                 normal[k, k] = 1.0  # all else in its row is zero, so that its step is zero too
@@ -201,7 +208,7 @@ class TranslationTemplate:
             normal,
             model,
             frames,
-            mask is not None,
+            mask is None and min(reference.shape[-2:]) >= (_LEAST if rough else _WIDE) and (d == 2 or deep),
         )
 
     @property
@@ -241,27 +248,39 @@ class ShiftEquations:
         Weighted gradients, values and 1, filtered.
     normal : float64 (K, K)
         Sums of ``phi_i * basis_j``.
+    thinned : float64 (K, K)
+        The same over one of ``every`` rows, which tell the first steps.
+    every : int
+        1 for small templates.
     """
 
     basis: NDArray[np.float32]
     phi: NDArray[np.float32]
     normal: NDArray[np.float64]
+    thinned: NDArray[np.float64]
+    every: int
 
     @classmethod
     def of(cls, template: TranslationTemplate) -> ShiftEquations:
         """Work them out."""
-        inner = (slice(None), slice(PAD, -PAD), slice(PAD, -PAD))
-        padded = spline_coefficients(template.basis[-1][0], 1)
-        basis = np.ascontiguousarray(np.stack([_slope(padded, axis, inner) for axis in (1, 2, -1)]))
-        counted = template.phi[-1] > 0
-        counted[:, [0, -1], :] = counted[:, :, [0, -1]] = False
-        phi = np.empty_like(template.phi)
-        for k, image in enumerate(template.phi):
-            # beyond what counts the reference is not known: what the filter spread there is cut off again
-            phi[k] = np.where(counted, spline_coefficients(image[0], 3)[inner], np.float32(0))
-        total = np.zeros((4, 4))
-        kernels.gram(basis, phi, 0, phi.shape[1] * phi.shape[2], np.zeros((2, 3), np.int64), total)
-        return cls(basis, phi, total)
+        basis, phi = template.basis, template.phi
+        if template.filters:
+            d = template.ndim
+            cut = slice(PAD, -PAD)
+            inner = (slice(None) if d == 2 else cut, cut, cut)
+            padded, basis = spline_coefficients(_image(basis[-1], d), 1), np.empty_like(basis)
+            axes = np.array([*range(3 - d, 3), -1])
+            template_kernels.slopes(padded, PAD, axes, basis)
+            counted = phi[-1] > 0
+            for axis in range(3 - d, 3):
+                counted[(slice(None),) * axis + ([0, -1],)] = False
+            phi = np.empty_like(phi)
+            for k, image in enumerate(template.phi):
+                # beyond what counts the reference is not known: what the filter spread there is cut off again
+                phi[k] = np.where(counted, spline_coefficients(_image(image, d), 3)[inner], np.float32(0))
+        every = _EVERY if basis.shape[2] >= _TALL else 1
+        normal = shift_kernels.gram(basis, phi, 1) if template.filters else template.normal
+        return cls(basis, phi, normal, normal if every == 1 else shift_kernels.gram(basis, phi, every), every)
 
 
 def fit_translation(
@@ -295,35 +314,36 @@ def _fit_on_template(
 ) -> Fit | str:
     """Fit a whole frame on the template's grid, where all derivatives are known."""
     d = template.ndim
-    image = image if image.dtype.itemsize <= 2 else image.astype(np.float32, copy=False)
-    swift = template.equations
-    samples = spline_coefficients(image, 1)
-    padded = samples if swift is not None else spline_coefficients(image, 3)
-    equations = template if swift is None else swift
+    volume = _volume(_as_read(image))
+    equations = template.equations
+    pad, coefficients = 0, volume
+    if not template.filters:
+        pad, coefficients = PAD, spline_coefficients(_image(volume, d), 3)
     shift = np.zeros(3)
     shift[3 - d :] = start
-    normal, theta = np.zeros((d + 2, d + 2)), np.zeros(d + 2)
-    shape = np.array(_volume(image).shape)
-    status, done = kernels.fit_shift(
-        padded, PAD, shape, equations.phi, equations.basis, equations.normal, shift,
-        _TOLERANCE, _LONGEST, iterations, normal, theta,
+    normal, theta, answer = np.zeros((d + 2, d + 2)), np.zeros(d + 2), np.eye(d)
+    status, done = shift_kernels.fit_shift(
+        coefficients, pad, np.array(volume.shape), equations.phi, equations.basis, equations.normal, equations.thinned,
+        equations.every, shift, _TOLERANCE, _LONGEST, iterations, normal, theta, answer,
     )  # fmt: skip
     if status < 0:
         return _REASONS[status]
-    cut = slice(PAD, -PAD)
-    volume = samples[cut, cut, cut] if d == 3 else samples[:, cut, cut]
     overlap = float(normal[-1, -1] / equations.normal[-1, -1])
-    return _finished(
-        volume, _NOTHING, template, shift[3 - d :], theta, normal, overlap, 0.0, done, status == kernels.SETTLED
-    )
+    settled = status == shift_kernels.SETTLED
+    return _finished(volume, _NOTHING, template, shift[3 - d :], theta, normal, answer, overlap, 0.0, done, settled)
+
+
+def _as_read(image: NDArray[Any]) -> NDArray[Any]:
+    """Return the frame as the kernels read it: uint16 or float32, in one piece."""
+    kind = np.uint16 if image.dtype == np.uint16 else np.float32
+    return np.require(image, kind, ["C", "A", "W"])
 
 
 _REASONS = {
-    kernels.NO_OVERLAP: "it shares no region with the reference",
-    kernels.NO_STRUCTURE: "what it shares with the reference has no structure",
-    kernels.NO_CORRELATION: "it does not correlate with the reference",
+    shift_kernels.NO_OVERLAP: "it shares no region with the reference",
+    shift_kernels.NO_STRUCTURE: "what it shares with the reference has no structure",
+    shift_kernels.NO_CORRELATION: "it does not correlate with the reference",
 }
-_NOTHING = np.zeros((1, 1, 1), np.float32)
 
 
 def _fit_on_frame(
@@ -352,7 +372,7 @@ def _fit_on_frame(
             volume[planes], seen[planes], template.coefficients, template.known, there, brightness, noise, _ALL
         )
         if sums[kernels.COUNT] < 9:
-            return _REASONS[kernels.NO_OVERLAP]
+            return _REASONS[shift_kernels.NO_OVERLAP]
         whole = np.zeros((5, 5))
         whole[np.triu_indices(5)] = sums[: kernels.NORMAL]
         whole = np.triu(whole) + np.triu(whole, 1).T
@@ -362,10 +382,10 @@ def _fit_on_frame(
             sums[kernels.RIGHT + use[k]] = 0.0
         solved = np.zeros(d + 2)
         if not kernels.solved(normal, sums[kernels.RIGHT : kernels.RIGHT + 5][use], solved):
-            return _REASONS[kernels.NO_STRUCTURE]
+            return _REASONS[shift_kernels.NO_STRUCTURE]
         brightness = brightness + solved[d:]
         if brightness[0] <= 0:
-            return _REASONS[kernels.NO_CORRELATION]
+            return _REASONS[shift_kernels.NO_CORRELATION]
         # the template moves along with the shift: its derivative has the same sign
         step = solved[:d] / brightness[0]
         shift[3 - d :] += np.clip(step, -_LONGEST, _LONGEST)
@@ -374,7 +394,9 @@ def _fit_on_frame(
             break
     overlap = float(normal[-1, -1] / template.normal[-1, -1])
     settled = bool(np.abs(step).max() < 0.02)
-    return _finished(volume, seen, template, shift[3 - d :], theta, normal, overlap, template.level, done, settled)
+    return _finished(
+        volume, seen, template, shift[3 - d :], theta, normal, np.eye(d), overlap, template.level, done, settled
+    )
 
 
 def _finished(
@@ -384,6 +406,7 @@ def _finished(
     shift: NDArray[np.float64],
     theta: NDArray[np.float64],
     normal: NDArray[np.float64],
+    answer: NDArray[np.float64],
     overlap: float,
     pedestal: float,
     iterations: int,
@@ -392,19 +415,22 @@ def _finished(
     """Judge a solution; ``pedestal`` was subtracted from ``volume``."""
     d = template.ndim
     gain, offset = float(theta[d]), float(theta[d + 1])
-    pairs = sampled_residuals(volume, seen, template, shift, gain, offset)
     noise = template.noise
     model = np.array([noise.constant + noise.slope * template.level, noise.slope, noise.floor])
-    count, correlation, residual, chi2 = kernels.statistics(pairs, gain, offset, model)
+    planes, there, step = _sampling(volume, template, shift)
+    count, correlation, residual, chi2 = kernels.judged(
+        volume[planes], seen[planes] if seen.size > 1 else seen, template.coefficients, template.known, there,
+        np.array([gain, offset]), model, step,
+    )  # fmt: skip
     if count < 9:
-        return _REASONS[kernels.NO_OVERLAP]
+        return _REASONS[shift_kernels.NO_OVERLAP]
     # the reference is itself an average of noisy frames
     scale = chi2 * (1 + 1 / template.frames) if np.isfinite(template.frames) else chi2
-    error = np.sqrt(np.maximum(np.diag(_inverse(normal))[:d], 0) * scale) / gain
+    error = np.sqrt(shift_kernels.variances(normal, answer) * scale) / gain
     error[template.blind] = np.nan
     return Fit(
         shift, error, gain, offset + pedestal - gain * template.level, correlation,
-        float(np.sqrt(residual)), chi2, overlap, iterations, converged,
+        float(np.sqrt(residual)), chi2, overlap, iterations, converged, answer,
     )  # fmt: skip
 
 
@@ -427,6 +453,10 @@ def _volume(image: NDArray[Any]) -> NDArray[Any]:
     return image if image.ndim == 3 else image[None]
 
 
+def _image(volume: NDArray[Any], d: int) -> NDArray[Any]:
+    return volume if d == 3 else volume[0]
+
+
 def sampled_residuals(
     volume: NDArray[np.float32],
     seen: NDArray[np.float32],
@@ -436,17 +466,24 @@ def sampled_residuals(
     offset: float = 0.0,
 ) -> NDArray[np.float64]:
     """Return (model, residual) pairs (N, 2) at some thousand pixels of the frame's own grid, where noise is white."""
-    full = np.zeros(3)
-    full[3 - template.ndim :] = shift
-    active = sum(n > 1 for n in volume.shape)
-    step = max(int((volume.size / _SAMPLES) ** (1 / max(active, 1))), 1)
-    planes, there = _planes(volume.shape, template, full)
+    planes, there, step = _sampling(volume, template, shift)
     return np.asarray(
         kernels.residuals(
             volume[planes], seen[planes] if seen.size > 1 else seen, template.coefficients, template.known, there,
             np.array([gain, offset]), step,
         )
     )  # fmt: skip
+
+
+def _sampling(
+    volume: NDArray[Any], template: TranslationTemplate, shift: NDArray[np.float64]
+) -> tuple[slice, NDArray[np.float64], int]:
+    """Return the planes to compare, the shift of these, and every which pixel is enough along each axis."""
+    full = np.zeros(3)
+    full[3 - template.ndim :] = shift
+    active = sum(n > 1 for n in volume.shape)
+    step = max(int((volume.size / _SAMPLES) ** (1 / max(active, 1))), 1)
+    return *_planes(volume.shape, template, full), step
 
 
 def _planes(
@@ -458,25 +495,6 @@ def _planes(
     first = max(int(np.ceil(-shift[0] - 1e-6)), 0)
     last = min(int(np.floor(template.shape[0] - 1 - shift[0] + 1e-6)), frame[0] - 1)
     return slice(first, max(last + 1, first)), shift + np.array([first + 1.0, 0.0, 0.0])
-
-
-def _slope(padded: NDArray[Any], axis: int, inner: tuple[slice, ...]) -> NDArray[np.float32]:
-    """Return the derivative of a cubic spline at the pixels: (-1, 0, 1) / 2 along ``axis``, else (1, 4, 1) / 6."""
-    out = padded
-    for a in range(3):
-        if inner[a] == slice(None):
-            continue
-        n = padded.shape[a] - 2 * PAD
-        parts = []
-        for k in (-1, 0, 1):
-            index = [slice(None)] * 3
-            index[a] = slice(PAD + k, PAD + k + n)
-            parts.append(out[tuple(index)])
-        if a == axis:
-            out = np.float32(0.5) * (parts[2] - parts[0])
-        else:
-            out = np.float32(1 / 6) * (parts[0] + parts[2]) + np.float32(2 / 3) * parts[1]
-    return np.asarray(out, np.float32)
 
 
 def _inverse(normal: NDArray[np.float64]) -> NDArray[np.float64]:

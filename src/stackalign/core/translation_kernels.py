@@ -1,8 +1,7 @@
 """Numba kernels of sub-pixel translation: frames and templates as B-splines, compared in one pass.
 
-`projections` and `gram` serve whole frames: the frame's spline is read on the template's grid, where all derivatives
-are worked out once (inverse compositional). `normal_equations` serves frames with holes: the template's spline is read
-on the frame's grid.
+`normal_equations` serves frames with holes: the template's spline is read on the frame's grid. (Whole frames have
+kernels of their own, in `shift_kernels`.)
 
 The point x of a frame lies at x + shift of the template. The template is a cubic B-spline, so value and gradient are
 exact at any shift, and the frame is never interpolated: its noise stays white, which keeps the estimate unbiased.
@@ -214,33 +213,46 @@ def normal_equations(frame, seen, coefficients, valid, shift, brightness, noise,
     return sums
 
 
-@kernel
-def residuals(frame, seen, coefficients, valid, shift, brightness, step):
-    """Return (model, residual) pairs (N, 2) on every ``step``-th pixel along each axis, for noise and cut-offs."""
+@fast_inlined
+def _residuals(frame, seen, coefficients, valid, shift, brightness, step):
     box = overlap(frame.shape, coefficients.shape, shift)
     n = np.floor(shift).astype(np.int64)
     wz, wy, wx = spline_weights(shift[0] - n[0]), spline_weights(shift[1] - n[1]), spline_weights(shift[2] - n[2])
-    flat = coefficients.shape[0] == 1
     size = 1
     for axis in range(3):
         size *= max((box[axis, 1] - box[axis, 0] + step - 1) // step, 0)
     out = np.empty((size, 2))
+    w0, w1, w2, w3 = wx[0, 0], wx[0, 1], wx[0, 2], wx[0, 3]
+    line = np.empty(max(box[2, 1] - box[2, 0], 0) + 3, np.float32)
+    start = box[2, 0] + n[2]
     k = 0
     for z in range(box[0, 0], box[0, 1], step):
         for y in range(box[1, 0], box[1, 1], step):
+            if len(line) == 3:
+                break
+            _line(coefficients, z + n[0], y + n[1], start, wz[0], wy[0], line)
             for x in range(box[2, 0], box[2, 1], step):
                 if valid[z + n[0], y + n[1], x + n[2]] == 0.0 or (seen.size > 1 and seen[z, y, x] == 0.0):
                     continue
-                total = 0.0
-                for a in range(1 if flat else 4):
-                    za, wa = (0, 1.0) if flat else (z + n[0] + a - 1, wz[0, a])
-                    for b in range(4):
-                        for c in range(4):
-                            total += wa * wy[0, b] * wx[0, c] * coefficients[za, y + n[1] + b - 1, x + n[2] + c - 1]
+                i = x - box[2, 0]
+                total = w0 * line[i] + w1 * line[i + 1] + w2 * line[i + 2] + w3 * line[i + 3]
                 model = brightness[0] * total + brightness[1]
                 out[k, 0], out[k, 1] = model, frame[z, y, x] - model
                 k += 1
     return out[:k]
+
+
+@kernel
+def residuals(frame, seen, coefficients, valid, shift, brightness, step):
+    """Return (model, residual) pairs (N, 2) on every ``step``-th pixel along each axis, for noise and cut-offs."""
+    return _residuals(frame, seen, coefficients, valid, shift, brightness, step)
+
+
+@kernel
+def judged(frame, seen, coefficients, valid, shift, brightness, noise, step):
+    """Return what `statistics` says of the `residuals` of a frame; parameters as there."""
+    pairs = _residuals(frame, seen, coefficients, valid, shift, brightness, step)
+    return statistics(pairs, brightness[0], brightness[1], noise)
 
 
 @fast_inlined
@@ -300,96 +312,6 @@ def add_shifted(frame, seen, shift, gain, offset, total, weight):
                 count += np.float32(1)
 
 
-@fast_inlined
-def projections(c, first, weights, taps, box, phi):
-    """Project a shifted frame on the weighted basis images of a template.
-
-    Parameters
-    ----------
-    c : float32 (Z, Y, X)
-        Spline coefficients of the frame, padded.
-    first : int64 (3,)
-        Index in ``c`` of the first tap of the box's first pixel.
-    weights : float32 (3, 6)
-        Of the taps along each axis.
-    taps : int64 (3,)
-        Number of taps along each axis: 4, or 1 along an axis of one pixel.
-    box : int64 (2, 3)
-        Start and size of the part of the template that is used.
-    phi : float32 (K, z, y, x)
-        Basis images times weight; the last one is the weight itself.
-
-    Returns
-    -------
-    float64 (K,)
-        Sums of ``phi_k * frame``.
-    """
-    count = phi.shape[0]
-    out = np.zeros(count)
-    nx = box[1, 2]
-    width = nx + taps[2] - 1
-    line, f = np.empty(width, np.float32), np.empty(nx, np.float32)
-    w0, w1, w2, w3 = weights[2, 0], weights[2, 1], weights[2, 2], weights[2, 3]
-    for z in range(box[1, 0]):
-        for y in range(box[1, 1]):
-            line[:] = 0
-            for i in range(taps[0]):
-                for j in range(taps[1]):
-                    w = weights[0, i] * weights[1, j]
-                    source = c[first[0] + z + i, first[1] + y + j][first[2] : first[2] + width]
-                    for x in range(width):
-                        line[x] += w * source[x]
-            for x in range(nx):
-                f[x] = w0 * line[x] + w1 * line[x + 1] + w2 * line[x + 2] + w3 * line[x + 3]
-            for k in range(count):
-                row = phi[k, box[0, 0] + z, box[0, 1] + y][box[0, 2] : box[0, 2] + nx]
-                total = np.float32(0)
-                for x in range(nx):
-                    total += row[x] * f[x]
-                out[k] += total
-    return out
-
-
-@fast_inlined
-def gram(basis, phi, start, stop, inner, out):
-    """Add the products ``phi_i * basis_j`` over template rows ``start`` to ``stop``, without the ``inner`` box.
-
-    Parameters
-    ----------
-    basis : float32 (K - 1, z, y, x)
-        Gradient images, then the template; the constant image 1 comes last and is not stored.
-    phi : float32 (K, z, y, x)
-        Weighted basis images.
-    start, stop : int
-        Rows, counted over (z, y).
-    inner : int64 (2, 3)
-        Start and size of a box that is left out; of size zero: none.
-    out : float64 (K, K)
-        ``out[i, j]`` gets the sum of ``phi_i * basis_j``.
-    """
-    count, ny, nx = phi.shape[0], phi.shape[2], phi.shape[3]
-    for r in range(start, stop):
-        z, y = r // ny, r % ny
-        within = inner[0, 0] <= z < inner[0, 0] + inner[1, 0] and inner[0, 1] <= y < inner[0, 1] + inner[1, 1]
-        gap0, gap1 = (inner[0, 2], inner[0, 2] + inner[1, 2]) if within else (nx, nx)
-        for i in range(count):
-            p = phi[i, z, y]
-            for j in range(count):
-                total = np.float32(0)
-                if j == count - 1:
-                    for x in range(gap0):
-                        total += p[x]
-                    for x in range(gap1, nx):
-                        total += p[x]
-                else:
-                    b = basis[j, z, y]
-                    for x in range(gap0):
-                        total += p[x] * b[x]
-                    for x in range(gap1, nx):
-                        total += p[x] * b[x]
-                out[i, j] += total
-
-
 @kernel
 def solved(normal, right, out):
     """Solve a small symmetric system by Gaussian elimination on its scaled matrix; False if it is singular."""
@@ -424,88 +346,6 @@ def solved(normal, right, out):
             total -= a[i, j] * out[j] / scale[j]
         out[i] = total / a[i, i] * scale[i]
     return True
-
-
-NO_OVERLAP, NO_STRUCTURE, NO_CORRELATION, MOVED, SETTLED = -3, -2, -1, 0, 1
-
-
-@kernel
-def fit_shift(c, pad, shape, phi, basis, whole, shift, tolerance, longest, iterations, normal, theta):
-    """Find the shift of a whole frame against a template by inverse compositional Gauss-Newton steps.
-
-    Parameters
-    ----------
-    c : float32 (Z, Y, X)
-        The frame, with ``pad`` mirrored pixels around each axis that is longer than 1: its pixels are read as the
-        coefficients of a cubic B-spline, which smooths it as ``basis`` is smoothed.
-    pad : int
-    shape : int64 (3,)
-        Of the frame.
-    phi, basis : float32
-        Images that the frame is projected on, and the smoothed gradients and values that it is made of; see
-        `projections` and `gram`.
-    whole : float64 (K, K)
-        Products over the whole template.
-    shift : float64 (3,)
-        Frame -> template, pixels; first guess, changed in place.
-    tolerance, longest : float
-        Step that ends the search, and the longest step taken, pixels.
-    iterations : int
-    normal, theta : float64 (K, K), (K,)
-        Filled with the products over the overlap and the last solution: gain times step, gain, offset.
-
-    Returns
-    -------
-    status : int
-        `SETTLED`, `MOVED` (still moving by over 0.02 px) or what went wrong.
-    done : int
-        Steps taken.
-    """
-    count = phi.shape[0]
-    d = count - 2
-    size = np.array([phi.shape[1], phi.shape[2], phi.shape[3]])
-    box, boxed = np.zeros((2, 3), np.int64), np.full(3, np.inf)
-    first, taps, weights = np.zeros(3, np.int64), np.ones(3, np.int64), np.zeros((3, 6), np.float32)
-    weights[:, 0] = 1.0
-    outside = np.zeros((count, count))
-    longest_step = np.inf
-    for done in range(1, iterations + 1):
-        if not np.abs(shift - boxed).max() <= 0.25:
-            for axis in range(3):
-                if axis < 3 - d:
-                    box[0, axis], box[1, axis] = 0, 1
-                    continue
-                margin = 1 if shape[axis] > 8 else 0
-                low = max(int(np.ceil(margin + shift[axis])), 0)
-                high = min(int(np.floor(shape[axis] - 1 - margin + shift[axis])), size[axis] - 1)
-                if high - low < min(3, size[axis] // 2):
-                    return NO_OVERLAP, done
-                box[0, axis], box[1, axis] = low, high - low + 1
-            outside[:] = 0.0
-            gram(basis, phi, 0, size[0] * size[1], box, outside)
-            for i in range(count):
-                for j in range(count):
-                    normal[i, j] = whole[i, j] - outside[i, j]
-            boxed[:] = shift
-        for axis in range(3 - d, 3):
-            n = int(np.floor(-shift[axis]))
-            weights[axis, :4] = spline_weights(-shift[axis] - n)[0]
-            first[axis] = box[0, axis] + n + pad - 1
-            taps[axis] = 4
-        sums = projections(c, first, weights, taps, box, phi)
-        if not solved(normal, sums, theta):
-            return NO_STRUCTURE, done
-        if theta[d] <= 0.0:
-            return NO_CORRELATION, done
-        longest_step = 0.0
-        for k in range(d):
-            step = theta[k] / theta[d]
-            longest_step = max(longest_step, abs(step))
-            shift[3 - d + k] += min(max(step, -longest), longest)
-        # what is left after a step is some hundredths of it
-        if longest_step < tolerance:
-            return SETTLED, done
-    return (SETTLED if longest_step < 0.02 else MOVED), iterations
 
 
 @kernel
