@@ -166,8 +166,9 @@ def _resumed(folder: Path, recipe: Training, trainer: Trainer) -> tuple[list[dic
     wanted = recipe.model_dump(mode="json")
     for key in ("device", "steps"):  # a training may be moved, and made longer
         said = {**said, key: wanted[key]}
-    if said != wanted:
-        other = next(key for key in wanted if said.get(key) != wanted[key])
+    changed = [key for key in wanted if said.get(key) != wanted[key]]
+    if changed:
+        other = changed[0]
         raise ValueError(
             f"{folder} was begun with {other} = {said.get(other)!r}, not {wanted[other]!r}: choose another folder"
         )

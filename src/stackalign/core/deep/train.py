@@ -36,6 +36,12 @@ class Training(Parameters):
         min_length=1,
     )
     pairs: SyntheticPairs = Field(default_factory=SyntheticPairs, title="Pairs", description="How pairs are made")
+    distinct_pairs: int | None = Field(
+        None,
+        ge=1,
+        title="Distinct pairs",
+        description="Only so many pairs are made, kept in memory and seen again and again; none: every pair is new",
+    )
     steps: int = Field(20000, ge=1, title="Steps", description="Steps of the optimiser")
     batch_size: int = Field(8, ge=1, le=1024, title="Batch", description="Pairs in a step")
     learning_rate: float = Field(2e-3, gt=0, le=1, title="Learning rate", description="Largest step of AdamW")
@@ -81,6 +87,7 @@ class Trainer:
         if not len(images):
             raise ValueError("there are no images to train on: run scripts/fetch_training_images.py")
         self.recipe, self.images, self.step = recipe, images, 0
+        self._kept: dict[int, ImagePair] = {}
         self.device = choose_device(recipe.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
@@ -129,7 +136,14 @@ class Trainer:
 
     def pair(self, index: int) -> ImagePair:
         """Return a pair of the training."""
-        return self.recipe.pairs.pair(self.images, index)
+        distinct = self.recipe.distinct_pairs
+        if distinct is None:
+            return self.recipe.pairs.pair(self.images, index)
+        epoch, place = divmod(index, distinct)
+        number = int(np.random.default_rng([self.recipe.seed, epoch]).permutation(distinct)[place]) if epoch else place
+        if number not in self._kept:
+            self._kept[number] = self.recipe.pairs.pair(self.images, number)
+        return self._kept[number]
 
     def batch(self, pairs: Sequence[ImagePair]) -> Any:
         """Return pairs as a batch on the device."""
