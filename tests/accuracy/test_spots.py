@@ -60,6 +60,8 @@ def test_ratio_to_the_bound_spot_by_spot() -> None:
     mean, _, centre = spots(10_000, 1500, 5000, seed=3)
     fits = fit_spots(np.random.default_rng(2).poisson(mean))
     ratio = scatter(fits, centre) / bound(mean, centre)
+    pull = np.std((fits.position - centre) / fits.position_error)
+    print(f"rotated, mle: {ratio:.4f} x the bound, {(~fits.ok).sum()} of {len(fits)} rejected, pull {pull:.3f}")
     assert ratio < 1.01
 
 

@@ -87,8 +87,8 @@ def test_fits_a_second() -> None:
     found = picasso.gaussmle(patches, 1e-3, 100, "sigma")[0]
     off = np.sqrt(np.nanmean((found[:, :2] - centre[:, ::-1]) ** 2)) / crb
     print(
-        f"picasso MLE, circular: {peer:,.0f} fits a second and core, {off:.3f} x CRB; fit_spots {alone['circular']:,.0f},"
-        f" {alone['circular'] / peer:,.1f} x"
+        f"picasso MLE, circular: {peer:,.0f} fits a second and core, {off:.3f} x CRB;"
+        f" fit_spots {alone['circular']:,.0f}, {alone['circular'] / peer:,.1f} x"
     )
 
 

@@ -227,13 +227,13 @@ class PickParticles(Panel):
         if (image := self._image_or_say()) is None:
             return
         reach = max(8.0, 10 * self.canvas.grid.screen)
-        box, reason = propose_box(image, point, self.particles.registrar, min(reach, 40.0))
+        box, _ = propose_box(image, point, self.particles.registrar, min(reach, 40.0))
         twin = self._pick_like(box)
         if twin is not None:
             self.choose(twin.id)
             say(self.message, f"That is particle {twin.id}.")
             return
-        self._add(box, f"Rejected: {reason}." if reason else "")
+        self._add(box)
 
     def _pick_like(self, box: Box) -> Pick | None:
         """Return the pick of this frame in whose middle a new box lies."""
@@ -244,12 +244,12 @@ class PickParticles(Panel):
                 return pick
         return None
 
-    def _add(self, box: Box, words: str = "") -> None:
+    def _add(self, box: Box) -> None:
         changed = self.particles.added([box], self.frame)
         self._chosen = changed.picks[-1].id
         self._hover = None  # the pick is looked at until the mouse moves on
         self.session.change_particles(f"pick particle {self._chosen}", changed)
-        say(self.message, words)
+        say(self.message, "")
 
     def choose(self, number: int) -> None:
         """Look at a particle."""
