@@ -33,6 +33,8 @@ class Case:
         Whether it takes a mask.
     references : tuple
         What it may be told to align to; an external image is "image".
+    slow : bool
+        Whether this suite takes minutes with it: it is left to ``make test-all``.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
@@ -40,13 +42,14 @@ class Case:
     volumes: bool = True
     masks: bool = True
     references: tuple[Any, ...] = POLICIES
+    slow: bool = False
 
 
 FRAMES = ("first", 3, "3", -2)
 CASES = {
     "cross-correlation": Case(),
     "lucas-kanade": Case(settings={"model": "translation"}),
-    # orders of magnitude slower than those above: two images, or a stack to one image
+    # much slower than those above: made for two images, or a stack to one image
     "multimodal": Case(settings={"model": "translation"}, tolerance=0.15, volumes=False, references=(*FRAMES, "image")),
     # all frames at once: a frame may be named that stays, but there is no reference image
     "reals": Case(settings={"model": "translation"}, references=("mean", "median", *FRAMES)),

@@ -13,7 +13,9 @@ from stackalign.core.registration import Registrar
 from tests.contract import cases
 from tests.contract.cases import DRIFT, DRIFT_3D, case, deviation, movie, registrar
 
-METHOD = pytest.mark.parametrize("method", METHODS)
+METHOD = pytest.mark.parametrize(
+    "method", [pytest.param(m, marks=pytest.mark.slow) if case(m).slow else m for m in METHODS]
+)
 
 
 def with_masks(method):

@@ -52,7 +52,7 @@ def matrices_of(offsets: ArrayLike, shape: Sequence[int]) -> Array:
         part[..., 6:] = -b[..., k, None] * a
     right = np.concatenate([b[..., 0], b[..., 1]], -1)
     out = np.full((*b.shape[:-2], 3, 3), np.nan)
-    fixed = np.isfinite(right).all(-1) & (np.abs(np.linalg.det(np.nan_to_num(rows))) > 1e-9)
+    fixed = np.isfinite(right).all(-1) & (_smallest_triangle(np.nan_to_num(b)) > 1e-6)
     out[fixed, 2, 2] = 1.0
     out.reshape(-1, 9)[fixed.ravel(), :8] = np.linalg.solve(rows[fixed], right[fixed][..., None])[..., 0]
     here = np.diag([1 / radius, 1 / radius, 1.0])
@@ -60,6 +60,15 @@ def matrices_of(offsets: ArrayLike, shape: Sequence[int]) -> Array:
     out = np.linalg.inv(here) @ out @ here
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(out / out[..., 2:, 2:])
+
+
+def _smallest_triangle(points: Array) -> Array:
+    """Return the smallest of the doubled areas of the triangles of four points (..., 4, 2)."""
+    areas = []
+    for i, j, k in ((0, 1, 2), (0, 1, 3), (0, 2, 3), (1, 2, 3)):
+        a, c = points[..., j, :] - points[..., i, :], points[..., k, :] - points[..., i, :]
+        areas.append(np.abs(a[..., 0] * c[..., 1] - a[..., 1] * c[..., 0]))
+    return np.asarray(np.min(areas, axis=0))
 
 
 def offsets_of(matrices: ArrayLike, shape: Sequence[int]) -> Array:

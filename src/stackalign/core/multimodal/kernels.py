@@ -3,7 +3,7 @@
 # mypy: allow-untyped-defs, allow-untyped-calls
 import numpy as np
 
-from stackalign.core.compiled import fast_inlined, fast_kernel
+from stackalign.core.compiled import fast_inlined, fast_kernel, kernel
 
 FLOWS = 8  # first-order motions of a homography: see `flow_of`
 
@@ -118,6 +118,24 @@ def normal_equations(fixed, moving, weight, moving_weight, backward, gain, cut, 
         for b in range(a):
             normal[a, b] = normal[b, a]
     return normal, right, sums
+
+
+@kernel
+def mean_distance(first, second, corners):
+    """Return the mean distance of corners (4, 2) under two homographies (3, 3); infinite where one is not in front."""
+    total = 0.0
+    for k in range(corners.shape[0]):
+        y, x = corners[k, 0], corners[k, 1]
+        a = first[2, 0] * y + first[2, 1] * x + first[2, 2]
+        b = second[2, 0] * y + second[2, 1] * x + second[2, 2]
+        if not (a > 0.0 and b > 0.0):
+            return np.inf
+        dy = (first[0, 0] * y + first[0, 1] * x + first[0, 2]) / a
+        dy -= (second[0, 0] * y + second[0, 1] * x + second[0, 2]) / b
+        dx = (first[1, 0] * y + first[1, 1] * x + first[1, 2]) / a
+        dx -= (second[1, 0] * y + second[1, 1] * x + second[1, 2]) / b
+        total += np.sqrt(dy * dy + dx * dx)
+    return total / corners.shape[0]
 
 
 @fast_kernel

@@ -141,7 +141,9 @@ def match(
     least_overlap: float = 0.4,
     families: Sequence[slice] = FAMILIES,
     seed: int = 0,
-    candidates: int = 12,
+    blocks: int = 3,
+    block_size: float = 0.45,
+    candidates: int = 16,
     keep: int = 3,
     restarts: int = 3,
     disturb: float = 0.06,
@@ -168,6 +170,8 @@ def match(
         Channels that make up independent descriptions: their results are compared.
     seed : int
         Of the disturbances.
+    blocks, block_size : int, float
+        Of the search; see `search`.
     candidates, keep, restarts : int
         Of the search that are refined; that are pursued; disturbed copies of each of those.
     disturb : float
@@ -182,18 +186,21 @@ def match(
     top, bottom = levels_of(views)
     factors, full = (2**top, 2**top), views.shapes(0)[1]
     side = float(np.sqrt(full[0] * full[1]))
-    found = [] if not everywhere else search(
-        views.fixed(top), views.moved(top, np.eye(3), views.shapes(top)[1]), angles=angles, scales=scales,
-        turned=lambda matrix, shape: views.moved(top, matrix, shape), count=candidates,
-        max_shift=None if max_shift is None else max_shift / factors[0], least_overlap=least_overlap,
-    )  # fmt: skip
-    starts = [enlarged(_within(c.matrix, views.shapes(top)[1], model), factors) for c in found]
+    starts: list[Array] = []
+    if everywhere:
+        found = search(
+            views.fixed(top), views.moved(top, np.eye(3), views.shapes(top)[1]), angles=angles, scales=scales,
+            turned=lambda matrix, shape: views.moved(top, matrix, shape), count=candidates, blocks=blocks,
+            block_size=block_size, max_shift=None if max_shift is None else max_shift / factors[0],
+            least_overlap=least_overlap,
+        )  # fmt: skip
+        starts = [enlarged(_within(c.matrix, views.shapes(top)[1], model), factors) for c in found]
     if initial is not None:
         starts.append(_within(initial, full, model))
 
     def coarse(matrix: Array) -> Place | None:
         return improved(
-            views, matrix, top, model=model, levels=2, iterations=12, damping=0.02, least_overlap=least_overlap
+            views, matrix, top, model=model, levels=2, iterations=12, damping=0.02, least_overlap=least_overlap, step=2
         )
 
     places = _distinct(map_threads(coarse, starts), full, _APART * side, len(starts))
@@ -211,7 +218,8 @@ def match(
         chosen = _distinct(refined, full, 0.5 * _APART * side, 2) or chosen
     best = chosen[0]
     evidence = _evidence(views, best, rivals, top, bottom, model, families, rng, side, least_overlap)
-    return Match(best.matrix, evidence)
+    # steps are exact to first order only: what has to be rigid is made so
+    return Match(_within(best.matrix, full, model) if model is TransformModel.EUCLIDEAN else best.matrix, evidence)
 
 
 def improved(
@@ -264,7 +272,7 @@ def _evidence(
     """Collect what speaks for and against the best place."""
     full = views.shapes(0)[1]
     judged = min(bottom + 1, top)
-    options: dict[str, Any] = {"model": model, "least_overlap": least_overlap, "levels": 2}
+    options: dict[str, Any] = {"model": model, "least_overlap": least_overlap, "levels": 2, "step": 2}
     chance = _above_chance(views, best.matrix, judged, least_overlap)
     coarse = improved(views, best.matrix, top, **options)
     others = [p.value for p in rivals if corner_distance(p.matrix, best.matrix, full) > 0.1 * side]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stackalign.core.geometry import centre, corners
-from stackalign.core.multimodal.corners import corner_distance, matrices_of, plausible
+from stackalign.core.multimodal.corners import corner_distance, plausible
 from stackalign.core.reduction import enlarged, reduced
 from stackalign.core.transform import TransformModel
 
@@ -204,6 +204,15 @@ def flow_of(shape: Sequence[int]) -> tuple[Array, Array, float]:
     return np.stack([along_y, along_x], 1).reshape(8, 8), middle, radius
 
 
+def _step(motion: Array, middle: Array, radius: float) -> Array:
+    """Return the homography (3, 3) of a small motion, eight numbers as in `flow_of`, exact to first order."""
+    p = motion / radius
+    small = np.array([[1 + p[1], p[2], p[0]], [p[4], 1 + p[5], p[3]], [-p[6], -p[7], 1.0]])
+    here = np.array([[1 / radius, 0, -middle[0] / radius], [0, 1 / radius, -middle[1] / radius], [0, 0, 1.0]])
+    back = np.array([[radius, 0, middle[0]], [0, radius, middle[1]], [0, 0, 1.0]])
+    return np.asarray(back @ small @ here)
+
+
 def _subspace(model: TransformModel) -> Array:
     """Return the combinations of the eight motions, as columns, that a model allows."""
     free = np.eye(8)
@@ -242,14 +251,16 @@ def _descend(
     least_overlap: float,
     step: int,
 ) -> Refined:
-    from stackalign.core.multimodal.kernels import normal_equations
+    from stackalign.core.multimodal.kernels import mean_distance, normal_equations
 
     to_corners, middle, radius = flow_of(fixed.shape)
     space = to_corners @ _subspace(model)  # columns: corner offsets
     space, _ = np.linalg.qr(space)
-    from_corners = np.linalg.solve(to_corners, space)
+    flows = np.linalg.inv(to_corners)
+    from_corners = flows @ space
+    ends = corners(moving.shape)
     reach = max_change * min(*fixed.shape, np.sqrt(_smaller(fixed, moving, matrix)))
-    begun, current = matrix, matrix / matrix[2, 2]
+    begun = current = matrix / matrix[2, 2]
     gain, cut, converged, spread = 1.0, 0.0, False, np.nan
     h = fixed.shape[0]
     for k in range(iterations + 1):
@@ -274,11 +285,9 @@ def _descend(
         limit = 0.1 * min(fixed.shape)
         if size > limit:
             move *= limit / size
-        following = matrices_of(move.reshape(4, 2), fixed.shape) @ current
-        if not np.isfinite(following).all():
-            break
+        following = _step(flows @ move, middle, radius) @ current
         following = following / following[2, 2]
-        if not corner_distance(following, begun, moving.shape) <= reach:
+        if not mean_distance(following, begun, ends) <= reach:
             break
         current = following
         gain, cut = best, robust * sums[5] / sums[3]
@@ -290,7 +299,7 @@ def _descend(
             converged = True
             break
     if not plausible(current, moving.shape, 6.0):
-        current, converged = begun / begun[2, 2], False
+        current, converged = begun, False
     score, overlap = score_of(fixed, moving, current, least_overlap=least_overlap, step=step)
     moved = float(corner_distance(begun, current, moving.shape))
     return Refined(current, score, overlap, moved, converged, spread)

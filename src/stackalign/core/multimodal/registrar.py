@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stackalign.core.multimodal.judge import Evidence
+    from stackalign.core.multimodal.matching import Match, Views
     from stackalign.core.noise import NoiseModel
     from stackalign.core.pair import PairRegistration
     from stackalign.core.registration import ReferenceLike, Registration
@@ -214,7 +215,7 @@ class MultimodalAligner:
         if start is not None:
             found = match(views, initial=np.asarray(start, float), everywhere=False, **options)
         if found is None or judge(found.evidence, threshold=max(chosen.least_probability, _SURE)).refused:
-            found = match(views, angles=chosen.angles(), scales=chosen.scales(), initial=start, **options)
+            found = self._searched(views, start, options)
         if found is None:
             return PairResult.failed(2, "no place was found where enough of both images can be compared")
         verdict = judge(found.evidence, threshold=chosen.least_probability)
@@ -222,6 +223,24 @@ class MultimodalAligner:
             reason = f"{verdict.reason}; probability {100 * verdict.probability:.0f} %"
             return PairResult(np.eye(3), found.evidence.score, np.nan, verdict.probability, np.full(2, np.nan), reason)
         return PairResult(found.matrix, found.evidence.score, np.nan, verdict.probability, _error(found.evidence))
+
+    def _searched(self, views: Views, start: Array | None, options: dict[str, Any]) -> Match | None:
+        """Search the whole range; once more, with more and smaller blocks, where the first answer would be refused."""
+        from stackalign.core.multimodal.judge import judge
+        from stackalign.core.multimodal.matching import match
+
+        chosen, best, likely = self.parameters, None, -1.0
+        for thorough in (False, True):
+            more: dict[str, Any] = {"blocks": 4, "block_size": 0.4, "candidates": 32, "keep": 5} if thorough else {}
+            found = match(views, angles=chosen.angles(), scales=chosen.scales(), initial=start, **options, **more)
+            if found is None:
+                continue
+            verdict = judge(found.evidence, threshold=chosen.least_probability)
+            if verdict.probability > likely:
+                best, likely = found, verdict.probability
+            if not verdict.refused:
+                break
+        return best
 
     def residuals(self, frame: NDArray[Any], template: NDArray[np.float32], result: PairResult) -> Array:
         """Return no pairs: the brightness of one modality does not predict that of another."""

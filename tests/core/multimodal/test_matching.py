@@ -1,0 +1,175 @@
+"""Features, search, refinement and the verdict on scenes with a known motion."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+import stackalign as sa
+from stackalign.core.multimodal.corners import corner_distance, matrices_of, offsets_of
+from stackalign.core.multimodal.features import FAMILIES, describe
+from stackalign.core.multimodal.judge import COEFFICIENTS, Evidence, fitted, judge
+from stackalign.core.multimodal.refine import FeatureImage, refine
+from stackalign.core.multimodal.search import search
+
+
+NEAR = {"max_rotation": 0.0, "max_scale": 1.0}
+
+
+def scene(shape=(96, 96), seed=0):
+    """Return a band-limited texture of blobs of several sizes, between about -3 and 3."""
+    rng = np.random.default_rng(seed)
+    parts = [gaussian_filter(rng.normal(size=shape), s, mode="wrap") for s in (1.5, 4.0)]
+    return sum(p / p.std() for p in parts).astype(np.float32)
+
+
+def template(image, offsets, size=64):
+    """Return what a template of ``size`` pixels sees whose corners are moved by ``offsets``, and moving -> image."""
+    there = np.eye(3)
+    there[:2, 2] = (np.array(image.shape) - size) / 2
+    truth = there @ matrices_of(offsets, (size, size))
+    return sa.warp_frame(image, np.linalg.inv(truth), output_shape=(size, size), fill="edge"), truth
+
+
+@pytest.fixture(scope="module")
+def inverted():
+    image = scene()
+    offsets = np.random.default_rng(1).uniform(-9, 9, (4, 2))
+    moving, truth = template(image, offsets)
+    return image, -np.tanh(moving), truth
+
+
+def test_inverting_the_contrast_changes_no_feature():
+    image = scene((48, 60))
+    np.testing.assert_allclose(describe(image).values, describe(5 - 3 * image).values, atol=2e-3)
+
+
+def test_features_next_to_holes_do_not_count():
+    image = scene((48, 60))
+    image[20:30, 30:40] = np.nan
+    found = describe(image)
+    assert np.isfinite(found.values).all()
+    assert found.weight[18:32, 32:38].max() == 0
+    assert found.weight[:15].min() == 1
+    assert describe(np.full((20, 20), np.nan, np.float32)).weight.max() == 0
+
+
+def test_search_finds_a_small_turned_template():
+    image = scene()
+    motion = sa.Transform.from_rotation(np.deg2rad(20), centre=(31.5, 31.5)).matrix
+    moving, truth = template(image, offsets_of(motion, (64, 64)))
+    found = search(
+        np.moveaxis(image[..., None], -1, 0), np.moveaxis(moving[..., None], -1, 0), angles=np.deg2rad([-20, 0, 20])
+    )
+    assert corner_distance(found[0].matrix, truth, moving.shape) < 3
+    assert found[0].score > found[-1].score
+    assert found[0].significance > 3
+
+
+def test_refine_reaches_a_hundredth_of_a_pixel_from_several_away():
+    image = scene()
+    moving, truth = template(image, np.random.default_rng(2).uniform(-5, 5, (4, 2)))
+    start = truth @ matrices_of(np.random.default_rng(3).uniform(-3, 3, (4, 2)), moving.shape)
+    found = refine(image[None], moving[None], start, levels=2)
+    assert found.converged
+    assert found.score > 0.99
+    # cubic against linear interpolation
+    assert corner_distance(found.matrix, truth, moving.shape) < 0.05
+
+
+def test_refine_stays_within_its_model_and_bounds():
+    image = scene()
+    moving, truth = template(image, np.zeros((4, 2)))
+    start = truth.copy()
+    start[:2, 2] += (2.0, -1.5)
+    found = refine(image[None], moving[None], start, model="translation")
+    np.testing.assert_allclose(found.matrix, truth, atol=0.02)
+    far = refine(scene(seed=9)[None], moving[None], truth, max_change=0.05)
+    assert far.moved <= 0.05 * 64 + 1e-6
+
+
+def test_arrays_that_are_no_features_are_named():
+    with pytest.raises(ValueError, match="same channels: fixed has 2, moving 3"):
+        refine(np.zeros((2, 20, 20), np.float32), np.zeros((3, 20, 20), np.float32), np.eye(3))
+    with pytest.raises(ValueError, match=r"\(channels, y, x\)"):
+        FeatureImage.of(np.zeros((20, 20), np.float32))
+
+
+def test_another_modality_is_found_and_sure(inverted):
+    image, moving, truth = inverted
+    pair = sa.register_pair(moving, image, sa.Multimodal(max_rotation=15, max_scale=1.2))
+    assert not pair.refused
+    assert pair.probability > 0.7
+    assert corner_distance(pair.transform.matrix, truth, moving.shape) < 0.5
+
+
+def test_the_same_seed_gives_the_same_bits(inverted):
+    image, moving, _ = inverted
+    record = sa.Multimodal(**NEAR)
+    first, second = (sa.register_pair(moving, image, record) for _ in range(2))
+    np.testing.assert_array_equal(first.transform.matrix, second.transform.matrix)
+
+
+def test_what_has_nothing_in_common_is_refused(inverted):
+    image, _, _ = inverted
+    pair = sa.register_pair(scene((64, 64), seed=5), image, sa.Multimodal(**NEAR))
+    assert pair.refused
+    assert "probability" in pair.reason
+    np.testing.assert_array_equal(pair.transform.matrix, np.eye(3))
+
+
+def test_constant_images_are_refused_with_their_name(inverted):
+    image, _, _ = inverted
+    pair = sa.register_pair(np.ones((60, 60)), image, sa.Multimodal())
+    assert pair.refused
+    assert pair.reason.startswith("the moving image")
+
+
+def test_a_start_nearby_and_a_mask_are_used(inverted):
+    image, moving, truth = inverted
+    mask = np.ones(image.shape, bool)
+    mask[:20] = False
+    pair = sa.register_pair(moving, image, sa.Multimodal(**NEAR), mask=mask, initial=truth)
+    assert corner_distance(pair.transform.matrix, truth, moving.shape) < 0.5
+
+
+def test_a_stack_is_aligned_to_a_foreign_image():
+    image = scene((64, 64))
+    shifts = [(2.5, -1.0), (-3.0, 2.0)]
+    frames = np.stack([sa.warp_frame(image, sa.Transform.from_translation(s).inverse, fill="edge") for s in shifts])
+    found = sa.register(-frames, sa.Multimodal(model="translation"), reference=image)
+    np.testing.assert_allclose(found.transforms.translations, shifts, atol=0.1)
+    assert not found.quality.flagged.any()
+
+
+def test_volumes_are_refused_in_words():
+    with pytest.raises(ValueError, match="not for volumes"):
+        sa.register(np.zeros((2, 16, 16, 16), np.float32), sa.Multimodal())
+
+
+GOOD = Evidence(0.6, 15.0, 0.5, 0.3, 0.3, 0.5, 0.2, 1.0, 128.0)
+BAD = Evidence(0.1, 1.0, 1.0, np.inf, 20.0, 30.0, 5.0, 0.9, 128.0)
+
+
+def test_the_verdict_follows_the_evidence():
+    good, bad = judge(GOOD), judge(BAD)
+    assert good.probability > 0.9
+    assert not good.refused
+    assert good.reason == ""
+    assert bad.probability < 0.1
+    assert bad.refused
+    assert "no better there than elsewhere" in bad.reason
+    assert judge(GOOD, threshold=1.0).refused
+    assert len(COEFFICIENTS) == len(GOOD.regressors())
+
+
+def test_the_logistic_fit_finds_the_odds():
+    rng = np.random.default_rng(0)
+    x = np.c_[np.ones(4000), rng.normal(size=(4000, 2))]
+    true = np.array([0.5, 2.0, -1.0])
+    found = fitted(x, rng.random(4000) < 1 / (1 + np.exp(-x @ true)))
+    np.testing.assert_allclose(found, true, atol=0.2)
+
+
+def test_families_are_all_channels():
+    channels = describe(scene((40, 40))).values.shape[2]
+    assert sorted(k for family in FAMILIES for k in range(channels)[family]) == list(range(channels))
