@@ -44,7 +44,7 @@ def pictures():
     return colour[:-3], colour[-3:]
 
 
-def trained(name, *, seconds=120.0, steps=100_000, count=48, seed=0):
+def trained(name, *, seconds=120.0, steps=100_000, count=24, seed=0):
     """Train a network for some time; returns a row of the table."""
     from stackalign.core.deep.inference import match_images, regressed_corners
     from stackalign.core.deep.networks.base import count_parameters
@@ -56,7 +56,7 @@ def trained(name, *, seconds=120.0, steps=100_000, count=48, seed=0):
     pairs = SyntheticPairs(size=64, template=40, reach=12, inverted=True, zoom=(1.0, 3.0), seed=seed)
     recipe = Training(
         network=name, options=options, images="-", pairs=pairs, steps=steps, batch_size=batch, learning_rate=rate,
-        warm_up=20, seed=seed,
+        warm_up=20, seed=seed, distinct_pairs=1500,
     )  # fmt: skip
     trainer = Trainer(recipe, train)
     begun, wall = time.process_time(), time.monotonic()

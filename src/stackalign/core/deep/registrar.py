@@ -119,10 +119,16 @@ class DeepHomography(Parameters):
         """Ask a network that regresses corners: it never says how sure it is."""
         from stackalign.core.deep.inference import regressed_corners
         from stackalign.core.deep.pairs import corners_of
+        from stackalign.core.multimodal.corners import plausible
         from stackalign.core.transform_fit import fit_matrix
 
         corners = regressed_corners(network, np.nan_to_num(reference), np.nan_to_num(moving))
-        matrix = fit_matrix(corners_of(moving.shape), corners, "projective")
+        try:
+            matrix = fit_matrix(corners_of(moving.shape), corners, "projective")
+        except ValueError as error:
+            return _refused(f"the network's corners are no view of the image ({error})")
+        if not plausible(matrix, moving.shape, 6.0):
+            return _refused("the network's corners are no view of a plane from its front")
         return PairRegistration(
             Transform(matrix, TransformModel.PROJECTIVE), float("nan"), False, "", float("nan"), np.full(2, np.nan)
         )

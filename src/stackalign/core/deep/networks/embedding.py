@@ -19,7 +19,7 @@ class EmbeddedCorners(PairNetwork):
     loss is the squared difference between the template's features and those of the image under the true homography,
     and how alike those of wrong places are. Second stage: with these networks held still, convolutions over both
     features regress the four corners. The stages follow each other after ``first_stage`` steps, which are counted in
-    the weights. About 3 million parameters.
+    the weights. About 2.5 million parameters.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ class EmbeddedMatrix(EmbeddedCorners):
 
     The network still regresses corners, and the matrix follows from them: raw entries of a matrix, as the original
     regresses, have no common scale, and small errors of the last row throw corners far away. The entries are compared
-    in coordinates that run from -1 to 1 over both images. About 3 million parameters.
+    in coordinates that run from -1 to 1 over both images. About 2.5 million parameters.
     """
 
     def _corner_loss(self, found: torch.Tensor, batch: Batch) -> torch.Tensor:

@@ -18,7 +18,7 @@ class MultiscaleHomographyNetwork(PairNetwork):
 
     Three networks at 1/4, 1/2 and full resolution. Each regresses the corners that are left to move, from the template
     and the image as the homography so far shows it, and their homographies are composed. The mask of moving objects
-    that the paper adds is left out: a pair of microscope images has none. About 3 million parameters as built here.
+    that the paper adds is left out: a pair of microscope images has none. About 1.3 million parameters as built here.
 
     Parameters
     ----------

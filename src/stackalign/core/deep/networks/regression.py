@@ -64,6 +64,11 @@ def reach_of(reference: torch.Tensor, moving: torch.Tensor) -> float:
     return float(apart if apart > 0 else min(reference.shape[-2:]) / 4)
 
 
+def bounded(corners: torch.Tensor, rest: torch.Tensor, reach: float) -> torch.Tensor:
+    """Return corners brought back within ``reach`` of where they rest: Lucas-Kanade that diverges ends there."""
+    return rest + (corners - rest).clamp(-reach, reach)
+
+
 def laid_in_middle(reference: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
     """Return ``moving`` in the middle of an empty image of the reference's size."""
     here = resting_corners(reference, moving)[0, 0]
