@@ -168,7 +168,7 @@ def settle(
         left = min(left, results[STEP])
         if every > 1:
             before = results[STEP]
-            if left < _ROUGH * tolerance:
+            if left < _ROUGH * tolerance or results[DONE] - begun >= iterations // 3:
                 every, before = 1, np.inf  # the rate stays known
                 boxed[:] = np.inf
             continue

@@ -1,7 +1,7 @@
 """Numba parts that read a cubic spline along a line of pixels under a motion; most of the time of gradient alignment.
 
 Images are (z, y, x), one plane in 2-D, coefficients padded: see `warp_kernels`. Where a motion turns and stretches
-little, 8 or 16 neighbours read taps from two rows and two diagonals: their taps are loaded side by side, five by five, with
+little, 8 or 16 neighbours read taps from two rows and two diagonals: these are loaded side by side, five by five, with
 weights of zero for those that a pixel does not use. That is three times as fast as gathering four by four.
 """
 
@@ -84,7 +84,7 @@ def _combine_3d(c, plane, stride, iz, iy, ix, wz, wy, wx, count, out):
 def _combine_block(lanes, c, stride, base, y, dy, x, dx, tilt, out):
     """Read up to 16 pixels whose sources lie within two rows and two diagonals: all taps are loaded side by side.
 
-    Of pixel j, ``y + dy j`` and ``x + dx j``, over ``1 + tilt j``, lie in [0, 2); ``base + j`` is the first of its taps.
+    For pixel j, ``y + dy j`` and ``x + dx j``, over ``1 + tilt j``, lie in [0, 2); ``base + j`` is its first tap.
     """
     zero, one, half = np.float32(0), np.float32(1), np.float32(0.5)
     sixth, two_thirds = np.float32(1 / 6), np.float32(2 / 3)

@@ -1,0 +1,125 @@
+"""Which parts of a frame agree with its motion: an object that walks through the scene must not be taken for the scene.
+
+The reference is cut into blocks. In each, one Gauss-Newton step of a shift and an offset tells how far it would rather
+go (Lucas & Kanade, IJCAI 1981). Blocks whose content could tell, and that stay, support the motion; the rest moves
+otherwise, or shows something else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stackalign.core.agreement import noise_variance
+from stackalign.core.reduction import binned, reduced, reduction
+from stackalign.core.resample import warp_frame
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+LEAST_SUPPORT = 1 / 3  # of the blocks that could tell: a motion that fewer agree with is not believed
+MOST_SUPPORT = 0.9  # from here on nothing is left out
+_BLOCKS = 6  # along each axis
+_COMPARED = 64  # pixels along an axis of the images that are compared
+_TELLS = 0.3  # px: standard error of a block's shift that noise alone allows, below which it could tell
+_STAYS = 1.0  # px, beside twice the standard error that is found
+_VAGUE = 0.6  # px: a block whose residuals leave more than that contradicts
+_DIFFERS = 0.7  # of a block's contrast: what is left of it, beyond the noise, where it shows the same
+_ENOUGH = 3  # blocks that could tell: fewer say nothing
+_FEW = 20  # pixels of a block that is compared
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Consensus:
+    """Blocks of a reference that a frame was laid on.
+
+    Attributes
+    ----------
+    told, still : ndarray of bool (blocks, blocks)
+        Could have told a shift; do not want one.
+    """
+
+    told: NDArray[np.bool_]
+    still: NDArray[np.bool_]
+
+    @property
+    def support(self) -> float:
+        """Share of the blocks that could tell that agree with the motion; 1 where too few could."""
+        told = int(self.told.sum())
+        return float((self.still & self.told).sum()) / told if told >= _ENOUGH else 1.0
+
+    def masked(self, frame: NDArray[Any], matrix: Array, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Return a frame with NaN where it lies on blocks that contradict.
+
+        Parameters
+        ----------
+        frame : ndarray (y, x)
+            The frame.
+        matrix : ndarray (3, 3)
+            Frame -> reference.
+        shape : tuple of int
+            Of the reference.
+        """
+        y, x = np.meshgrid(*(np.arange(n, dtype=float) for n in frame.shape), indexing="ij", sparse=True)
+        depth = matrix[2, 0] * y + matrix[2, 1] * x + matrix[2, 2]
+        index = []
+        for axis in range(2):
+            there = (matrix[axis, 0] * y + matrix[axis, 1] * x + matrix[axis, 2]) / depth
+            index.append(np.clip((there * (_BLOCKS / shape[axis])).astype(int), 0, _BLOCKS - 1))
+        wrong = self.told & ~self.still
+        return np.where(wrong[index[0], index[1]], np.float32(np.nan), np.asarray(frame, np.float32))
+
+
+def consensus(
+    moving: NDArray[Any], reference: NDArray[np.float32], matrix: Array, gain: float, offset: float
+) -> Consensus:
+    """Return which blocks of a reference a frame agrees with.
+
+    Parameters
+    ----------
+    moving, reference : ndarray (y, x)
+        NaN do not count.
+    matrix : ndarray (3, 3)
+        Moving -> reference.
+    gain, offset : float
+        Brightness of the moving image against the reference.
+    """
+    factors = reduction(reference.shape, _COMPARED)
+    fixed = binned(reference, factors)
+    small = binned(np.asarray(moving, np.float32), factors)
+    laid = warp_frame(small, reduced(matrix, factors), order=3, fill="nan", output_shape=fixed.shape)
+    rest = (laid - np.float32(offset)) / np.float32(gain) - fixed
+    slopes = np.gradient(fixed)
+    known = np.isfinite(rest) & np.isfinite(slopes[0]) & np.isfinite(slopes[1])
+    rows, columns = (np.arange(n) * _BLOCKS // n for n in fixed.shape)
+    label = (rows[:, None] * _BLOCKS + columns[None])[known]
+    e = rest[known].astype(float)
+    images = [slopes[0][known].astype(float), slopes[1][known].astype(float), np.ones(len(e))]
+
+    def total(values: Array) -> Array:
+        return np.asarray(np.bincount(label, values, _BLOCKS**2), float)
+
+    count = total(images[2])
+    normal = np.array([[total(a * b) for b in images] for a in images]).transpose(2, 0, 1)
+    size = np.maximum(np.trace(normal, axis1=1, axis2=2), 1e-30)
+    normal = normal + (1e-9 * size)[:, None, None] * np.eye(3)
+    inverse = np.linalg.inv(normal)
+    right = np.array([total(a * e) for a in images]).T
+    step = np.einsum("nij,nj->ni", inverse, right)
+    left = np.maximum(total(e * e) - (step * right).sum(1), 0) / np.maximum(count - 3, 1)
+    noise = (noise_variance(moving) / gain**2 + noise_variance(reference)) / float(np.prod(factors))
+    scale = np.asarray(factors, float)
+    unit = np.sqrt(inverse[:, [0, 1], [0, 1]]) * scale
+    error = unit.max(1) * np.sqrt(np.maximum(left, noise))
+    told = (count >= _FEW) & (unit.max(1) * np.sqrt(noise) < _TELLS)
+    away = np.linalg.norm(step[:, :2] * scale, axis=1)
+    # two patches that have nothing in common differ by twice their contrast, the same patch next to nothing
+    values = fixed[known].astype(float)
+    contrast, differs = (total(v * v) - total(v) ** 2 / np.maximum(count, 1) for v in (values, e))
+    alike = differs - noise * count < _DIFFERS * contrast
+    still = told & alike & (error < _VAGUE) & (away < _STAYS + 2 * error)
+    return Consensus(told.reshape(_BLOCKS, _BLOCKS), still.reshape(_BLOCKS, _BLOCKS))

@@ -1,0 +1,52 @@
+"""Blocks of the field that agree with a motion, and those that do not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import stackalign as sa
+from stackalign.core.consensus import LEAST_SUPPORT, consensus
+
+SHAPE = (144, 160)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Two frames of a still scene, as float32."""
+    stack, _ = sa.simulate(scene="hubble_deep_field", shape=SHAPE, frames=2, amplitude=0.0, photons=100, seed=3)
+    return tuple(np.asarray(stack[t], np.float32) for t in range(2))
+
+
+def test_a_still_scene_supports_no_motion(pair):
+    found = consensus(*pair, np.eye(3), 1.0, 0.0)
+    assert found.told.sum() >= 12
+    assert found.support > 0.95
+
+
+def test_a_wrong_motion_has_no_support(pair):
+    wrong = np.eye(3)
+    wrong[:2, 2] = 4.0, -3.0
+    assert consensus(*pair, wrong, 1.0, 0.0).support < LEAST_SUPPORT
+
+
+def test_brightness_does_not_count(pair):
+    moving, reference = pair
+    assert consensus(0.6 * moving + 50, reference, np.eye(3), 0.6, 50.0).support > 0.95
+
+
+def test_an_object_is_left_out(pair):
+    moving, reference = (image.copy() for image in pair)
+    moving[:72, :80] = np.roll(reference, (7, 9), (0, 1))[40:112, 50:130]
+    found = consensus(moving, reference, np.eye(3), 1.0, 0.0)
+    assert LEAST_SUPPORT < found.support < 0.9
+    part = found.masked(moving, np.eye(3), SHAPE)
+    inside, outside = np.isnan(part[:72, :80]).mean(), np.isnan(part[72:]).mean()
+    assert inside > 0.5
+    assert outside < 0.05
+
+
+def test_where_nothing_can_be_told_nothing_is_said():
+    rng = np.random.default_rng(0)
+    flat = [rng.normal(100, 5, SHAPE).astype(np.float32) for _ in range(2)]
+    assert consensus(*flat, np.eye(3), 1.0, 0.0).support == 1.0
