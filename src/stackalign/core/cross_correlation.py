@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from stackalign.core.correlation_search import Normalisation, SearchTemplate, prepare_search, search
+from stackalign.core.holes import filled_along_lines
 from stackalign.core.preprocess import PairRegistrar
 from stackalign.core.reduction import binned, reduction
 from stackalign.core.reference import PairResult, Reference
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _CLEAR = 8.0  # standard deviations of a peak that needs no second look at a finer scale
 _LEAST = 5.5  # below, random images correlate as well
+_MOST = 0.9  # share of a reference that is known: what is missing at borders is made up, and searched twice as fast
 _FINEST = 256  # px: frames of up to this size are searched at full resolution in the end
 
 
@@ -151,9 +153,14 @@ class _Template:
     """A reference at full size; reduced, and as spectra, once a frame has to be searched for."""
 
     def __init__(
-        self, parameters: CrossCorrelation, reference: NDArray[np.float32], full: TranslationTemplate, frames: float
+        self,
+        parameters: CrossCorrelation,
+        reference: NDArray[np.float32],
+        full: TranslationTemplate,
+        frames: float,
+        fillable: bool,
     ) -> None:
-        self.full = full
+        self.full, self._fillable = full, fillable
         self._parameters, self._reference, self._frames = parameters, reference, frames
 
     @cached_property
@@ -163,6 +170,8 @@ class _Template:
         for factors in _ladder(self._reference.shape):
             small = binned(self._reference, factors)
             known = np.isfinite(small)
+            if self._fillable and 1 > known.mean() > _MOST:
+                small, known = filled_along_lines(small, known), np.ones_like(known)
             holes = None if known.all() else known
             if holes is not None and (holes.sum() < 16 or float(np.ptp(small[holes])) == 0):
                 continue
@@ -232,7 +241,7 @@ class TranslationAligner:
             reference, mask, noise=noise, frames=frames, window=self.parameters.weights(reference.shape)
         )
         masked = reference if counted.all() else np.where(counted, reference, np.float32(np.nan))
-        return _Template(self.parameters, masked, full, frames)
+        return _Template(self.parameters, masked, full, frames, mask is None)
 
     def align(self, frame: NDArray[Any], template: _Template, start: NDArray[np.float64] | None) -> PairResult:
         """Return how ``frame`` lies on the reference; see `PairAligner.align`."""

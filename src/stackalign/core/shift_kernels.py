@@ -258,6 +258,40 @@ def gram(basis, phi, every):
     return out
 
 
+@kernel
+def products(basis, weight):
+    """Return the weighted products (K, K) of the basis images of a template with each other and with 1, which is last.
+
+    Parameters
+    ----------
+    basis : float32 (K - 1, z, y, x)
+    weight : float32 (z, y, x)
+    """
+    count, nx = basis.shape[0] + 1, basis.shape[3]
+    out = np.zeros((count, count))
+    line = np.empty(nx, np.float32)
+    for z in range(basis.shape[1]):
+        for y in range(basis.shape[2]):
+            w = weight[z, y]
+            for i in range(count):
+                if i == count - 1:
+                    line[:] = w
+                else:
+                    b = basis[i, z, y]
+                    for x in range(nx):
+                        line[x] = w[x] * b[x]
+                for j in range(i, count - 1):
+                    out[i, j] += _dot(line, basis[j, z, y])
+                total = np.float32(0)
+                for x in range(nx):
+                    total += line[x]
+                out[i, count - 1] += total
+    for i in range(count):
+        for j in range(i):
+            out[i, j] = out[j, i]
+    return out
+
+
 @inlined
 def _boxed(shape, size, shift, d, box):
     """Fill ``box`` with the part of a template that a frame covers but for its outermost pixels; False: too little."""

@@ -135,13 +135,13 @@ def mean_variance(image, counted, level, noise):
 
 
 @kernel
-def weighted(basis, counted, window, level, noise, least, phi):
-    """Fill ``phi`` (K + 1, z, y, x): basis images times the inverse variance of their last one, and that itself.
+def weigh(values, counted, window, level, noise, least, weight):
+    """Fill ``weight`` (z, y, x) with the inverse variance of the reference where it counts, else zero.
 
     Parameters
     ----------
-    basis : float32 (K, z, y, x)
-        The last one is the reference, less its ``level``.
+    values : float32 (z, y, x)
+        The reference, less its ``level``.
     counted : bool (z, y, x)
     window : float32 (z, y, x), or (1, 1, 1) if there is none
     level : float
@@ -149,22 +149,17 @@ def weighted(basis, counted, window, level, noise, least, phi):
     least : float
         A pixel's variance counts for that much at least.
     """
-    count = basis.shape[0]
     constant, slope = np.float32(noise[0] + noise[1] * level), np.float32(noise[1])
     floor = np.float32(max(noise[2], least))
-    for z in range(basis.shape[1]):
-        for y in range(basis.shape[2]):
-            weight = phi[count, z, y]
-            values = basis[count - 1, z, y]
-            for x in range(basis.shape[3]):
-                w = np.float32(1) / max(constant + slope * values[x], floor)
-                weight[x] = w if counted[z, y, x] else np.float32(0)
+    for z in range(values.shape[0]):
+        for y in range(values.shape[1]):
+            row, line = weight[z, y], values[z, y]
+            for x in range(values.shape[2]):
+                w = np.float32(1) / max(constant + slope * line[x], floor)
+                row[x] = w if counted[z, y, x] else np.float32(0)
             if window.size > 1:
-                for x in range(basis.shape[3]):
-                    weight[x] *= window[z, y, x]
-            for k in range(count):
-                for x in range(basis.shape[3]):
-                    phi[k, z, y, x] = basis[k, z, y, x] * weight[x]
+                for x in range(values.shape[2]):
+                    row[x] *= window[z, y, x]
 
 
 @kernel

@@ -90,8 +90,8 @@ class TranslationTemplate:
     coefficients, known : float32 (z, y, x)
         Spline coefficients of the reference (less ``level``), and 1 where a pixel and its neighbours are known. Volumes
         carry one mirrored plane in front and two behind, so that those of few planes are read up to their borders.
-    basis, phi : float32 (K - 1 | K, z, y, x)
-        Gradients and values; the same and 1, times the weight.
+    basis, weight : float32 (K - 1, z, y, x), (z, y, x)
+        Gradients and values; inverse variance of each pixel, 0 where it does not count.
     normal : float64 (K, K)
         Their products over all pixels.
     noise : NoiseModel
@@ -107,19 +107,29 @@ class TranslationTemplate:
     coefficients: NDArray[np.float32]
     known: NDArray[np.float32]
     basis: NDArray[np.float32]
-    phi: NDArray[np.float32]
+    weight: NDArray[np.float32]
     normal: NDArray[np.float64]
     noise: NoiseModel
     frames: float
     filters: bool
-    _later: dict[str, ShiftEquations] = field(default_factory=dict)
+    _later: dict[str, Any] = field(default_factory=dict)
 
     @property
     def equations(self) -> ShiftEquations:
         """The equations of whole frames, worked out once."""
         if "shift" not in self._later:
             self._later["shift"] = ShiftEquations.of(self)
-        return self._later["shift"]
+        return self._later["shift"]  # type: ignore[no-any-return]
+
+    @property
+    def phi(self) -> NDArray[np.float32]:
+        """Gradients, values and 1, times the weight, float32 (K, z, y, x); worked out once."""
+        if "phi" not in self._later:
+            out = np.empty((len(self.basis) + 1, *self.weight.shape), np.float32)
+            np.multiply(self.basis, self.weight, out=out[:-1])
+            out[-1] = self.weight
+            self._later["phi"] = out
+        return self._later["phi"]  # type: ignore[no-any-return]
 
     @classmethod
     def of(
@@ -190,9 +200,9 @@ class TranslationTemplate:
         # variance of the filtered reference: noise that pulls a pixel down must not raise its weight
         least = _EVEN * template_kernels.mean_variance(volume, used, level, camera)
         shade = _NOTHING if window is None else np.ascontiguousarray(_volume(window), np.float32)
-        phi = np.empty((d + 2, *volume.shape), np.float32)
-        template_kernels.weighted(basis, used, shade, level, camera, least, phi)
-        normal = shift_kernels.gram(basis, phi, 1)
+        weight = np.empty(volume.shape, np.float32)
+        template_kernels.weigh(volume, used, shade, level, camera, least, weight)
+        normal = shift_kernels.products(basis, weight)
         usable = used.astype(np.float32)
         deep = reference.shape[0] >= (_LEAST if rough else _DEEP)
         for k, n in enumerate(reference.shape):
@@ -204,7 +214,7 @@ class TranslationTemplate:
             np.ascontiguousarray(padded[_PLANES, cut, cut] if d == 3 else padded[inner]),
             np.pad(usable, ((1, 2), (0, 0), (0, 0)), mode="edge") if d == 3 else usable,
             basis,
-            phi,
+            weight,
             normal,
             model,
             frames,
@@ -263,23 +273,24 @@ class ShiftEquations:
     @classmethod
     def of(cls, template: TranslationTemplate) -> ShiftEquations:
         """Work them out."""
-        basis, phi = template.basis, template.phi
-        if template.filters:
-            d = template.ndim
+        if not template.filters:
+            basis, phi, normal = template.basis, template.phi, template.normal
+        else:
+            d, weight = template.ndim, template.weight
             cut = slice(PAD, -PAD)
             inner = (slice(None) if d == 2 else cut, cut, cut)
-            padded, basis = spline_coefficients(_image(basis[-1], d), 1), np.empty_like(basis)
-            axes = np.array([*range(3 - d, 3), -1])
-            template_kernels.slopes(padded, PAD, axes, basis)
-            counted = phi[-1] > 0
+            basis, phi = np.empty_like(template.basis), np.zeros((d + 2, *weight.shape), np.float32)
+            padded = spline_coefficients(_image(template.basis[-1], d), 1)
+            template_kernels.slopes(padded, PAD, np.array([*range(3 - d, 3), -1]), basis)
+            counted = weight > 0
             for axis in range(3 - d, 3):
                 counted[(slice(None),) * axis + ([0, -1],)] = False
-            phi = np.empty_like(phi)
-            for k, image in enumerate(template.phi):
+            for k in range(d + 2):
+                image = weight if k == d + 1 else weight * template.basis[k]
                 # beyond what counts the reference is not known: what the filter spread there is cut off again
-                phi[k] = np.where(counted, spline_coefficients(_image(image, d), 3)[inner], np.float32(0))
+                np.copyto(phi[k], spline_coefficients(_image(image, d), 3)[inner], where=counted)
+            normal = shift_kernels.gram(basis, phi, 1)
         every = _EVERY if basis.shape[2] >= _TALL else 1
-        normal = shift_kernels.gram(basis, phi, 1) if template.filters else template.normal
         return cls(basis, phi, normal, normal if every == 1 else shift_kernels.gram(basis, phi, every), every)
 
 
