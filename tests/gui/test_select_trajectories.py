@@ -69,7 +69,7 @@ def test_the_walker_is_suggested_and_excluded_in_one_click(panel: Any, qtbot: An
     assert panel.suggestion.text().startswith("Suggested to leave out: 4 (moves on its own")
     panel.follow_suggestion.click()
     assert panel.excluded == {4}
-    assert panel.count.text() == "Motion of 5 of 6 particles"
+    assert panel.count.text().startswith("Motion of 5 of 6 particles; left out: 4 (moves on its own, ")
     assert not panel.follow_suggestion.isVisibleTo(panel)
     assert panel.run.button.text() == "Align 10 frames with 5 particles"
     panel.undo.click()

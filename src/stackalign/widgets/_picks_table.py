@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QColor
-from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QSizePolicy, QTableWidget, QTableWidgetItem, QWidget
+from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem, QWidget
 
 from stackalign.widgets._plot import BAD, GOOD
+from stackalign.widgets._rows import fit_height, prepare, selected_row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,23 +46,9 @@ class PicksTable(QTableWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(0, len(_COLUMNS), parent)
-        self.setHorizontalHeaderLabels(list(_COLUMNS))
-        for k, tip in enumerate(_TIPS):
-            item = self.horizontalHeaderItem(k)
-            if item is not None:
-                item.setToolTip(tip)
-        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.verticalHeader().hide()
-        self.verticalHeader().setDefaultSectionSize(22)
-        header = self.horizontalHeader()
-        header.setMinimumSectionSize(20)
-        header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
-        for narrow in (0, len(_COLUMNS) - 1):
-            header.setSectionResizeMode(narrow, QHeaderView.ResizeMode.ResizeToContents)
+        prepare(self, _COLUMNS, _TIPS)
+        self.horizontalHeader().setMinimumSectionSize(20)
+        self.horizontalHeader().setSectionResizeMode(len(_COLUMNS) - 1, QHeaderView.ResizeMode.ResizeToContents)
         self._filling = False
         self._rows: tuple[PickRow, ...] = ()
         self.itemSelectionChanged.connect(self._on_selection)
@@ -88,11 +75,10 @@ class PicksTable(QTableWidget):
             self.clearSelection()
         elif self.currentRow() != at or not self.selectedItems():
             self.selectRow(at)
-        lines = min(max(len(rows), 2), _SHOWN)
-        self.setFixedHeight(self.horizontalHeader().sizeHint().height() + lines * 22 + 4)
+        fit_height(self, min(max(len(rows), 2), _SHOWN))
         self._filling = False
 
     def _on_selection(self) -> None:
-        rows = {index.row() for index in self.selectedIndexes()}
-        if not self._filling and len(rows) == 1:
-            self.chosen.emit(self._rows[rows.pop()].number)
+        row = selected_row(self)
+        if not self._filling and row is not None:
+            self.chosen.emit(self._rows[row].number)

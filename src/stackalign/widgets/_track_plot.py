@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from qtpy.QtWidgets import QWidget
+    from qtpy.QtWidgets import QComboBox, QWidget
 
 _MOST = 1200  # points a curve is drawn with: more cannot be told apart on a screen
 _NEAR = 14.0  # screen pixels within which a click finds a curve
@@ -153,3 +153,21 @@ def _thinned(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
     places = np.sort(np.stack([low, high], 1), axis=1) + np.arange(len(blocks))[:, None] * step
     index = np.concatenate([places.ravel(), np.arange(whole, n)])
     return index.astype(float), values[index]
+
+
+def offer_directions(combo: QComboBox, ndim: int) -> None:
+    """Offer the axes and the distance in a choice of what curves show; y is chosen first, and a choice is kept."""
+    if combo.count() == ndim + 1:
+        return
+    combo.blockSignals(True)
+    combo.clear()
+    for k, axis in enumerate("zyx"[-ndim:]):
+        combo.addItem(f"along {axis}", k)
+    combo.addItem("distance", -1)
+    combo.setCurrentIndex(ndim - 2)
+    combo.blockSignals(False)
+
+
+def along_direction(values: NDArray[np.float64], direction: int) -> NDArray[np.float64]:
+    """Return what is drawn of (P, T, d) values: one axis, or the distance (-1)."""
+    return np.asarray(np.sqrt((values**2).sum(2)) if direction == -1 else values[:, :, direction])

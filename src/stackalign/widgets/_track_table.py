@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QColor
-from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QSizePolicy, QTableWidget, QTableWidgetItem, QWidget
+from qtpy.QtWidgets import QTableWidget, QTableWidgetItem, QWidget
 
 from stackalign.widgets._plot import BAD, ELSEWHERE
+from stackalign.widgets._rows import fit_height, prepare, selected_row
 
 if TYPE_CHECKING:
     from stackalign.trajectories import Trajectories
@@ -21,7 +22,6 @@ _TIPS = (
     "How its width changed over the movie, px: focus drift",
 )  # fmt: skip
 _SHOWN = 12
-_ROW = 22
 
 
 class TrackTable(QTableWidget):
@@ -40,24 +40,9 @@ class TrackTable(QTableWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(0, len(_COLUMNS), parent)
-        self.setHorizontalHeaderLabels(list(_COLUMNS))
-        for k, tip in enumerate(_TIPS):
-            item = self.horizontalHeaderItem(k)
-            if item is not None:
-                item.setToolTip(tip)
-        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        prepare(self, _COLUMNS, _TIPS)
         self.setSortingEnabled(True)
-        self.verticalHeader().hide()
-        self.verticalHeader().setDefaultSectionSize(_ROW)
-        header = self.horizontalHeader()
-        header.setMinimumSectionSize(24)
-        header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
-        header.setSectionResizeMode(0, QHeaderView.ResizeMode.ResizeToContents)
-        header.setSortIndicator(0, Qt.SortOrder.AscendingOrder)
+        self.horizontalHeader().setSortIndicator(0, Qt.SortOrder.AscendingOrder)
         self._filling = False
         self._suggested: dict[int, str] = {}
         self.itemSelectionChanged.connect(self._on_selection)
@@ -87,8 +72,7 @@ class TrackTable(QTableWidget):
                     item.setForeground(QColor(BAD))
                 self.setItem(row, column, item)
         self.setSortingEnabled(True)
-        lines = min(max(len(particles), 2), _SHOWN)
-        self.setFixedHeight(self.horizontalHeader().sizeHint().height() + lines * _ROW + 4)
+        fit_height(self, min(max(len(particles), 2), _SHOWN))
         self._filling = False
 
     def mark(self, excluded: set[int], chosen: int | None) -> None:
@@ -125,9 +109,9 @@ class TrackTable(QTableWidget):
         return -1 if item is None else int(item.data(Qt.ItemDataRole.UserRole + 1))
 
     def _on_selection(self) -> None:
-        rows = {index.row() for index in self.selectedIndexes()}
-        if not self._filling and len(rows) == 1:
-            self.chosen.emit(self._number(rows.pop()))
+        row = selected_row(self)
+        if not self._filling and row is not None:
+            self.chosen.emit(self._number(row))
 
     def _on_item(self, item: QTableWidgetItem) -> None:
         if not self._filling and item.column() == 0:

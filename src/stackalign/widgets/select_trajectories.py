@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from qtpy.QtCore import QSize, QTimer
 from qtpy.QtWidgets import QBoxLayout, QHBoxLayout, QPushButton, QWidget
 
@@ -20,7 +19,7 @@ from stackalign.widgets._preview import FrameCursor
 from stackalign.widgets._style import narrow_combo, note, row, say, small_button
 from stackalign.widgets._track_canvas import TrackCanvas
 from stackalign.widgets._track_layers import layer_of
-from stackalign.widgets._track_plot import TrackPlot
+from stackalign.widgets._track_plot import TrackPlot, along_direction, offer_directions
 from stackalign.widgets._track_table import TrackTable
 from stackalign.widgets._tracks_menu import TracksMenu
 
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from stackalign.runs import Motion, RunOutput
 
 _HEIGHT = 140
+SHOWN = 4  # particles that a sentence names
 _MODELS = {
     "translation": "shift",
     "euclidean": "shift and rotation",
@@ -145,7 +145,7 @@ class SelectTrajectories(Panel):
         self.next.clicked.connect(partial(self.open_panel, "Validate alignment"))
         self.next.hide()
         self.fill(
-            self.about, self.pick, self.choices, self.parts, self.suggestion, self.buttons, self.count, self.motion,
+            self.about, self.pick, self.choices, self.suggestion, self.buttons, self.parts, self.count, self.motion,
             self.run, self.message, self.sentence, self.next,
         )  # fmt: skip
         self.column.addStretch(1)
@@ -278,15 +278,7 @@ class SelectTrajectories(Panel):
         say(self.about, f"{particles_text(len(tracks))} through {frames_text(tracks.length)}, found in {share:.0%}")
         if self._chosen not in trajectories.numbers:
             self._chosen = None
-        axes = "zyx"[-tracks.ndim :]
-        if self.axis.count() != len(axes) + 1:
-            self.axis.blockSignals(True)
-            self.axis.clear()
-            for k, axis in enumerate(axes):
-                self.axis.addItem(f"along {axis}", k)
-            self.axis.addItem("distance", -1)
-            self.axis.setCurrentIndex(len(axes) - 2)
-            self.axis.blockSignals(False)
+        offer_directions(self.axis, tracks.ndim)
         self._show_curves()
         self._show_choice()
         self.show_ready()
@@ -297,8 +289,7 @@ class SelectTrajectories(Panel):
             return
         along = self.axis.currentData()
         for plot, values in ((self.drift, trajectories.drift), (self.residual, trajectories.residual)):
-            shown = np.sqrt((values**2).sum(2)) if along == -1 else values[:, :, along]
-            plot.show_curves(trajectories.numbers, shown, self._first)
+            plot.show_curves(trajectories.numbers, along_direction(values, along), self._first)
         self._mark()
 
     def _show_choice(self) -> None:
@@ -317,6 +308,10 @@ class SelectTrajectories(Panel):
             else:
                 self.motion.show_motion(None)
                 words += ": include one at least"
+            why = trajectories.suggested
+            gone = [f"{k} ({why[k]})" if k in why else f"{k}" for k in out if k in trajectories.numbers]
+            more = f" and {len(gone) - SHOWN} more" if len(gone) > SHOWN else ""
+            words += f"; left out: {', '.join(gone[:SHOWN])}{more}" if gone and left else ""
             say(self.count, f"Motion of {words}")
         open_ = {k: why for k, why in trajectories.suggested.items() if k not in out}
         words = "; ".join(f"{k} ({why})" for k, why in open_.items())

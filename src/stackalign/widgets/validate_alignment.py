@@ -6,14 +6,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
-    QAbstractItemView,
     QBoxLayout,
     QFileDialog,
     QHeaderView,
-    QSizePolicy,
     QTableWidget,
     QTableWidgetItem,
     QWidget,
@@ -24,9 +21,10 @@ from stackalign.widgets._image_view import Tiles, levels_of
 from stackalign.widgets._panel import WIDE, Panel, titled
 from stackalign.widgets._plot import BAD, GOOD
 from stackalign.widgets._preview import FrameCursor
+from stackalign.widgets._rows import fit_height, prepare
 from stackalign.widgets._style import narrow_combo, note, row, say, small_button
 from stackalign.widgets._track_layers import layer_of
-from stackalign.widgets._track_plot import TrackPlot
+from stackalign.widgets._track_plot import TrackPlot, along_direction, offer_directions
 
 if TYPE_CHECKING:
     import napari
@@ -42,7 +40,6 @@ _MEANING = {
     "crispness": "Root mean square gradient of the mean image, relative to the movie as it is",
     "residual": "Root mean square difference of the frames to their mean image, intensity units",
 }
-_ROW = 22
 _KEYS = {
     "In plots and pictures": {"Click": "go to that frame"},
     "In the panel": {"Ctrl+Return": "validate", "Ctrl+Z, Ctrl+Shift+Z": "undo, redo", "F1": "this list"},
@@ -178,15 +175,7 @@ class ValidateAlignment(Panel):
         say(self.how, f"Held out: {validation.how}.{floor}" if held is not None else "")
         self._show_table(validation)
         if held is not None:
-            axes = "zyx"[-held.before.shape[2] :]
-            if self.axis.count() != len(axes) + 1:
-                self.axis.blockSignals(True)
-                self.axis.clear()
-                for k, axis in enumerate(axes):
-                    self.axis.addItem(f"along {axis}", k)
-                self.axis.addItem("distance", -1)
-                self.axis.setCurrentIndex(len(axes) - 2)
-                self.axis.blockSignals(False)
+            offer_directions(self.axis, held.before.shape[2])
             self._show_curves()
         q = validation.quality
         levels = levels_of(q.mean_before, q.mean_after)
@@ -214,7 +203,7 @@ class ValidateAlignment(Panel):
                 if column == 3 and line.better is not None:
                     item.setForeground(QColor(GOOD if line.better else BAD))
                 self.table.setItem(k, column, item)
-        self.table.setFixedHeight(self.table.horizontalHeader().sizeHint().height() + len(rows) * _ROW + 4)
+        fit_height(self.table, len(rows))
 
     def _show_curves(self, _index: int = 0) -> None:
         held = None if self.validation is None else self.validation.held_out
@@ -222,8 +211,7 @@ class ValidateAlignment(Panel):
             return
         along = self.axis.currentData()
         for plot, values in ((self.before, held.before), (self.after, held.after)):
-            shown = np.sqrt((values**2).sum(2)) if along == -1 else values[:, :, along]
-            plot.show_curves([int(k) for k in held.ids], shown, self.validation.first)
+            plot.show_curves([int(k) for k in held.ids], along_direction(values, along), self.validation.first)
         # one scale for both: the eye compares
         known = [v for v in (held.before, held.after) if np.isfinite(v).any()]
         reach = max(float(np.nanmax(np.abs(v))) for v in known) if known else 1.0
@@ -268,15 +256,8 @@ class ValidateAlignment(Panel):
 
 def _table() -> QTableWidget:
     table = QTableWidget(0, 4)
-    table.setHorizontalHeaderLabels(["", "do nothing", "aligned", ""])
-    table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-    table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
-    table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-    table.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-    table.verticalHeader().hide()
-    table.verticalHeader().setDefaultSectionSize(_ROW)
+    prepare(table, ("", "do nothing", "aligned", ""), selects=False)
     header = table.horizontalHeader()
-    header.setMinimumSectionSize(24)
     header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
     header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
     return table
