@@ -10,7 +10,14 @@ import pytest
 
 import stackalign as sa
 from stackalign.core.evaluation import corner_bound
+from stackalign.core.lowrank.solution import SolverOptions
+from stackalign.core.lowrank.solver import solve
+from stackalign.core.lowrank.start import searched
+from stackalign.core.lucas_kanade import LucasKanade
+from stackalign.core.reference import Reference
+from stackalign.core.run_state import RunState
 from stackalign.core.simulate import Simulation
+from stackalign.core.transform_series import TransformSeries
 from stackalign.core.trial import run_trial, with_noise
 from stackalign.core.work import drain
 
@@ -53,6 +60,23 @@ def test_flicker_over_a_tenth_of_the_pixels(name):
     result, truth = aligned(record)
     assert not result.quality.flagged.any()
     assert truth.error(result.transforms).max() < 0.1
+
+
+def test_frames_that_a_search_gives_up_are_placed_on_what_the_others_share():
+    record = scene("camera", shape=(128, 128), frames=12, amplitude=5.0, flicker=0.1, photons=2000.0)
+    stack, truth = sa.simulate(record)
+    frames = sa.ImageStack(stack.asarray())
+    parameters = sa.Reals()
+    run = RunState(frames, LucasKanade(model="euclidean").aligner((128, 128), None), Reference("mean"), None, None)
+    starts = drain(searched(run)).unwrap()
+    begin = np.array([starts[t] for t in range(12)])
+    begin[[2, 7]] = np.nan
+    begin[5] = sa.Transform.from_translation([30.0, -25.0]).matrix @ begin[5]  # found in a wrong place
+    options = SolverOptions(model=parameters.model, tail=3.0)
+    solution = drain(solve(run.load, range(12), (128, 128), begin, options)).unwrap()
+    assert not solution.trouble
+    found = TransformSeries(solution.matrices, parameters.model)
+    assert truth.error(found).max() < 0.15
 
 
 def test_volumes_with_pixels_that_are_not_cubes():

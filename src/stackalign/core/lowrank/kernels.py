@@ -145,11 +145,11 @@ def frame_equations(c, matrix, spans, basis, slopes, known, coefficients, flows,
 
 
 @kernel
-def add_frame(c, matrix, spans, basis, known, coefficients, clip, tail, products, sums):
+def add_frame(c, matrix, spans, basis, known, coefficients, clip, tail, products, sums, counts):
     """Add one frame to the weighted normal equations of every pixel of the basis.
 
     ``products`` (k (k + 1) / 2, z, y, x) and ``sums`` (k, z, y, x), float32, are added to: with the robust weight w of
-    a pixel, ``w c_i c_j`` and ``w c_i f``.
+    a pixel, ``w c_i c_j`` and ``w c_i f``; ``counts`` (z, y, x): 1 where the frame shows the pixel, lit or not.
     """
     k, ny, nx = basis.shape[0], basis.shape[2], basis.shape[3]
     solid = basis.shape[1] > 1
@@ -167,6 +167,9 @@ def add_frame(c, matrix, spans, basis, known, coefficients, clip, tail, products
         read_line(flat, plane, stride, solid, matrix, z, y, start, count, at, first, taps, f)
         _mix(basis, row, coefficients, start, count, ny, model)
         _robust(f, model, known[z, y][start:stop], limit, np.float32(tail), count, r, w)
+        seen, counted = known[z, y][start:stop], counts[z, y][start:stop]
+        for x in range(count):
+            counted[x] += np.float32(1) if seen[x] > 0 else np.float32(0)
         p = 0
         for i in range(k):
             ci = np.float32(coefficients[i])

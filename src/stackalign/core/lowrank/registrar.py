@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 from pydantic import Field
 
+from stackalign.core.holes import filled_from_nearest
 from stackalign.core.lowrank.decomposition import Decomposition
 from stackalign.core.lowrank.rank import found_rank
 from stackalign.core.lowrank.start import searched
@@ -21,12 +22,14 @@ from stackalign.core.transform import TransformModel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stackalign.core.lowrank.solver import Solution, SolverOptions
+    from stackalign.core.lowrank.solution import Solution, SolverOptions
     from stackalign.core.registration import ReferenceLike, Registration
     from stackalign.core.work import Work
 
 _TAIL = 3.0  # times the residual from which the loss is linear: some 4 standard deviations
 _FAR = 8.0  # times the median residual: such a frame shows something else
+_DOUBTFUL = 2.5  # the same, if it also lies no closer to the low-rank image than chance has it:
+_CHANCE = 0.5  # times the contrast of that image
 
 
 class Reals(FilteredRegistrar):
@@ -165,7 +168,7 @@ class Reals(FilteredRegistrar):
 def _fit(
     parameters: Reals, stack: ImageStack, anchor: int | str | None, mask: NDArray[np.bool_] | None
 ) -> Work[Registration]:
-    from stackalign.core.lowrank.solver import SolverOptions
+    from stackalign.core.lowrank.solution import UNPLACED, SolverOptions
 
     search = LucasKanade(
         model=parameters.model,
@@ -178,19 +181,19 @@ def _fit(
     run = RunState(stack, aligner, Reference("mean"), anchor, mask)
     starts = yield from searched(run)
     d = stack.ndim
-    usable = [t for t in range(len(stack)) if t not in run.unusable and t in starts]
-    for t in range(len(stack)):
-        if t not in usable:
-            reason = run.unusable.get(t, "it could not be aligned to the others on reduced frames")
-            run.results[t] = PairResult.failed(d, reason)
-    if len(usable) < 2:
+    usable = [t for t in range(len(stack)) if t not in run.unusable]
+    placed = [t for t in usable if t in starts]
+    for t in run.unusable:
+        run.results[t] = PairResult.failed(d, run.unusable[t])
+    if len(placed) < 2:
         for t in usable:
-            run.results[t] = PairResult(np.eye(d + 1), np.nan, np.nan, 1.0, np.full(d, np.nan))
+            alone = PairResult(np.eye(d + 1), np.nan, np.nan, 1.0, np.full(d, np.nan))
+            run.results[t] = alone if t in placed else PairResult.failed(d, UNPLACED)
         return run.registration()
-    begin = np.array([starts[t] for t in usable])
+    begin = np.array([starts.get(t, np.full((d + 1, d + 1), np.nan)) for t in usable])
     options = SolverOptions(
         model=parameters.model,
-        rank=max(1, min(parameters.rank or 1, len(usable) - 1)),
+        rank=max(1, min(parameters.rank or 1, len(placed) - 1)),
         huber=0.1 if parameters.loss == "l1" else 1.345,
         tail=_TAIL if parameters.loss == "redescending" else np.inf,
         iterations=parameters.iterations or 30,
@@ -198,6 +201,8 @@ def _fit(
         batch_size=parameters.batch_size,
         tolerance=parameters.tolerance,
         spacing=None if stack.pixel_size is None else tuple(stack.pixel_size),
+        max_rotation=parameters.max_rotation,
+        max_shift=parameters.max_shift,
         seed=parameters.seed,
     )
     solution = yield from _solved(run, usable, begin, options)
@@ -205,7 +210,7 @@ def _fit(
         # only aligned frames tell their rank: motion that is left looks like further images
         rank = found_rank(_sampled_rows(run, usable, solution))
         if rank > 1:
-            options = replace(options, rank=max(1, min(rank, len(usable) - 1)))
+            options = replace(options, rank=max(1, min(rank, len(placed) - 1)))
             solution = yield from _solved(run, usable, solution.matrices, options)
     _take(run, usable, solution)
     run.details |= {
@@ -221,7 +226,8 @@ def _fit(
 
 def _solved(run: RunState, usable: list[int], begin: NDArray[np.float64], options: SolverOptions) -> Work[Solution]:
     """Solve, with the registration so far in every report that brings news."""
-    from stackalign.core.lowrank.solver import Solution, solve
+    from stackalign.core.lowrank.solution import Solution
+    from stackalign.core.lowrank.solver import solve
 
     work = solve(run.load, usable, run.stack.frame_shape, begin, options, run.mask)
     while True:
@@ -245,7 +251,11 @@ def _take(run: RunState, usable: list[int], solution: Solution) -> None:
         scale = float(solution.scale[k])
         if not reason and solution.overlap[k] < 0.15:
             reason = f"only {solution.overlap[k]:.0%} of what the frames have in common is in view"
-        elif not reason and np.isfinite(typical) and scale > _FAR * typical:
+        elif (
+            not reason
+            and np.isfinite(typical)
+            and (scale > _FAR * typical or (scale > _DOUBTFUL * typical and scale > _CHANCE * _contrast(solution, k)))
+        ):
             reason = f"it differs from the others: its residual is {scale / typical:.1f} times the usual one"
         elif not reason and not np.isfinite(solution.matrices[k]).all():
             reason = "its motion ran away"
@@ -256,6 +266,14 @@ def _take(run: RunState, usable: list[int], solution: Solution) -> None:
         fit = power / (power + scale**2) if power + scale**2 > 0 else 0.0
         confidence = float(np.clip(typical / scale, 0, 1)) if scale > 0 else 1.0
         run.results[t] = PairResult(solution.matrices[k], float(np.sqrt(fit)), scale, confidence, solution.error[k], "")
+
+
+def _contrast(solution: Solution, k: int) -> float:
+    """Return the robust standard deviation of a frame's low-rank image: what a residual is if nothing fits."""
+    from stackalign.core.lowrank.model import robust_scale
+
+    image = np.tensordot(solution.coefficients[k].astype(np.float32), solution.basis, 1)[solution.known]
+    return robust_scale(image - np.median(image)) if image.size else 0.0
 
 
 def _sampled_rows(run: RunState, usable: list[int], solution: Solution) -> NDArray[np.float32]:
@@ -281,7 +299,9 @@ def _in_gauge(run: RunState, usable: list[int], solution: Solution, result: Regi
     move = result.transforms.matrices[t] @ np.linalg.inv(solution.matrices[first])
     basis, known = solution.basis, solution.known
     if not np.allclose(move, np.eye(len(move)), atol=1e-12):
-        basis = np.stack([warp_frame(np.ascontiguousarray(image), move, fill="edge") for image in basis])
+        # splines reach further than a pixel: what is not known must not leak into what is
+        whole = [filled_from_nearest(image, known) for image in basis] if known.any() else list(basis)
+        basis = np.stack([warp_frame(np.ascontiguousarray(image), move, fill="edge") for image in whole])
         known = warp_frame(known.astype(np.uint8), move, order=0).astype(bool)
     coefficients = np.zeros((len(stack), basis.shape[0]))
     coefficients[usable] = solution.coefficients

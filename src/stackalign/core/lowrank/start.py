@@ -31,16 +31,23 @@ def searched(run: RunState) -> Work[dict[int, NDArray[np.float64]]]:
 
 def limited(frame: NDArray[Any]) -> NDArray[Any]:
     """Clip what lies far outside the range of the middle 70 % of the pixels."""
-    step = max(1, round((frame.size / 20_000) ** (1 / frame.ndim)))
-    sample = np.asarray(frame[(slice(None, None, step),) * frame.ndim], float)
+    low, high = usual_range(frame)
+    return frame if np.isneginf(low) and np.isposinf(high) else np.clip(np.asarray(frame, np.float32), low, high)
+
+
+def usual_range(image: NDArray[Any]) -> tuple[float, float]:
+    """Return between which intensities a scene lies: three times the range of the middle 70 % of its pixels."""
+    step = max(1, round((image.size / 20_000) ** (1 / image.ndim)))
+    sample = np.asarray(image[(slice(None, None, step),) * image.ndim], float)
     sample = sample[np.isfinite(sample)]
     if not sample.size:
-        return frame
+        return -np.inf, np.inf
     low, middle, high = np.percentile(sample, (15, 50, 85))
     # counts of so few photons that most pixels are alike leave no range to tell by
-    top = high + _REACH * (high - middle) if high > middle else np.inf
-    bottom = low - _REACH * (middle - low) if low < middle else -np.inf
-    return np.clip(np.asarray(frame, np.float32), bottom, top)
+    return (
+        float(middle - _REACH * (middle - low)) if low < middle else -np.inf,
+        float(middle + _REACH * (high - middle)) if high > middle else np.inf,
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
