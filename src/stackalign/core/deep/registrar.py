@@ -150,7 +150,7 @@ def chance_right(agreement: float, rival: float, spread: float) -> float:
     return float(1 / (1 + np.exp(-score)))
 
 
-_LOGISTIC = (-3.0, 10.0, -2.0, -0.5)
+_LOGISTIC = (-11.5, 20.0, -1.0, -0.3)  # set by hand on synthetic pairs; to be fitted once weights are trained
 
 
 @lru_cache(maxsize=4)
