@@ -93,7 +93,7 @@ class Verdict:
     reason: str
 
 
-def judge(evidence: Evidence, *, threshold: float = 0.5, coefficients: ArrayLike = COEFFICIENTS) -> Verdict:
+def judge(evidence: Evidence, *, threshold: float = 0.7, coefficients: ArrayLike = COEFFICIENTS) -> Verdict:
     """Return how likely a result is right.
 
     Parameters

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _SEARCHED = 52  # px: least side of the images that are searched
 _FINEST = 300_000  # px: larger images are refined on reduced ones only
+_DENSE = 100_000  # px: of larger images every other row and column is enough
 _APART = 0.02  # of the image's side: places closer together are one
 
 
@@ -211,9 +212,11 @@ def match(
     rivals = places
     chosen = places[:2]
     for level in reversed(range(bottom, top)):
+        pursued = chosen[: 1 if level < top - 1 else 2]
+        step = 2 if max(float(np.prod(s)) for s in views.shapes(level)) > _DENSE else 1
         refined = map_threads(
-            lambda p: improved(views, p.matrix, level, model=model, least_overlap=least_overlap),  # noqa: B023
-            chosen,
+            lambda p: improved(views, p.matrix, level, model=model, least_overlap=least_overlap, step=step),  # noqa: B023
+            pursued,
         )
         chosen = _distinct(refined, full, 0.5 * _APART * side, 2) or chosen
     best = chosen[0]

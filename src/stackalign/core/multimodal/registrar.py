@@ -74,7 +74,7 @@ class Multimodal(PairRegistrar):
         json_schema_extra={"advanced": True},
     )
     least_probability: float = Field(
-        0.5,
+        0.7,
         title="Least probability",
         description="A result is refused if the probability that its corners are right within 3 pixels is smaller",
         ge=0,
