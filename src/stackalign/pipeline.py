@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -356,10 +357,12 @@ def _written(
     name = target.path / _ENDINGS[config.output.format]
     stacks: Any = aligned if len(aligned) > 1 else aligned[0]
     yield from write_stack_work(name, stacks, compression=config.output.compression)
+    written = {name}
     parts = result.registration.details.get("decomposition")
     if config.output.decomposition and parts is not None:
         for file, part in zip(_PARTS, (parts.low_rank, parts.sparse), strict=True):
             yield from write_stack_work(target.path / file, part, compression=config.output.compression)
+            written.add(target.path / file)
     target.write_registration(result.registration, result.quality.to_frame())
     if config.output.script_output:
         yield from _above("script_output", "write_script_output_work")(
@@ -370,7 +373,19 @@ def _written(
     if config.output.report and write_report is not None:
         yield Progress(0, 1, "Writing the report")
         write_report(target.report, result, kept)
+        written.add(target.report)
         yield Progress(1, 1, "Writing the report")
+    # what an earlier run left and this one did not replace belongs to another result
+    for old in {target.path / file for file in (*_ENDINGS.values(), *_PARTS)} | {target.report}:
+        if old not in written:
+            _removed(old)
+
+
+def _removed(path: Path) -> None:
+    if path.is_dir():  # a Zarr
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _above(module: str, name: str) -> Any:

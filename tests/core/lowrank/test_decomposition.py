@@ -82,3 +82,7 @@ def test_a_run_writes_the_parts_when_asked(tmp_path):
     sa.run(sa.AlignmentConfig.model_validate(plain), folder=tmp_path / "plain")
     assert not (tmp_path / "plain/sparse.tif").exists()
     assert (tmp_path / "plain/aligned.tif").exists()
+    # replaced by a run without parts: none of the earlier one stay behind
+    sa.run(sa.AlignmentConfig.model_validate(plain), folder=tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out/aligned.tif").exists()
+    assert not any((tmp_path / f"out/{name}.tif").exists() for name in ("low_rank", "sparse"))
