@@ -14,6 +14,7 @@ import numpy as np
 
 from stackalign.core.compiled import fast_inlined, inlined, kernel
 from stackalign.core.spots.approximations import exp
+from stackalign.core.spots.linear import cholesky, invert, substitute
 from stackalign.core.spots.moments import (
     CIRCULAR,
     ELLIPTIC,
@@ -24,12 +25,9 @@ from stackalign.core.spots.moments import (
     ROTATED,
     SSE,
     SUMS,
-    cholesky,
-    invert,
     moments,
     normal_equations,
     squares,
-    substitute,
 )
 from stackalign.core.spots.pair_test import TERMS, elongated, pairness
 from stackalign.core.spots.start import start, to_model

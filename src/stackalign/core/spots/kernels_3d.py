@@ -12,7 +12,7 @@ import numpy as np
 
 from stackalign.core.compiled import kernel
 from stackalign.core.spots.kernels import AT_BOUND, CONVERGED, FLAT, ROUNDS_SPENT, TOO_FEW
-from stackalign.core.spots.moments import cholesky, substitute
+from stackalign.core.spots.linear import cholesky, substitute
 
 # Columns of the result: the eight parameters and the angle (always 0), their errors, then as in 2-D
 A, Z, Y, X, SZ, SY, SX, OFFSET, ANGLE = range(9)

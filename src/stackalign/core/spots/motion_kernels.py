@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from stackalign.core.compiled import kernel
+from stackalign.core.spots.linear import cholesky, forward
 
 TRANSLATION, EUCLIDEAN, SIMILARITY, AFFINE = 0, 1, 2, 3
 
@@ -318,9 +319,9 @@ def scene_equations(points, scene, weight, model, needed, linear, shift, used, m
             matrix[2 * p + 1, 2 * p + 1] += w
             right[2 * p] += w * ry
             right[2 * p + 1] += w * rx
-        if not _factor(normal, k, factor):
+        if not cholesky(normal, k, 0.0, factor, 1e-10):
             continue
-        _forward(factor, k, gradient, step)
+        forward(factor, k, gradient, step)
         for i in range(n):
             w = weight[t, present[i]]
             for axis in range(2):
@@ -346,30 +347,3 @@ def scene_equations(points, scene, weight, model, needed, linear, shift, used, m
                 matrix[2 * p, 2 * q + 1] -= yx
                 matrix[2 * p + 1, 2 * q] -= xy
                 matrix[2 * p + 1, 2 * q + 1] -= xx
-
-
-@kernel
-def _factor(matrix, n, out):
-    """Cholesky factor of the lower triangle; False if it is not positive definite."""
-    for i in range(n):
-        for j in range(i + 1):
-            s = matrix[i, j]
-            for k in range(j):
-                s -= out[i, k] * out[j, k]
-            if i == j:
-                if not s > 1e-10 * matrix[i, i]:
-                    return False
-                out[i, i] = np.sqrt(s)
-            else:
-                out[i, j] = s / out[j, j]
-    return True
-
-
-@kernel
-def _forward(factor, n, right, out):
-    """Solve with the lower factor alone."""
-    for i in range(n):
-        s = right[i]
-        for k in range(i):
-            s -= factor[i, k] * out[k]
-        out[i] = s / factor[i, i]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from stackalign.core.compiled import kernel
+from stackalign.core.spots.linear import cholesky, invert, substitute
 
 TERMS = 9  # g {1, v, s, v^2, v s, s^2, v^3, v^4} and 1, v along the spot and s across it, in widths
 LEAST_ASPECT = 1.3  # spots as round as that could only be two that are nearer than 1.7 of their widths
@@ -71,46 +72,12 @@ def pairness(residual, mask, yy, xx, p, mle, noise, variance, gram, factor, work
             right[i] += term * residual[k]
             for j in range(i + 1):
                 gram[i, j] += term * basis[j]
-    for i in range(TERMS):
-        for j in range(i + 1):
-            value = gram[i, j] * (1.0 + 1e-9) if i == j else gram[i, j]
-            for k in range(j):
-                value -= factor[i, k] * factor[j, k]
-            if i == j:
-                if not value > 1e-12 * gram[i, i]:
-                    return 0.0
-                factor[i, i] = np.sqrt(value)
-            else:
-                factor[i, j] = value / factor[j, j]
-    for i in range(TERMS):
-        value = right[i]
-        for k in range(i):
-            value -= factor[i, k] * column[k]
-        column[i] = value / factor[i, i]
-    for i in range(TERMS - 1, -1, -1):
-        value = column[i]
-        for k in range(i + 1, TERMS):
-            value -= factor[k, i] * column[k]
-        column[i] = value / factor[i, i]
+    if not cholesky(gram, TERMS, 1e-9, factor, 1e-12):
+        return 0.0
+    substitute(factor, TERMS, right, column)
     third, fourth = column[6], column[7]
-    # their covariance: from columns 6 and 7 of the inverse
-    v33 = v34 = v44 = 0.0
-    for unit in (6, 7):
-        basis[:] = 0.0
-        for i in range(TERMS):
-            value = 1.0 if i == unit else 0.0
-            for k in range(i):
-                value -= factor[i, k] * basis[k]
-            basis[i] = value / factor[i, i]
-        for i in range(TERMS - 1, -1, -1):
-            value = basis[i]
-            for k in range(i + 1, TERMS):
-                value -= factor[k, i] * basis[k]
-            basis[i] = value / factor[i, i]
-        if unit == 6:
-            v33, v34 = basis[6], basis[7]
-        else:
-            v44 = basis[7]
+    invert(factor, TERMS, gram)  # their covariance
+    v33, v34, v44 = gram[6, 6], gram[6, 7], gram[7, 7]
     det = v33 * v44 - v34 * v34
     if not det > 0.0:
         return 0.0
