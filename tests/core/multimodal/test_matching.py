@@ -11,7 +11,6 @@ from stackalign.core.multimodal.judge import COEFFICIENTS, Evidence, fitted, jud
 from stackalign.core.multimodal.refine import FeatureImage, refine
 from stackalign.core.multimodal.search import search
 
-
 NEAR = {"max_rotation": 0.0, "max_scale": 1.0}
 
 
