@@ -103,3 +103,15 @@ def test_a_frame_without_contrast_does_not_break_it():
     reference, _ = pair((0, 0))
     peak = search(np.full_like(reference, 7), None, prepare_search(reference, None))
     assert np.isfinite(peak.shift).all()
+
+
+def test_a_frame_without_holes_is_searched_as_one_with_a_mask_of_nothing():
+    """Running sums and Fourier transforms tell the same overlap."""
+    for drift, shape in (((20, -15), (60, 76)), ((2, -3, 4), (12, 30, 34))):
+        reference, frame = wide(drift, shape)
+        template = prepare_search(reference, None)
+        fast, slow = search(frame, None, template), search(frame, np.ones(shape, bool), template)
+        assert np.abs(fast.shift - slow.shift).max() < 0.01
+        assert fast.correlation == pytest.approx(slow.correlation, abs=1e-4)
+        assert fast.significance == pytest.approx(slow.significance, rel=0.02)
+        assert fast.runner_up == pytest.approx(slow.runner_up, rel=0.02, abs=0.1)

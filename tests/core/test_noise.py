@@ -51,3 +51,13 @@ def test_no_residual_at_all_still_leaves_a_variance_above_zero():
 def test_the_floor_holds_where_the_line_falls_below_it():
     model = NoiseModel(-100.0, 1.0, 2.0)
     assert model.variance(np.array([0.0, 102.0, 150.0], np.float32)).tolist() == [2.0, 2.0, 50.0]
+
+
+def test_few_photons_are_not_understated():
+    """The noise of few photons is skew: the median of its size is smaller than its spread."""
+    rng = np.random.default_rng(6)
+    expected = rng.uniform(1, 20, 60_000)
+    residual = rng.poisson(expected) - expected
+    model = NoiseModel.fitted(expected, residual)
+    assert model.slope == pytest.approx(1, abs=0.05)
+    assert model.variance(np.array([5.0])) == pytest.approx(5, rel=0.05)

@@ -145,3 +145,31 @@ def test_the_noise_of_a_reference_does_not_rule_the_weights(photons):
     prepared = template(frames[0], noise=NoiseModel(0.0, 1.0, 0.02))
     gap = np.array([fit_translation(f, prepared, -d).shift + d for f, d in zip(frames[1:], drift[1:], strict=True)])
     assert np.sqrt(((gap - gap.mean(0)) ** 2).mean()) < 1.6 * least
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_tall_frames_begin_with_a_quarter_of_their_rows(dtype):
+    reference, frame = two((1.7, -2.4), (280, 140))
+    prepared = template(reference, frames=np.inf)
+    assert prepared.filters
+    assert prepared.equations.every == 4
+    fit = fit_translation(frame.clip(0).astype(dtype), prepared, np.zeros(2))
+    assert fit.converged
+    assert np.abs(fit.shift + np.array((1.7, -2.4))).max() < 2e-3
+    assert np.abs(fit.answer - np.eye(2)).max() < 0.02
+
+
+def test_noise_that_is_left_in_a_reference_is_told_by_the_frames():
+    """A reference that is taken to be clean has slopes too steep: steps are short, and the error says so."""
+    rng = np.random.default_rng(5)
+    reference, clean = two((0.3, -0.2), (140, 150))
+    noise = NoiseModel(10_000.0)
+    noisy = reference + rng.normal(0, 20, reference.shape).astype(np.float32)
+    prepared = template(noisy, noise=noise, frames=np.inf)
+    fits = [
+        fit_translation(clean + rng.normal(0, 100, clean.shape).astype(np.float32), prepared, np.zeros(2))
+        for _ in range(60)
+    ]
+    assert np.mean([np.diag(f.answer) for f in fits]) < 0.85
+    scatter, told = np.std([f.shift for f in fits], axis=0), np.mean([f.error for f in fits], axis=0)
+    assert np.abs(scatter / told - 1).max() < 0.25

@@ -18,6 +18,8 @@ NO_OVERLAP, NO_STRUCTURE, NO_CORRELATION, MOVED, SETTLED = -3, -2, -1, 0, 1
 _NEAR = 0.2  # px: a step on every few rows, from which on all rows are taken
 _CLOSE = 0.05  # px: what is left after a step that the frame's own slopes scaled is some thousandths of it
 _FAR = 0.3  # px: beyond, the slopes at a place say little about the way to the best one
+_STEEP = 0.5  # of a step that slopes too steep leave: below, longer ones would be a guess
+_LOST = 0.1  # below, nothing of the scene is there to answer
 
 
 @inlined
@@ -387,14 +389,14 @@ def fit_shift(
                     answer[:, k] = column[:d] / theta[d]
                 if size[3 - d + k] < 3:  # no slope is known
                     answer[:, k], answer[k, :], answer[k, k] = 0.0, 0.0, 1.0
-            near = longest_step < _FAR
+            near, least = longest_step < _FAR, np.inf
             for k in range(d):
-                near = near and answer[k, k] > 0.5
-            near = near and solved(answer, step, scaled)
+                least = min(least, answer[k, k])
+            near = near and least > _STEEP and solved(answer, step, scaled)
             if near:
                 step[:] = scaled
                 longest_step = np.abs(step).max()
-            else:
+            elif not least > _LOST:
                 answer[:] = np.eye(d)
         for k in range(d):
             shift[3 - d + k] += min(max(step[k], -longest), longest)

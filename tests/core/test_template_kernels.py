@@ -1,0 +1,52 @@
+"""Passes over a reference, against their slow and simple counterparts."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import binary_erosion
+
+from stackalign.core import shift_kernels, template_kernels
+from stackalign.core.resample import spline_coefficients
+
+
+@pytest.mark.parametrize("shape", [(1, 30, 41), (9, 20, 23)])
+def test_erosion(shape):
+    known = np.random.default_rng(0).random(shape) > 0.02
+    out = np.empty_like(known)
+    reach = np.array([min(1, shape[0] - 1), 2, 2])
+    template_kernels.eroded(known, reach, out)
+    np.testing.assert_array_equal(out, binary_erosion(known, np.ones(2 * reach + 1), border_value=1))
+
+
+@pytest.mark.parametrize("shape", [(24, 30), (16, 18, 20)])
+def test_slopes_of_waves(shape):
+    d = len(shape)
+    grid = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij")
+    phase = sum((0.3 + 0.1 * k) * g for k, g in enumerate(grid))
+    c = spline_coefficients(np.sin(phase).astype(np.float32), 3)
+    out = np.empty((d + 1, *(1,) * (3 - d), *shape), np.float32)
+    template_kernels.slopes(c, 3, np.array([*range(3 - d, 3), -1]), out)
+    inner = (slice(6, -6),) * d  # the mirrored border bends the spline beside it
+    for k in range(d):
+        wanted = (0.3 + 0.1 * k) * np.cos(phase)
+        assert np.abs(out[k].reshape(shape) - wanted)[inner].max() < 2e-3
+    assert np.abs(out[d].reshape(shape) - np.sin(phase)).max() < 1e-5
+
+
+def test_products_and_moments_are_those_of_the_pixels_that_count():
+    rng = np.random.default_rng(1)
+    basis = rng.normal(size=(3, 1, 20, 30)).astype(np.float32)
+    counted = rng.random((1, 20, 30)) > 0.3
+    weight = np.empty((1, 20, 30), np.float32)
+    noise, nothing = np.array([4.0, 0.5, 0.1]), np.zeros((1, 1, 1), np.float32)
+    template_kernels.weigh(basis[-1], counted, nothing, 2.0, noise, 0.2, weight)
+    variance = np.maximum(4 + 0.5 * (basis[-1] + 2), 0.2)
+    np.testing.assert_allclose(weight, np.where(counted, 1 / variance, 0), rtol=1e-6)
+    assert template_kernels.mean_variance(basis[-1], counted, 2.0, noise) == pytest.approx(variance[counted].mean())
+    assert template_kernels.moments(basis[-1], counted) == pytest.approx(
+        (basis[-1][counted].mean(dtype=float), basis[-1][counted].std(dtype=float))
+    )
+    every = np.concatenate([basis, np.ones_like(basis[:1])]).reshape(4, -1)
+    wanted = (every * weight.ravel()) @ every.T
+    np.testing.assert_allclose(shift_kernels.products(basis, weight), wanted, rtol=1e-4, atol=1e-3)
+    phi = np.concatenate([basis * weight, weight[None]])
+    np.testing.assert_allclose(shift_kernels.gram(basis, phi, 1), wanted, rtol=1e-4, atol=1e-3)
