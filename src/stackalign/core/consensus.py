@@ -8,7 +8,7 @@ otherwise, or shows something else.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -17,12 +17,15 @@ from stackalign.core.reduction import binned, reduced, reduction
 from stackalign.core.resample import warp_frame
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
 
 LEAST_SUPPORT = 1 / 3  # of the blocks that could tell: a motion that fewer agree with is not believed
-MOST_SUPPORT = 0.9  # from here on nothing is left out
+NOISY = 1.3  # residual variance over that of the noise, from which blocks are asked whether they agree
+MOST_SUPPORT = 2 / 3  # from here on nothing is left out: tissue that bends a little disagrees in places, too
 _BLOCKS = 6  # along each axis
 _COMPARED = 64  # pixels along an axis of the images that are compared
 _TELLS = 0.3  # px: standard error of a block's shift that noise alone allows, below which it could tell
@@ -31,6 +34,21 @@ _VAGUE = 0.6  # px: a block whose residuals leave more than that contradicts
 _DIFFERS = 0.7  # of a block's contrast: what is left of it, beyond the noise, where it shows the same
 _ENOUGH = 3  # blocks that could tell: fewer say nothing
 _FEW = 20  # pixels of a block that is compared
+_PASSES = 4  # fits to blocks that agree
+
+
+class _Fitted(Protocol):
+    """A motion and a brightness that were fitted."""
+
+    @property
+    def matrix(self) -> Array: ...
+    @property
+    def gain(self) -> float: ...
+    @property
+    def offset(self) -> float: ...
+
+
+_Fit = TypeVar("_Fit", bound=_Fitted)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,3 +141,50 @@ def consensus(
     alike = differs - noise * count < _DIFFERS * contrast
     still = told & alike & (error < _VAGUE) & (away < _STAYS + 2 * error)
     return Consensus(told.reshape(_BLOCKS, _BLOCKS), still.reshape(_BLOCKS, _BLOCKS))
+
+
+def agreed(
+    fit: _Fit, frame: NDArray[Any], reference: NDArray[np.float32], again: Callable[[NDArray[Any], _Fit], _Fit | None]
+) -> tuple[_Fit, float]:
+    """Fit again to the blocks that agree with a motion, until these do not change.
+
+    Parameters
+    ----------
+    fit : object with matrix, gain, offset
+        How the whole frame was found to lie.
+    frame : ndarray (y, x)
+        The frame.
+    reference : ndarray (y, x)
+        NaN do not count.
+    again : callable
+        Fits a frame with holes, begun at the fit given; None if that fails.
+
+    Returns
+    -------
+    fit : object
+        The last one that more blocks agree with.
+    support : float
+        Share of the blocks that could tell that agree with it.
+    """
+    found = consensus(frame, reference, fit.matrix, fit.gain, fit.offset)
+    for _ in range(_PASSES):
+        if not LEAST_SUPPORT <= found.support < MOST_SUPPORT:
+            break
+        other = again(found.masked(frame, fit.matrix, reference.shape), fit)
+        if other is None:
+            break
+        then = consensus(frame, reference, other.matrix, other.gain, other.offset)
+        if then.support < found.support:
+            break
+        settled = np.array_equal(then.still, found.still)
+        fit, found = other, then
+        if settled:
+            break
+    return fit, found.support
+
+
+def dissent(support: float) -> str:
+    """Return what is wrong with a motion that this share of the blocks agrees with; empty if nothing is."""
+    if support >= LEAST_SUPPORT:
+        return ""
+    return f"only {support:.0%} of the blocks of the field agree with its motion: something else was followed"

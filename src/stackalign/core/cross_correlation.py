@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from stackalign.core.agreement import noise_variance
+from stackalign.core.consensus import NOISY, agreed, dissent
 from stackalign.core.correlation_search import Normalisation, SearchTemplate, prepare_search, search
 from stackalign.core.holes import filled_along_lines
 from stackalign.core.preprocess import PairRegistrar
@@ -161,14 +163,19 @@ class _Template:
         fillable: bool,
     ) -> None:
         self.full, self._fillable = full, fillable
-        self._parameters, self._reference, self._frames = parameters, reference, frames
+        self._parameters, self.reference, self._frames = parameters, reference, frames
+
+    @cached_property
+    def variance(self) -> float:
+        """Of the noise of the reference."""
+        return noise_variance(self.reference)
 
     @cached_property
     def searches(self) -> tuple[tuple[tuple[int, ...], SearchTemplate], ...]:
         """Binning factors and spectra, coarsest first."""
         found, limit = [], self._parameters.max_shift
-        for factors in _ladder(self._reference.shape):
-            small = binned(self._reference, factors)
+        for factors in _ladder(self.reference.shape):
+            small = binned(self.reference, factors)
             known = np.isfinite(small)
             if self._fillable and 1 > known.mean() > _MOST:
                 small, known = filled_along_lines(small, known), np.ones_like(known)
@@ -196,11 +203,11 @@ class _Template:
         from stackalign.core.translation import TranslationTemplate
 
         found = []
-        for factors in _ladder(self._reference.shape):
+        for factors in _ladder(self.reference.shape):
             if all(f == 1 for f in factors):
                 continue
             try:
-                small = TranslationTemplate.of(binned(self._reference, factors), None, frames=self._frames, rough=True)
+                small = TranslationTemplate.of(binned(self.reference, factors), None, frames=self._frames, rough=True)
             except ValueError:  # nothing is left of it at this scale
                 continue
             found.append((factors, small))
@@ -251,14 +258,14 @@ class TranslationAligner:
         if start is not None:
             found = fit_translation(frame, template.full, np.asarray(start, float)[:-1, -1])
             if not isinstance(found, str) and found.converged:
-                return self._result(found, template)
+                return self._result(found, frame, template)
         shift, reason = self._searched(frame, template)
         if shift is None:
             return PairResult.failed(d, reason)
         found = fit_translation(frame, template.full, shift)
         if isinstance(found, str):
             return PairResult.failed(d, found)
-        return self._result(found, template)
+        return self._result(found, frame, template)
 
     def residuals(self, frame: NDArray[Any], template: _Template, result: PairResult) -> NDArray[np.float64]:
         """Return (intensity, residual) pairs of some thousand pixels; see `PairAligner.residuals`."""
@@ -267,7 +274,7 @@ class TranslationAligner:
         return intensity_residuals(frame, template.full, result.matrix[:-1, -1], result.gain, result.offset)
 
     def _searched(self, frame: NDArray[Any], template: _Template) -> tuple[NDArray[np.float64] | None, str]:
-        """Search the whole range, from the coarsest scale on, until a peak stands out clearly."""
+        """Search the whole range, scale by scale, until a peak stands out clearly."""
         from stackalign.core.translation import fit_translation
 
         best, best_margin, reason = None, -np.inf, "no scale of it can be compared with the reference"
@@ -298,8 +305,11 @@ class TranslationAligner:
                 shift = found.shift * np.asarray(finer, float)
         return shift, ""
 
-    def _result(self, fit: Fit, template: _Template) -> PairResult:
-        shift, reason = fit.shift, ""
+    def _result(self, fit: Fit, frame: NDArray[Any], template: _Template) -> PairResult:
+        support = 1.0
+        if np.ndim(frame) == 2 and fit.converged and self._disturbed(fit, frame, template):
+            fit, support = self._agreed(fit, frame, template)
+        shift, reason = fit.shift, dissent(support)
         limit = self.parameters.max_shift
         chance = 5 / np.sqrt(4096)
         if not fit.converged:
@@ -321,9 +331,26 @@ class TranslationAligner:
             matrix, fit.correlation, fit.residual, confidence, fit.error, reason, fit.gain, fit.offset, fit.answer
         )  # fmt: skip
 
+    def _disturbed(self, fit: Fit, frame: NDArray[Any], template: _Template) -> bool:
+        """Whether more is left than the noise of both images: something may move through the scene."""
+        return fit.residual**2 > NOISY * (noise_variance(frame) + fit.gain**2 * template.variance)
+
+    def _agreed(self, fit: Fit, frame: NDArray[Any], template: _Template) -> tuple[Fit, float]:
+        """Fit again to the blocks that agree with a shift; returns their share, too."""
+        from stackalign.core.translation import fit_translation
+
+        def again(part: NDArray[Any], begun: Fit) -> Fit | None:
+            other = fit_translation(part, template.full, begun.shift)
+            return None if isinstance(other, str) or not other.converged else other
+
+        return agreed(fit, frame, template.reference, again)
+
 
 def _ladder(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Return the reductions to search at, coarsest first."""
-    targets = (64, 128, _FINEST) if len(shape) == 2 else (32, 64)
+    """Return the reductions to search at, coarsest first; last, those where only the coarsest shades are left.
+
+    Scenes that are smooth and faint are not found before: there is more noise than scene in most frequencies.
+    """
+    targets = (64, 128, _FINEST, 32, 16) if len(shape) == 2 else (32, 64)
     ladder = [reduction(shape, target) for target in targets]
     return [factors for k, factors in enumerate(ladder) if factors not in ladder[:k]]

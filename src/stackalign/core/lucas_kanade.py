@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from stackalign.core.agreement import LEAST_AGREEMENT, agreement, noise_variance
-from stackalign.core.consensus import LEAST_SUPPORT, MOST_SUPPORT, consensus
+from stackalign.core.consensus import NOISY, agreed, dissent
 from stackalign.core.geometry import centre
 from stackalign.core.noise import NoiseModel
 from stackalign.core.preprocess import PairRegistrar
@@ -38,8 +38,6 @@ _POOR = 0.75  # confidence below which a start is given up for a search
 _DOUBTFUL = 0.95  # confidence below which a frame's structure is compared once more
 _SURE_AGREEMENT = 0.6  # what they must have in common where no peak of the search stood out
 _CHANCE = 5 / np.sqrt(4096)  # correlation that images without anything in common reach
-_NOISY = 1.3  # residual variance over that of the noise, from which blocks are asked whether they agree with a motion
-_PASSES = 4  # fits to blocks that agree
 _VAGUE = 0.02  # of the frame's size: a motion that is known no better at the corners is not known
 
 
@@ -372,15 +370,14 @@ class MotionAligner:
 
     def _result(self, fit: MotionFit, frame: NDArray[Any], template: _Template, *, credible: bool = True) -> PairResult:
         d, support = len(fit.error), 1.0
-        if d == 2 and template.noise is not None and fit.residual**2 > _NOISY * noise_variance(frame):
+        if d == 2 and template.noise is not None and fit.residual**2 > NOISY * noise_variance(frame):
             fit, support = self._agreed(fit, frame, template)
         seen = int(np.isfinite(frame).sum()) if frame.dtype.kind == "f" else frame.size
         area = seen * abs(float(np.linalg.det(fit.matrix[:d, :d])))
         overlap = fit.overlap / min(1.0, max(area / template.usable, 1e-9))
         confidence = float(np.clip(fit.correlation / max(fit.expected, 1e-3), 0, 1))
         reason = self._verdict(fit, overlap, template)
-        if not reason and support < LEAST_SUPPORT:
-            reason = f"only {support:.0%} of the blocks of the field agree with its motion: something else was followed"
+        reason = reason or dissent(support)
         if not reason and (not credible or (template.noise is not None and confidence < _DOUBTFUL)):
             common = agreement(np.asarray(frame, np.float32), template.image, fit.matrix)
             if common < (LEAST_AGREEMENT if credible else _SURE_AGREEMENT):
@@ -390,26 +387,16 @@ class MotionAligner:
         )  # fmt: skip
 
     def _agreed(self, fit: MotionFit, frame: NDArray[Any], template: _Template) -> tuple[MotionFit, float]:
-        """Fit again to the blocks that agree with a motion, until these do not change; returns their share, too."""
+        """Fit again to the blocks that agree with a motion; returns their share, too."""
         from stackalign.core.lucas_kanade_fit import fit_motion
 
-        options, shape = self.parameters, template.image.shape
-        found = consensus(frame, template.image, fit.matrix, fit.gain, fit.offset)
-        for _ in range(_PASSES):
-            if not LEAST_SUPPORT <= found.support < MOST_SUPPORT:
-                break
-            part = found.masked(frame, fit.matrix, shape)
-            other = fit_motion(part, template.full, fit.matrix, robust=options.robust, iterations=options.iterations)
-            if isinstance(other, str) or not other.converged:
-                break
-            then = consensus(frame, template.image, other.matrix, other.gain, other.offset)
-            if then.support < found.support:
-                break
-            settled = np.array_equal(then.still, found.still)
-            fit, found = other, then
-            if settled:
-                break
-        return fit, found.support
+        options = self.parameters
+
+        def again(part: NDArray[Any], begun: MotionFit) -> MotionFit | None:
+            other = fit_motion(part, template.full, begun.matrix, robust=options.robust, iterations=options.iterations)
+            return None if isinstance(other, str) or not other.converged else other
+
+        return agreed(fit, frame, template.image, again)
 
     def _verdict(self, fit: MotionFit, overlap: float, template: _Template) -> str:
         """Return what is wrong with a fit, in words; empty if nothing is."""

@@ -76,6 +76,13 @@ class Fit:
     converged: bool
     answer: NDArray[np.float64]
 
+    @property
+    def matrix(self) -> NDArray[np.float64]:
+        """The shift as a homogeneous matrix (d + 1, d + 1)."""
+        matrix = np.eye(len(self.shift) + 1)
+        matrix[:-1, -1] = self.shift
+        return matrix
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TranslationTemplate:
