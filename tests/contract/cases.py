@@ -50,7 +50,9 @@ CASES = {
     "cross-correlation": Case(),
     "lucas-kanade": Case(settings={"model": "translation"}),
     # much slower than those above: made for two images, or a stack to one image
-    "multimodal": Case(settings={"model": "translation"}, tolerance=0.15, volumes=False, references=(*FRAMES, "image")),
+    "multimodal": Case(
+        settings={"model": "translation"}, tolerance=0.15, volumes=False, references=(*FRAMES, "image"), slow=True
+    ),
     # all frames at once: a frame may be named that stays, but there is no reference image
     "reals": Case(settings={"model": "translation"}, references=("mean", "median", *FRAMES)),
     # the brightest beads of the scene below, found by the method itself

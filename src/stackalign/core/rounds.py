@@ -9,7 +9,8 @@ import numpy as np
 from stackalign.core.averaged import align_to_average
 from stackalign.core.chained import align_to_previous, align_to_rolling, rescue
 from stackalign.core.continuity import doubt
-from stackalign.core.reference import Reference
+from stackalign.core.frame_check import read_frame
+from stackalign.core.reference import PairResult, Reference
 from stackalign.core.run_state import RunState, align_all, noise_of, spread
 
 if TYPE_CHECKING:
@@ -87,6 +88,11 @@ def align_stack(
     return run.registration()
 
 
+def first_usable(stack: ImageStack) -> int | None:
+    """Return the first frame that holds something; None if there is none."""
+    return next((t for t in range(len(stack)) if not read_frame(stack, t)[1]), None)
+
+
 def align_to_image(run: RunState) -> Work[None]:
     """Align to one frame or to an external image."""
     policy = run.policy
@@ -95,6 +101,11 @@ def align_to_image(run: RunState) -> Work[None]:
         image, mask = run.aligner.filtered(policy.image), run.mask
     else:
         image = run.load(policy.frame)
+        if policy.frame in run.unusable and first_usable(run.stack) is None:
+            run.results = [
+                PairResult.failed(run.stack.ndim, read_frame(run.stack, t)[1]) for t in range(len(run.stack))
+            ]
+            return
         if policy.frame in run.unusable:
             raise ValueError(
                 f"frame {policy.frame} cannot be the reference: {run.unusable[policy.frame]}; choose another frame"

@@ -1,5 +1,7 @@
 """Features, search, refinement and the verdict on scenes with a known motion."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
@@ -145,8 +147,8 @@ def test_volumes_are_refused_in_words():
         sa.register(np.zeros((2, 16, 16, 16), np.float32), sa.Multimodal())
 
 
-GOOD = Evidence(0.6, 15.0, 0.5, 0.3, 0.3, 0.5, 0.2, 1.0, 128.0)
-BAD = Evidence(0.1, 1.0, 1.0, np.inf, 20.0, 30.0, 5.0, 0.9, 128.0)
+GOOD = Evidence(0.6, 15.0, 0.5, 0.3, 0.3, 0.5, 0.2, 1.0, 128.0, 5000.0)
+BAD = Evidence(0.1, 1.0, 1.0, np.inf, 20.0, 30.0, 5.0, 0.9, 128.0, 5000.0)
 
 
 def test_the_verdict_follows_the_evidence():
@@ -159,6 +161,27 @@ def test_the_verdict_follows_the_evidence():
     assert "no better there than elsewhere" in bad.reason
     assert judge(GOOD, threshold=1.0).refused
     assert len(COEFFICIENTS) == len(GOOD.regressors())
+
+
+def test_the_best_of_many_unrelated_places_is_no_evidence():
+    rng, length = np.random.default_rng(0), 2.0
+    fields = [gaussian_filter(rng.normal(size=(64, 64)), length, mode="wrap") for _ in range(300)]
+    places = 64 * 64 / (2 * length**2)  # a field smoothed by s has -2 s^2 times its slope's variance as variance
+    chances = np.array([replace(GOOD, chance=f.max() / f.std(), places=places).by_chance for f in fields])
+    # odds of 3 against chance belong to a p of .03, even odds to 1 / e
+    assert np.mean(chances < 0.25) == pytest.approx(0.034, abs=0.025)
+    assert np.mean(chances < 0.5) == pytest.approx(1 / np.e, abs=0.07)
+    lucky = replace(GOOD, chance=3.0, places=700.0)
+    assert judge(lucky).refused
+    assert "no better there than elsewhere" in judge(lucky).reason
+
+
+@pytest.mark.parametrize("kind", ["noise", "another scene"])
+def test_a_shift_alone_is_refused_where_there_is_nothing_in_common(kind):
+    """Two numbers are found again from everywhere nearby, whatever the images are: only chance tells."""
+    image = scene((64, 64))
+    other = scene((64, 64), seed=5) if kind == "another scene" else np.random.default_rng(5).normal(size=(64, 64))
+    assert sa.register_pair(other, image, sa.Multimodal(model="translation")).refused
 
 
 def test_the_logistic_fit_finds_the_odds():

@@ -43,6 +43,8 @@ class Evidence:
         Share of the smaller image that both show.
     size : float
         Side of the smaller image, root of its pixels.
+    places : float
+        How many places the best one was chosen from: the area over the squared length that scores change over.
     """
 
     score: float
@@ -54,6 +56,24 @@ class Evidence:
     spread: float
     overlap: float
     size: float
+    places: float
+
+    @property
+    def by_chance(self) -> float:
+        """The probability that chance alone put the best of all wrong places as high, both being as likely before.
+
+        The expected number of peaks of a smooth Gaussian field above a height z is places z exp(-z^2 / 2) / (2 pi)^1.5
+        (Worsley et al., Human Brain Mapping 4, 1996, the term of the area). The p of one such peak is turned into odds
+        by their bound -e p ln p (Sellke, Bayarri & Berger, American Statistician 55, 2001, eq. 2 and 3). The best place
+        of two unrelated images is always consistent with itself, the more so the fewer numbers a motion has: only its
+        height tells.
+        """
+        if not np.isfinite(self.chance) or self.chance <= 1:
+            return 1.0
+        peaks = self.places * self.chance * np.exp(-(self.chance**2) / 2) / (2 * np.pi) ** 1.5
+        p = max(float(-np.expm1(-peaks)), 1e-300)
+        odds = -np.e * p * np.log(p)
+        return float(odds / (1 + odds)) if p < 1 / np.e else 0.5 + 0.5 * float((p - 1 / np.e) / (1 - 1 / np.e))
 
     def regressors(self) -> Array:
         """Return the regressors of the logistic model, (8,): distances and heights on scales that saturate."""
@@ -95,7 +115,7 @@ class Verdict:
 
 
 def judge(evidence: Evidence, *, threshold: float = 0.7, coefficients: ArrayLike = COEFFICIENTS) -> Verdict:
-    """Return how likely a result is right.
+    """Return how likely a result is right: that it is not the best of many wrong places, times what else speaks for it.
 
     Parameters
     ----------
@@ -106,7 +126,8 @@ def judge(evidence: Evidence, *, threshold: float = 0.7, coefficients: ArrayLike
     coefficients : array_like (8,)
         Of the logistic model, in the order of `Evidence.regressors`. Features of another kind need their own.
     """
-    probability = float(1 / (1 + np.exp(-np.asarray(coefficients, float) @ evidence.regressors())))
+    consistent = float(1 / (1 + np.exp(-np.asarray(coefficients, float) @ evidence.regressors())))
+    probability = consistent * (1 - evidence.by_chance)
     refused = not probability >= threshold
     return Verdict(probability, refused, _objection(evidence) if refused else "")
 
@@ -139,7 +160,7 @@ def fitted(regressors: ArrayLike, right: ArrayLike, *, ridge: float = 1.0) -> Ar
 def _objection(evidence: Evidence) -> str:
     """Return in words what speaks most against a result."""
     e = evidence
-    if e.chance < 4:
+    if e.by_chance > 0.2:
         return (
             f"the images agree no better there than elsewhere (correlation {e.score:.2f}, {e.chance:.1f} standard"
             " deviations above shifted copies)"

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _SEARCHED = 52  # px: least side of the images that are searched
 _FINEST = 300_000  # px: larger images are refined on reduced ones only
 _DENSE = 100_000  # px: of larger images every other row and column is enough
+_SHARP = 1.7  # px: squared length over which the score of wrong places changes, at the coarsest level
 _APART = 0.02  # of the image's side: places closer together are one
 
 
@@ -220,7 +221,8 @@ def match(
         )
         chosen = _distinct(refined, full, 0.5 * _APART * side, 2) or chosen
     best = chosen[0]
-    evidence = _evidence(views, best, rivals, top, bottom, model, families, rng, side, least_overlap)
+    count = _independent(views.shapes(top), max_shift and max_shift / factors[0]) * len(angles) * len(scales)
+    evidence = _evidence(views, best, rivals, top, bottom, model, families, rng, side, least_overlap, count)
     # steps are exact to first order only: what has to be rigid is made so
     return Match(_within(best.matrix, full, model) if model is TransformModel.EUCLIDEAN else best.matrix, evidence)
 
@@ -271,6 +273,7 @@ def _evidence(
     rng: np.random.Generator,
     side: float,
     least_overlap: float,
+    places: float,
 ) -> Evidence:
     """Collect what speaks for and against the best place."""
     full = views.shapes(0)[1]
@@ -294,7 +297,16 @@ def _evidence(
         spread=best.fit.spread * 2**bottom,
         overlap=best.fit.overlap,
         size=side,
+        places=places,
     )
+
+
+def _independent(shapes: tuple[tuple[int, int], tuple[int, int]], max_shift: float | None) -> float:
+    """Return how many places, far enough apart to differ, the centre of the moving image may lie at."""
+    area = float(np.prod(shapes[0]))
+    if max_shift is not None:
+        area = min(area, np.pi * max_shift**2)
+    return max(area / _SHARP, 1.0)
 
 
 def _above_chance(views: Views, matrix: Array, level: int, least_overlap: float) -> float:
@@ -304,8 +316,8 @@ def _above_chance(views: Views, matrix: Array, level: int, least_overlap: float)
     reach = float(np.sqrt(max((moved.weight > 0).sum(), 1)))
     here, _ = score_of(fixed, moved, np.eye(3), least_overlap=least_overlap)
     wrong = []
-    for distance in (0.12, 0.2, 0.3):
-        for angle in np.arange(12) * np.pi / 6:
+    for distance in (0.12, 0.18, 0.24, 0.3):
+        for angle in np.arange(24) * np.pi / 12:
             shift = np.eye(3)
             shift[:2, 2] = distance * reach * np.array([np.sin(angle), np.cos(angle)])
             score, _ = score_of(fixed, moved, shift, least_overlap=0.5 * least_overlap, step=2)
@@ -313,7 +325,7 @@ def _above_chance(views: Views, matrix: Array, level: int, least_overlap: float)
                 wrong.append(score)
     if len(wrong) < 6:
         return 0.0
-    return float((here - np.mean(wrong)) / max(float(np.std(wrong)), 1e-3))
+    return float((here - np.mean(wrong)) / max(float(np.std(wrong, ddof=1)), 1e-3))
 
 
 def _inverse(matrix: Array) -> Array:

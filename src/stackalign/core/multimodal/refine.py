@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Features = NDArray[np.float32]
 
+_ALIKE = 9.0  # px: residuals of neighbours are not independent, features are smooth over about 3 x 3 pixels
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Refined:
@@ -292,9 +294,8 @@ def _descend(
         current = following
         gain, cut = best, robust * sums[5] / sums[3]
         error = np.linalg.inv(projected + damping * mean * np.eye(len(projected)))
-        alike = 9.0  # neighbouring residuals are not independent: features are smooth over about 3 x 3 pixels
         noise = sums[5] / sums[3] / fixed.values.shape[2] / gain**2
-        spread = float(np.sqrt(max(np.trace(error), 0.0) * noise * alike / 8)) * step
+        spread = float(np.sqrt(max(np.trace(error), 0.0) * noise * _ALIKE / 8)) * step
         if size < tolerance:
             converged = True
             break

@@ -11,7 +11,7 @@ from pydantic import Field
 from stackalign.core.frame_check import check_frame
 from stackalign.core.preprocess import PairRegistrar
 from stackalign.core.reference import PairResult
-from stackalign.core.rounds import align_stack
+from stackalign.core.rounds import align_stack, first_usable
 from stackalign.core.stack import ImageStack
 from stackalign.core.transform import Transform, TransformModel
 
@@ -96,7 +96,9 @@ class Multimodal(PairRegistrar):
         anchor: int | str | None = None,
         mask: NDArray[np.bool_] | None = None,
     ) -> Work[Registration]:
-        """Estimate one transform per frame; see `Registrar.fit`. The reference is usually an image of another kind.
+        """Estimate one transform per frame; see `Registrar.fit`.
+
+        The reference is usually an image of another kind; None: the first frame that holds something.
 
         Raises
         ------
@@ -106,7 +108,9 @@ class Multimodal(PairRegistrar):
         source = ImageStack.of(stack)
         if source.ndim != 2:
             raise ValueError("multimodal registration is for images, not for volumes: choose lucas-kanade")
-        chosen = "first" if reference is None else reference
+        chosen = reference
+        if chosen is None:
+            chosen = first_usable(source) or 0
         return (
             yield from align_stack(
                 source, self.aligner(), chosen, anchor=anchor, mask=mask, rolling=self.rolling, lag=self.lag

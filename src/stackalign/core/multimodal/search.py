@@ -103,7 +103,7 @@ def search(
     max_shift : float, optional
         Pixels by which the centre of the moving image may lie away from that of the fixed one.
     least_overlap : float
-        Share of the blocks that must be in view.
+        Share that must be in view, of as many blocks as can be at once.
     """
     first, second = FeatureImage.of(fixed), FeatureImage.of(moving)
     if first.values.shape[2] != second.values.shape[2]:
@@ -253,7 +253,8 @@ def _placed(scene: _Scene, view: Turned, grid: _Grid, angle: float, scale: float
     if not usable:
         return []
     total /= len(usable)
-    allowed = counted >= grid.least_overlap * len(usable)
+    # the smaller of both images counts: a small fixed one, or a mask, never shows all blocks of a large moving one
+    allowed = counted >= np.float32(grid.least_overlap * max(float(counted.max()), 1.0))
     inside = np.zeros_like(allowed)
     inside[: scene.shape[0], : scene.shape[1]] = True  # the middle of the moving image is in view
     allowed &= inside
