@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 
 from stackalign.core.agreement import noise_variance
+from stackalign.core.generators import moved_points
+from stackalign.core.geometry import corners
 from stackalign.core.reduction import binned, reduced, reduction
 from stackalign.core.resample import warp_frame
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 LEAST_SUPPORT = 1 / 3  # of the blocks that could tell: a motion that fewer agree with is not believed
 NOISY = 1.3  # residual variance over that of the noise, from which blocks are asked whether they agree
-MOST_SUPPORT = 2 / 3  # from here on nothing is left out: tissue that bends a little disagrees in places, too
+MOST_SUPPORT = 0.9  # from here on nothing is left out
 _BLOCKS = 6  # along each axis
 _COMPARED = 64  # pixels along an axis of the images that are compared
 _TELLS = 0.3  # px: standard error of a block's shift that noise alone allows, below which it could tell
@@ -144,7 +146,12 @@ def consensus(
 
 
 def agreed(
-    fit: _Fit, frame: NDArray[Any], reference: NDArray[np.float32], again: Callable[[NDArray[Any], _Fit], _Fit | None]
+    fit: _Fit,
+    frame: NDArray[Any],
+    reference: NDArray[np.float32],
+    again: Callable[[NDArray[Any], _Fit], _Fit | None],
+    *,
+    least: float = 0.0,
 ) -> tuple[_Fit, float]:
     """Fit again to the blocks that agree with a motion, until these do not change.
 
@@ -158,6 +165,9 @@ def agreed(
         NaN do not count.
     again : callable
         Fits a frame with holes, begun at the fit given; None if that fails.
+    least : float
+        Pixels, at the corners of the reference, that a part must move the fit to be better than the whole: tissue that
+        bends, and cells that light up, disagree in places, too.
 
     Returns
     -------
@@ -171,7 +181,7 @@ def agreed(
         if not LEAST_SUPPORT <= found.support < MOST_SUPPORT:
             break
         other = again(found.masked(frame, fit.matrix, reference.shape), fit)
-        if other is None:
+        if other is None or _apart(other.matrix, fit.matrix, reference.shape) < least:
             break
         then = consensus(frame, reference, other.matrix, other.gain, other.offset)
         if then.support < found.support:
@@ -181,6 +191,12 @@ def agreed(
         if settled:
             break
     return fit, found.support
+
+
+def _apart(one: Array, other: Array, shape: tuple[int, ...]) -> float:
+    """Return the largest distance between the places where two motions put the corners of a reference, pixels."""
+    way = moved_points(one @ np.asarray(np.linalg.inv(other), float), corners(shape)) - corners(shape)
+    return float(np.linalg.norm(way, axis=1).max())
 
 
 def dissent(support: float) -> str:

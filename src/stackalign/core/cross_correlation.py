@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from stackalign.core.translation import Fit, TranslationTemplate
     from stackalign.core.work import Work
 
+_PULLED = 0.3  # pixels that something else must have pulled a frame away by to be left out
 _CLEAR = 8.0  # standard deviations of a peak that needs no second look at a finer scale
 _LEAST = 5.5  # below, random images correlate as well
 _MOST = 0.9  # share of a reference that is known: what is missing at borders is made up, and searched twice as fast
@@ -343,7 +344,7 @@ class TranslationAligner:
             other = fit_translation(part, template.full, begun.shift)
             return None if isinstance(other, str) or not other.converged else other
 
-        return agreed(fit, frame, template.reference, again)
+        return agreed(fit, frame, template.reference, again, least=_PULLED)
 
 
 def _ladder(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
