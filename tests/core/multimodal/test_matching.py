@@ -142,6 +142,29 @@ def test_a_stack_is_aligned_to_a_foreign_image():
     assert not found.quality.flagged.any()
 
 
+def test_a_mask_of_a_small_part_is_found_in_all_of_the_moving_image():
+    """A mask that few blocks of the moving image can lie on leaves the right place among those that are searched."""
+    image = scene((64, 160))
+    mask = np.zeros(image.shape, bool)
+    mask[3:-3, 3:62] = True
+    moving = sa.warp_frame(image, sa.Transform.from_translation((-2.75, 3.5)).matrix, fill="edge")
+    moving[:, 84:] = scene((64, 160), seed=7)[:, 84:]
+    pair = sa.register_pair(-moving, image, sa.Multimodal(model="translation"), mask=mask)
+    np.testing.assert_allclose(pair.transform.matrix[:2, 2], (2.75, -3.5), atol=0.1)
+
+
+def test_a_stack_begins_at_the_first_frame_that_holds_something():
+    frames = np.zeros((3, 48, 48), np.float32)
+    found = sa.register(frames, sa.Multimodal(model="translation"))
+    assert found.quality.flagged.all()
+    assert all(found.quality.reasons)
+    frames[1:] = scene((48, 48))
+    found = sa.register(frames, sa.Multimodal(model="translation"))
+    assert found.quality.flagged.tolist() == [True, False, False]
+    with pytest.raises(ValueError, match="frame 0 cannot be the reference"):
+        sa.register(frames, sa.Multimodal(model="translation"), reference="first")
+
+
 def test_volumes_are_refused_in_words():
     with pytest.raises(ValueError, match="not for volumes"):
         sa.register(np.zeros((2, 16, 16, 16), np.float32), sa.Multimodal())

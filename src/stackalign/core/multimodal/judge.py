@@ -66,11 +66,16 @@ class Evidence:
         (Worsley et al., Human Brain Mapping 4, 1996, the term of the area). The p of one such peak is turned into odds
         by their bound -e p ln p (Sellke, Bayarri & Berger, American Statistician 55, 2001, eq. 2 and 3). The best place
         of two unrelated images is always consistent with itself, the more so the fewer numbers a motion has: only its
-        height tells.
+        height tells. The best other place is wrong for sure: where it lies higher than the highest of so many is
+        expected to, the field has heavier tails, and the height is measured in units of that one instead.
         """
         if not np.isfinite(self.chance) or self.chance <= 1:
             return 1.0
-        peaks = self.places * self.chance * np.exp(-(self.chance**2) / 2) / (2 * np.pi) ** 1.5
+        density, highest = max(self.places, np.e) / (2 * np.pi) ** 1.5, 3.0
+        for _ in range(8):  # one peak is expected above it
+            highest = float(np.sqrt(2 * np.log(max(density * highest, np.e))))
+        height = max(min(self.chance, highest / max(self.rival, 1e-3)), 1.0)
+        peaks = density * height * np.exp(-(height**2) / 2)
         p = max(float(-np.expm1(-peaks)), 1e-300)
         odds = -np.e * p * np.log(p)
         return float(odds / (1 + odds)) if p < 1 / np.e else 0.5 + 0.5 * float((p - 1 / np.e) / (1 - 1 / np.e))
