@@ -10,7 +10,7 @@ import numpy as np
 from stackalign.core.multimodal.corners import corner_distance, matrices_of, offsets_of, plausible
 from stackalign.core.multimodal.features import FAMILIES, describe
 from stackalign.core.multimodal.judge import Evidence
-from stackalign.core.multimodal.refine import FeatureImage, Refined, refine, score_of
+from stackalign.core.multimodal.refine import ALIKE, FeatureImage, Refined, refine, score_of
 from stackalign.core.multimodal.search import search
 from stackalign.core.reduction import binned, enlarged, reduced
 from stackalign.core.resample import warp_frame
@@ -325,7 +325,9 @@ def _above_chance(views: Views, matrix: Array, level: int, least_overlap: float)
                 wrong.append(score)
     if len(wrong) < 6:
         return 0.0
-    return float((here - np.mean(wrong)) / max(float(np.std(wrong, ddof=1)), 1e-3))
+    # those of images without any structure scatter as much; less is seen where sparse structure misses itself
+    least = float(np.sqrt(ALIKE)) / reach
+    return float((here - np.mean(wrong)) / max(float(np.std(wrong, ddof=1)), least))
 
 
 def _inverse(matrix: Array) -> Array:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
     Features = NDArray[np.float32]
 
-_ALIKE = 9.0  # px: residuals of neighbours are not independent, features are smooth over about 3 x 3 pixels
+ALIKE = 9.0  # px: residuals of neighbours are not independent, features are smooth over about 3 x 3 pixels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -295,7 +295,7 @@ def _descend(
         gain, cut = best, robust * sums[5] / sums[3]
         error = np.linalg.inv(projected + damping * mean * np.eye(len(projected)))
         noise = sums[5] / sums[3] / fixed.values.shape[2] / gain**2
-        spread = float(np.sqrt(max(np.trace(error), 0.0) * noise * _ALIKE / 8)) * step
+        spread = float(np.sqrt(max(np.trace(error), 0.0) * noise * ALIKE / 8)) * step
         if size < tolerance:
             converged = True
             break
