@@ -232,6 +232,7 @@ class MotionAligner:
     parameters: LucasKanade
     frame_shape: tuple[int, ...]
     spacing: tuple[float, ...]
+    asks_blocks: bool = True  # whether most blocks of the field must agree with a motion
 
     @property
     def model(self) -> TransformModel:
@@ -370,7 +371,12 @@ class MotionAligner:
 
     def _result(self, fit: MotionFit, frame: NDArray[Any], template: _Template, *, credible: bool = True) -> PairResult:
         d, support = len(fit.error), 1.0
-        if d == 2 and template.noise is not None and fit.residual**2 > NOISY * noise_variance(frame):
+        if (
+            self.asks_blocks
+            and d == 2
+            and template.noise is not None
+            and fit.residual**2 > NOISY * noise_variance(frame)
+        ):
             fit, support = self._agreed(fit, frame, template)
         seen = int(np.isfinite(frame).sum()) if frame.dtype.kind == "f" else frame.size
         area = seen * abs(float(np.linalg.det(fit.matrix[:d, :d])))

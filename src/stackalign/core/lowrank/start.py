@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +24,9 @@ def searched(run: RunState) -> Work[dict[int, NDArray[np.float64]]]:
 
     Cells that light up are a frame's brightest pixels and, where the scene is faint, outweigh it in any correlation.
     """
-    limited: Any = _Limited(run.aligner)
+    # cells that light up are in most blocks of the field: the joint alignment itself tells which frames do not fit
+    aligner: Any = run.aligner
+    limited: Any = _Limited(replace(aligner, asks_blocks=False))
     twin = RunState(run.stack, limited, run.policy, run.anchor, run.mask, unusable=run.unusable)
     return (yield from drafted(twin))
 

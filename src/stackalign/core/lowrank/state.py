@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 _STEPS = 2  # in the motion of a frame, each round
-_SEEN = 0.25  # of the frames: a pixel that fewer show is not known
+_SEEN = 0.25  # of the frames that show a usual pixel: what fewer show is not known
 _AGREED = 0.25  # of the usual robust weight
 
 
@@ -284,7 +284,10 @@ class State:
     def _solve_basis(self) -> None:
         """Solve for the images where enough frames show a pixel; where these agree the pixel counts for the motion."""
         rank = len(self.basis)
-        shown = self.counts > _SEEN * float(self.counts.max())
+        some = self.counts > 0
+        # of two planes, a drift of a hundredth of a plane leaves one to most frames and the other to the rest
+        usual = float(np.median(self.counts[some])) if some.any() else 0.0
+        shown = some & (self.counts >= _SEEN * usual)
         if rank == 1:
             trace = self.products[0]
             shown &= trace > 0
