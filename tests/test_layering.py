@@ -84,7 +84,11 @@ def records():
     from stackalign.core.parameters import Parameters
 
     for name in modules(but=("widgets", "samples")):
-        import_module(name)
+        try:
+            import_module(name)
+        except ModuleNotFoundError as error:  # the modules of networks need the extra [torch]
+            if error.name != "torch" or ".deep." not in name:
+                raise
     found, pending = set(), [Parameters]
     while pending:
         below = pending.pop().__subclasses__()

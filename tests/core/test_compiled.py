@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import stackalign
 
 CORE = Path(stackalign.__file__).parent / "core"
@@ -58,6 +60,7 @@ def test_fast_code_that_a_kernel_calls_is_inlined() -> None:
     assert [name for name in fast & called if not functions[name][0].endswith("inlined")] == []
 
 
+@pytest.mark.slow
 def test_the_first_start_gives_the_bits_of_the_second(tmp_path: Path) -> None:
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     first, second = (
