@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import stackalign as sa
-from stackalign.core.consensus import LEAST_SUPPORT, consensus
+from stackalign.core.consensus import LEAST_SUPPORT, Blocks
 
 SHAPE = (144, 160)
 
@@ -18,8 +18,12 @@ def pair():
     return tuple(np.asarray(stack[t], np.float32) for t in range(2))
 
 
+def _asked(moving, reference, *, matrix=None, gain=1.0, offset=0.0):
+    return Blocks.of(reference).consensus(moving, np.eye(3) if matrix is None else matrix, gain, offset)
+
+
 def test_a_still_scene_supports_no_motion(pair):
-    found = consensus(*pair, np.eye(3), 1.0, 0.0)
+    found = _asked(*pair)
     assert found.told.sum() >= 12
     assert found.support > 0.95
 
@@ -27,18 +31,18 @@ def test_a_still_scene_supports_no_motion(pair):
 def test_a_wrong_motion_has_no_support(pair):
     wrong = np.eye(3)
     wrong[:2, 2] = 4.0, -3.0
-    assert consensus(*pair, wrong, 1.0, 0.0).support < LEAST_SUPPORT
+    assert _asked(*pair, matrix=wrong).support < LEAST_SUPPORT
 
 
 def test_brightness_does_not_count(pair):
     moving, reference = pair
-    assert consensus(0.6 * moving + 50, reference, np.eye(3), 0.6, 50.0).support > 0.95
+    assert _asked(0.6 * moving + 50, reference, gain=0.6, offset=50.0).support > 0.95
 
 
 def test_an_object_is_left_out(pair):
     moving, reference = (image.copy() for image in pair)
     moving[:72, :80] = np.roll(reference, (7, 9), (0, 1))[40:112, 50:130]
-    found = consensus(moving, reference, np.eye(3), 1.0, 0.0)
+    found = _asked(moving, reference)
     assert LEAST_SUPPORT < found.support < 0.9
     part = found.masked(moving, np.eye(3), SHAPE)
     inside, outside = np.isnan(part[:72, :80]).mean(), np.isnan(part[72:]).mean()
@@ -49,4 +53,4 @@ def test_an_object_is_left_out(pair):
 def test_where_nothing_can_be_told_nothing_is_said():
     rng = np.random.default_rng(0)
     flat = [rng.normal(100, 5, SHAPE).astype(np.float32) for _ in range(2)]
-    assert consensus(*flat, np.eye(3), 1.0, 0.0).support == 1.0
+    assert _asked(*flat).support == 1.0

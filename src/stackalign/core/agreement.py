@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 LEAST_AGREEMENT = 0.45  # below, a motion is not believed
 _COMPARED = {2: 128, 3: 48}  # pixels along an axis of the images whose agreement is judged
-_ROWS = 64  # of an image, from which its noise is estimated
+_ROWS = 64  # of a plane, from which its noise is estimated
+_PLANES = 8  # of a volume
 _LEAST_RELIABLE = 0.6  # below, noise hides so much that a correlation must speak for itself
 
 
@@ -45,11 +46,15 @@ def agreement(moving: NDArray[Any], reference: NDArray[Any], matrix: NDArray[np.
 def noise_variance(image: NDArray[Any]) -> float:
     """Return the variance of white noise, from what a plane through neighbours leaves (Immerkaer, CVIU 64, 1996).
 
-    Of a large image, rows spread over it are looked at.
+    Of a large image, rows and planes spread over it are looked at.
     """
-    last = image.shape[-2] - 2
+    from stackalign.core.noise_kernels import median_curve
+
+    width, last = image.shape[-1], image.shape[-2] - 2
+    if last < 1 or width < 3:
+        return 0.0
+    planes = image.reshape(-1, *image.shape[-2:])[:: max(image.size // image.shape[-2] // width // _PLANES, 1)]
     step = max(last // _ROWS, 1)
-    above, middle, below = (image[..., k : k + last : step, :].astype(np.float32) for k in range(3))
-    curve = np.diff(above - 2 * middle + below, 2, axis=-1)
-    curve = curve[np.isfinite(curve)]
-    return float((1.4826 * np.median(np.abs(curve)) / 6) ** 2) if curve.size else 0.0
+    above, middle, below = (planes[:, k : k + last : step].astype(np.float32).reshape(-1, width) for k in range(3))
+    curve = median_curve(above, middle, below)
+    return float((1.4826 * curve / 6) ** 2) if np.isfinite(curve) else 0.0

@@ -84,71 +84,80 @@ class Consensus:
         shape : tuple of int
             Of the reference.
         """
-        y, x = np.meshgrid(*(np.arange(n, dtype=float) for n in frame.shape), indexing="ij", sparse=True)
-        depth = matrix[2, 0] * y + matrix[2, 1] * x + matrix[2, 2]
-        index = []
-        for axis in range(2):
-            there = (matrix[axis, 0] * y + matrix[axis, 1] * x + matrix[axis, 2]) / depth
-            index.append(np.clip((there * (_BLOCKS / shape[axis])).astype(int), 0, _BLOCKS - 1))
-        wrong = self.told & ~self.still
-        return np.where(wrong[index[0], index[1]], np.float32(np.nan), np.asarray(frame, np.float32))
+        from stackalign.core.consensus_kernels import punch
+
+        image = np.array(frame, np.float32)
+        punch(image, np.asarray(matrix, float), self.told & ~self.still, np.asarray(shape, np.int64))
+        return image
 
 
-def consensus(
-    moving: NDArray[Any], reference: NDArray[np.float32], matrix: Array, gain: float, offset: float
-) -> Consensus:
-    """Return which blocks of a reference a frame agrees with.
+@dataclass(frozen=True, slots=True, eq=False)
+class Blocks:
+    """A reference that is ready to be asked.
 
-    Parameters
+    Attributes
     ----------
-    moving, reference : ndarray (y, x)
-        NaN do not count.
-    matrix : ndarray (3, 3)
-        Moving -> reference.
-    gain, offset : float
-        Brightness of the moving image against the reference.
+    shape, factors : tuple of int
+        Of the reference; how it is reduced.
+    image : ndarray of float32 (y, x)
+        The reduced one.
+    noise : float
+        Variance of the noise of the reference.
     """
-    factors = reduction(reference.shape, _COMPARED)
-    fixed = binned(reference, factors)
-    small = binned(np.asarray(moving, np.float32), factors)
-    laid = warp_frame(small, reduced(matrix, factors), order=3, fill="nan", output_shape=fixed.shape)
-    rest = (laid - np.float32(offset)) / np.float32(gain) - fixed
-    slopes = np.gradient(fixed)
-    known = np.isfinite(rest) & np.isfinite(slopes[0]) & np.isfinite(slopes[1])
-    rows, columns = (np.arange(n) * _BLOCKS // n for n in fixed.shape)
-    label = (rows[:, None] * _BLOCKS + columns[None])[known]
-    e = rest[known].astype(float)
-    images = [slopes[0][known].astype(float), slopes[1][known].astype(float), np.ones(len(e))]
 
-    def total(values: Array) -> Array:
-        return np.asarray(np.bincount(label, values, _BLOCKS**2), float)
+    shape: tuple[int, ...]
+    factors: tuple[int, ...]
+    image: NDArray[np.float32]
+    noise: float
 
-    count = total(images[2])
-    normal = np.array([[total(a * b) for b in images] for a in images]).transpose(2, 0, 1)
-    size = np.maximum(np.trace(normal, axis1=1, axis2=2), 1e-30)
-    normal = normal + (1e-9 * size)[:, None, None] * np.eye(3)
-    inverse = np.linalg.inv(normal)
-    right = np.array([total(a * e) for a in images]).T
-    step = np.einsum("nij,nj->ni", inverse, right)
-    left = np.maximum(total(e * e) - (step * right).sum(1), 0) / np.maximum(count - 3, 1)
-    noise = (noise_variance(moving) / gain**2 + noise_variance(reference)) / float(np.prod(factors))
-    scale = np.asarray(factors, float)
-    unit = np.sqrt(inverse[:, [0, 1], [0, 1]]) * scale
-    error = unit.max(1) * np.sqrt(np.maximum(left, noise))
-    told = (count >= _FEW) & (unit.max(1) * np.sqrt(noise) < _TELLS)
-    away = np.linalg.norm(step[:, :2] * scale, axis=1)
-    # two patches that have nothing in common differ by twice their contrast, the same patch next to nothing
-    values = fixed[known].astype(float)
-    contrast, differs = (total(v * v) - total(v) ** 2 / np.maximum(count, 1) for v in (values, e))
-    alike = differs - noise * count < _DIFFERS * contrast
-    still = told & alike & (error < _VAGUE) & (away < _STAYS + 2 * error)
-    return Consensus(told.reshape(_BLOCKS, _BLOCKS), still.reshape(_BLOCKS, _BLOCKS))
+    @classmethod
+    def of(cls, reference: NDArray[np.float32]) -> Blocks:
+        """Reduce a reference (y, x); NaN do not count."""
+        factors = reduction(reference.shape, _COMPARED)
+        return cls(reference.shape, factors, binned(reference, factors), noise_variance(reference))
+
+    def consensus(self, moving: NDArray[Any], matrix: Array, gain: float, offset: float) -> Consensus:
+        """Return which blocks a frame agrees with.
+
+        Parameters
+        ----------
+        moving : ndarray (y, x)
+            NaN do not count.
+        matrix : ndarray (3, 3)
+            Moving -> reference.
+        gain, offset : float
+            Brightness of the moving image against the reference.
+        """
+        from stackalign.core.consensus_kernels import block_sums
+
+        factors, fixed = self.factors, self.image
+        small = binned(moving, factors)
+        laid = warp_frame(small, reduced(matrix, factors), order=3, fill="nan", output_shape=fixed.shape)
+        rest = (laid - np.float32(offset)) / np.float32(gain) - fixed
+        yy, yx, y, xx, x, count, ye, xe, e, ee, v, vv = block_sums(rest, fixed, _BLOCKS).T
+        normal = np.array([[yy, yx, y], [yx, xx, x], [y, x, count]]).transpose(2, 0, 1)
+        size = np.maximum(np.trace(normal, axis1=1, axis2=2), 1e-30)
+        inverse = np.linalg.inv(normal + (1e-9 * size)[:, None, None] * np.eye(3))
+        right = np.array([ye, xe, e]).T
+        step = np.einsum("nij,nj->ni", inverse, right)
+        left = np.maximum(ee - (step * right).sum(1), 0) / np.maximum(count - 3, 1)
+        noise = (noise_variance(moving) / gain**2 + self.noise) / float(np.prod(factors))
+        scale = np.asarray(factors, float)
+        unit = (np.sqrt(inverse[:, [0, 1], [0, 1]]) * scale).max(1)
+        error = unit * np.sqrt(np.maximum(left, noise))
+        told = (count >= _FEW) & (unit * np.sqrt(noise) < _TELLS)
+        away = np.linalg.norm(step[:, :2] * scale, axis=1)
+        # two patches that have nothing in common differ by twice their contrast, the same patch next to nothing
+        contrast, differs = vv - v**2 / np.maximum(count, 1), ee - e**2 / np.maximum(count, 1)
+        alike = differs - noise * count < _DIFFERS * contrast
+        still = told & alike & (error < _VAGUE) & (away < _STAYS + 2 * error)
+        return Consensus(told.reshape(_BLOCKS, _BLOCKS), still.reshape(_BLOCKS, _BLOCKS))
 
 
 def agreed(
     fit: _Fit,
     frame: NDArray[Any],
-    reference: NDArray[np.float32],
+    blocks: Blocks,
     again: Callable[[NDArray[Any], _Fit], _Fit | None],
     *,
     least: float = 0.0,
@@ -161,8 +170,8 @@ def agreed(
         How the whole frame was found to lie.
     frame : ndarray (y, x)
         The frame.
-    reference : ndarray (y, x)
-        NaN do not count.
+    blocks : Blocks
+        Of the reference.
     again : callable
         Fits a frame with holes, begun at the fit given; None if that fails.
     least : float
@@ -176,14 +185,14 @@ def agreed(
     support : float
         Share of the blocks that could tell that agree with it.
     """
-    found = consensus(frame, reference, fit.matrix, fit.gain, fit.offset)
+    found = blocks.consensus(frame, fit.matrix, fit.gain, fit.offset)
     for _ in range(_PASSES):
         if not LEAST_SUPPORT <= found.support < MOST_SUPPORT:
             break
-        other = again(found.masked(frame, fit.matrix, reference.shape), fit)
-        if other is None or _apart(other.matrix, fit.matrix, reference.shape) < least:
+        other = again(found.masked(frame, fit.matrix, blocks.shape), fit)
+        if other is None or _apart(other.matrix, fit.matrix, blocks.shape) < least:
             break
-        then = consensus(frame, reference, other.matrix, other.gain, other.offset)
+        then = blocks.consensus(frame, other.matrix, other.gain, other.offset)
         if then.support < found.support:
             break
         settled = np.array_equal(then.still, found.still)

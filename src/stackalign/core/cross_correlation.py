@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from stackalign.core.agreement import noise_variance
-from stackalign.core.consensus import NOISY, agreed, dissent
+from stackalign.core.consensus import NOISY, Blocks, agreed, dissent
 from stackalign.core.correlation_search import Normalisation, SearchTemplate, prepare_search, search
 from stackalign.core.holes import filled_along_lines
 from stackalign.core.preprocess import PairRegistrar
@@ -167,9 +167,9 @@ class _Template:
         self._parameters, self.reference, self._frames = parameters, reference, frames
 
     @cached_property
-    def variance(self) -> float:
-        """Of the noise of the reference."""
-        return noise_variance(self.reference)
+    def blocks(self) -> Blocks:
+        """What a frame is asked to agree with."""
+        return Blocks.of(self.reference)
 
     @cached_property
     def searches(self) -> tuple[tuple[tuple[int, ...], SearchTemplate], ...]:
@@ -334,7 +334,7 @@ class TranslationAligner:
 
     def _disturbed(self, fit: Fit, frame: NDArray[Any], template: _Template) -> bool:
         """Whether more is left than the noise of both images: something may move through the scene."""
-        return fit.residual**2 > NOISY * (noise_variance(frame) + fit.gain**2 * template.variance)
+        return fit.residual**2 > NOISY * (noise_variance(frame) + fit.gain**2 * template.blocks.noise)
 
     def _agreed(self, fit: Fit, frame: NDArray[Any], template: _Template) -> tuple[Fit, float]:
         """Fit again to the blocks that agree with a shift; returns their share, too."""
@@ -344,7 +344,7 @@ class TranslationAligner:
             other = fit_translation(part, template.full, begun.shift)
             return None if isinstance(other, str) or not other.converged else other
 
-        return agreed(fit, frame, template.reference, again, least=_PULLED)
+        return agreed(fit, frame, template.blocks, again, least=_PULLED)
 
 
 def _ladder(shape: tuple[int, ...]) -> list[tuple[int, ...]]:

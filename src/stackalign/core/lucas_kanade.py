@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from stackalign.core.agreement import LEAST_AGREEMENT, agreement, noise_variance
-from stackalign.core.consensus import NOISY, agreed, dissent
+from stackalign.core.consensus import NOISY, Blocks, agreed, dissent
 from stackalign.core.geometry import centre
 from stackalign.core.noise import NoiseModel
 from stackalign.core.preprocess import PairRegistrar
@@ -160,6 +160,14 @@ class _Template:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _levels: tuple[_Level, ...] | None = None
     _banks: dict[tuple[int, ...], SearchBank] = field(default_factory=dict)
+    _blocks: Blocks | None = None
+
+    def blocks(self) -> Blocks:
+        """Return what a frame is asked to agree with."""
+        with self._lock:
+            if self._blocks is None:
+                self._blocks = Blocks.of(self.image)
+            return self._blocks
 
     def levels(self) -> tuple[_Level, ...]:
         """Return the reduced references, coarsest first; the last one is at full size."""
@@ -371,12 +379,7 @@ class MotionAligner:
 
     def _result(self, fit: MotionFit, frame: NDArray[Any], template: _Template, *, credible: bool = True) -> PairResult:
         d, support = len(fit.error), 1.0
-        if (
-            self.asks_blocks
-            and d == 2
-            and template.noise is not None
-            and fit.residual**2 > NOISY * noise_variance(frame)
-        ):
+        if self.asks_blocks and d == 2 and template.noise is not None and self._doubtful(fit, frame, template):
             fit, support = self._agreed(fit, frame, template)
         seen = int(np.isfinite(frame).sum()) if frame.dtype.kind == "f" else frame.size
         area = seen * abs(float(np.linalg.det(fit.matrix[:d, :d])))
@@ -392,6 +395,12 @@ class MotionAligner:
             fit.matrix, fit.correlation, fit.residual, confidence, fit.error, reason, fit.gain, fit.offset
         )  # fmt: skip
 
+    def _doubtful(self, fit: MotionFit, frame: NDArray[Any], template: _Template) -> bool:
+        """Return whether residuals hold more than noise, so that blocks must be asked."""
+        if template.full.tell_tails and self.parameters.robust != "none" and not fit.outliers:
+            return False  # no heavy tails: nothing in view moves otherwise
+        return fit.residual**2 > NOISY * noise_variance(frame)
+
     def _agreed(self, fit: MotionFit, frame: NDArray[Any], template: _Template) -> tuple[MotionFit, float]:
         """Fit again to the blocks that agree with a motion; returns their share, too."""
         from stackalign.core.lucas_kanade_fit import fit_motion
@@ -402,7 +411,7 @@ class MotionAligner:
             other = fit_motion(part, template.full, begun.matrix, robust=options.robust, iterations=options.iterations)
             return None if isinstance(other, str) or not other.converged else other
 
-        return agreed(fit, frame, template.image, again)
+        return agreed(fit, frame, template.blocks(), again)
 
     def _verdict(self, fit: MotionFit, overlap: float, template: _Template) -> str:
         """Return what is wrong with a fit, in words; empty if nothing is."""
