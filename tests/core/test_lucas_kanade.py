@@ -11,7 +11,8 @@ from scipy.ndimage import gaussian_filter
 import stackalign as sa
 from stackalign.core.generators import exponential, fitted, generators, moved_points, nearest, velocities
 from stackalign.core.geometry import centre, corners
-from stackalign.core.lucas_kanade_fit import MotionTemplate, fit_motion
+from stackalign.core.lucas_kanade_fit import fit_motion
+from stackalign.core.lucas_kanade_template import MotionTemplate
 from stackalign.core.noise import NoiseModel
 from stackalign.core.transform import Transform, TransformModel
 from stackalign.core.translation import TranslationTemplate

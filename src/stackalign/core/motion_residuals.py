@@ -1,4 +1,4 @@
-"""Numba kernel that compares a frame with a template at the frame's own pixels, where its noise is white."""
+"""Numba kernels that compare a frame with a template at the frame's own pixels, where its noise is white."""
 
 # mypy: allow-untyped-defs, allow-untyped-calls
 
@@ -69,9 +69,60 @@ def _taps(at, n, weights, indices):
     weights[1] = 2 / 3 - f * f * (1 - f / 2)
     weights[2] = 2 / 3 - g * g * (1 - g / 2)
     weights[3] = f * f * f / 6
+    if whole >= 1 and whole + 2 < n:
+        for k in range(4):
+            indices[k] = whole + k - 1
+        return
     for k in range(4):
         i = whole + k - 1
         if i < 0 or i >= n:
             i = abs(i) % max(2 * n - 2, 1)
             i = i if i < n else 2 * n - 2 - i
         indices[k] = i
+
+
+@kernel
+def judged(pairs, gain, offset, noise, standard):
+    """Standardise (model, residual) pairs and sum them up.
+
+    Parameters
+    ----------
+    pairs : float64 (N, 2)
+    gain, offset : float
+        Brightness that the model holds already.
+    noise : (constant, slope, floor)
+        Variance of a pixel of the reference, less the level, is ``max(constant + slope * value, floor)``.
+    standard : float64 (N,)
+        Filled with residuals over their deviation.
+
+    Returns
+    -------
+    correlation, residual, chi2, expected, scale, rms : float
+        See `Judgement`.
+    """
+    n = len(pairs)
+    if n == 0:
+        return 0.0, 0.0, 0.0, 1.0, 1e-9, 0.0
+    sm = sv = sr = variance = chi = 0.0
+    for k in range(n):
+        m, r = pairs[k, 0], pairs[k, 1]
+        v = max(noise[0] + noise[1] * (m - offset) / gain, noise[2])
+        standard[k] = r / np.sqrt(v)
+        sm += m
+        sv += m + r
+        sr += r * r
+        variance += v
+        chi += r * r / v
+    sm, sv = sm / n, sv / n
+    smm = svv = smv = 0.0
+    for k in range(n):
+        m, v = pairs[k, 0] - sm, pairs[k, 0] + pairs[k, 1] - sv
+        smm += m * m
+        svv += v * v
+        smv += m * v
+    below = np.sqrt(smm * svv)
+    correlation = smv / below if below > 0.0 else 0.0
+    expected = np.sqrt(smm / (smm + variance)) if smm > 0.0 else 1.0
+    apart = standard - np.median(standard)
+    scale = max(1.4826 * np.median(np.abs(apart)), 1e-9)
+    return correlation, sr / n, chi / n, expected, scale, np.sqrt(chi / n)

@@ -1,0 +1,257 @@
+"""Align one frame to one image by gradients: from a start if there is one, else searched for; then judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stackalign.core.agreement import LEAST_AGREEMENT, agreement, noise_variance
+from stackalign.core.consensus import NOISY, agreed, dissent
+from stackalign.core.geometry import centre
+from stackalign.core.reduction import binned, enlarged, reduced
+from stackalign.core.reference import PairResult
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from stackalign.core.lucas_kanade import LucasKanade
+    from stackalign.core.lucas_kanade_fit import MotionFit
+    from stackalign.core.lucas_kanade_levels import MotionReference
+    from stackalign.core.noise import NoiseModel
+    from stackalign.core.transform import TransformModel
+
+    Array = NDArray[np.float64]
+
+_NEAR = 0.75  # px at the corners: a first step up to this size needs no pyramid
+_POOR = 0.75  # confidence below which a start is given up for a search
+_DOUBTFUL = 0.95  # confidence below which a frame's structure is compared once more
+_SURE_AGREEMENT = 0.6  # what they must have in common where no peak of the search stood out
+_CHANCE = 5 / np.sqrt(4096)  # correlation that images without anything in common reach
+_VAGUE = 0.02  # of the frame's size: a motion that is known no better at the corners is not known
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MotionAligner:
+    """Aligns one frame to one image by a motion of the model; a `PairAligner`."""
+
+    parameters: LucasKanade
+    frame_shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    asks_blocks: bool = True  # whether most blocks of the field must agree with a motion
+
+    @property
+    def model(self) -> TransformModel:
+        """The family of the matrices."""
+        return self.parameters.model
+
+    def filtered(self, frame: NDArray[Any]) -> NDArray[Any]:
+        """Return the band-passed frame."""
+        return self.parameters.filtered(frame)
+
+    def spacing_of(self, shape: Sequence[int]) -> tuple[float, ...]:
+        """Return the pixel size of an image: frames may have been reduced by powers of two since."""
+        if tuple(shape) == self.frame_shape:
+            return self.spacing
+        factors = [2 ** max(round(float(np.log2(n / m))), 0) for n, m in zip(self.frame_shape, shape, strict=True)]
+        return tuple(s * f for s, f in zip(self.spacing, factors, strict=True))
+
+    def prepare(
+        self,
+        reference: NDArray[np.float32],
+        mask: NDArray[np.bool_] | None,
+        *,
+        noise: NoiseModel | None = None,
+        frames: float = 1.0,
+    ) -> MotionReference:
+        """Return derivatives and normal equations of a reference; see `PairAligner.prepare`."""
+        from stackalign.core.lucas_kanade_levels import MotionReference
+        from stackalign.core.lucas_kanade_template import MotionTemplate
+        from stackalign.core.translation import TranslationTemplate
+
+        known = np.isfinite(reference)
+        counted = known if mask is None else known & mask
+        if not counted.any():
+            raise ValueError("no pixel of the reference is left: the mask covers all that is known of it")
+        images = TranslationTemplate.of(
+            reference, mask, noise=noise, frames=frames, window=self.parameters.weights(reference.shape)
+        )
+        spacing = self.spacing_of(reference.shape)
+        masked = reference if counted.all() else np.where(counted, reference, np.float32(np.nan))
+        full = MotionTemplate.of(
+            images, self.model, spacing, tell_tails=noise is not None and images.shape == self.frame_shape
+        )
+        return MotionReference(full, masked, noise, frames, spacing, int(counted.sum()))
+
+    def align(self, frame: NDArray[Any], template: MotionReference, start: NDArray[np.float64] | None) -> PairResult:
+        """Return how ``frame`` lies on the reference; see `PairAligner.align`."""
+        from stackalign.core.lucas_kanade_fit import fit_motion
+
+        d = np.ndim(frame)
+        best: PairResult | None = None
+        if start is not None:
+            begun = np.asarray(start, float)
+            found = fit_motion(
+                frame, template.full, begun, robust=self.parameters.robust, iterations=self.parameters.iterations,
+                reach=_NEAR,
+            )  # fmt: skip
+            if isinstance(found, str) or not found.converged:
+                found = self._climbed(frame, template, begun, 4)
+            if not isinstance(found, str):
+                best = self._result(found, frame, template)
+                if not best.reason and best.confidence > _POOR:
+                    return best
+        for thorough in (False, True):
+            found, credible = self._searched(frame, template, thorough=thorough)
+            if isinstance(found, str):
+                best = best or PairResult.failed(d, found)
+                continue
+            result = self._result(found, frame, template, credible=credible)
+            if best is None or _better(result, best):
+                best = result
+            if not best.reason and best.confidence > _POOR:
+                break
+        assert best is not None
+        return best
+
+    def residuals(self, frame: NDArray[Any], template: MotionReference, result: PairResult) -> NDArray[np.float64]:
+        """Return (intensity, residual) pairs of some thousand pixels; see `PairAligner.residuals`."""
+        from stackalign.core.lucas_kanade_residuals import intensity_residuals
+
+        return intensity_residuals(frame, template.full, result.matrix, result.gain, result.offset)
+
+    def _searched(
+        self, frame: NDArray[Any], template: MotionReference, *, thorough: bool = False
+    ) -> tuple[MotionFit | str, bool]:
+        """Search the whole range on reduced frames, then refine the best candidate scale by scale.
+
+        Returns the fit, or why there is none, and whether the search alone made it credible.
+        """
+        from stackalign.core.lucas_kanade_fit import refine_motion
+
+        factors, bank = template.bank(self.parameters, finer=thorough)
+        candidates = bank.candidates(binned(frame, factors), thorough=thorough)
+        if not candidates:
+            return "no scale of it can be compared with the reference", False
+        # smooth images correlate everywhere: what does not stand out is tried as well, and judged by the outcome
+        credible = [c for c in candidates if c.credible]
+        candidates = credible or candidates
+        coarsest = template.levels()[0]
+        small = binned(frame, coarsest.factors)
+        fits = []
+        for candidate in candidates:
+            start = reduced(enlarged(candidate.matrix, factors), coarsest.factors)
+            refined = refine_motion(small, coarsest.simple, start, robust=self.parameters.robust)
+            if refined is not None:
+                fits.append((refined[1], enlarged(refined[0], coarsest.factors)))
+        best = enlarged(candidates[0].matrix, factors)
+        if fits:
+            best = max(fits, key=lambda f: f[0])[1]
+        found = self._climbed(frame, template, best, max(coarsest.factors), coarsest.factors if fits else None)
+        return found, bool(credible)
+
+    def _climbed(
+        self,
+        frame: NDArray[Any],
+        template: MotionReference,
+        start: Array,
+        coarsest: int,
+        begun: tuple[int, ...] | None = None,
+    ) -> MotionFit | str:
+        """Refine a motion from the scale of reduction ``coarsest`` on to full size.
+
+        ``begun``: reduction at which it was refined already, by the simple model.
+        """
+        from stackalign.core.lucas_kanade_fit import fit_motion, refine_motion
+
+        matrix, options = start, self.parameters
+        for level in template.levels():
+            if 1 < max(level.factors) <= coarsest and not (level.factors == begun and level.simple is level.full):
+                small = binned(frame, level.factors)
+                refined = refine_motion(
+                    small, level.full, reduced(matrix, level.factors), robust=options.robust,
+                    iterations=options.iterations,
+                )  # fmt: skip
+                if refined is not None:
+                    matrix = enlarged(refined[0], level.factors)
+        return fit_motion(frame, template.full, matrix, robust=options.robust, iterations=options.iterations)
+
+    def _result(
+        self, fit: MotionFit, frame: NDArray[Any], template: MotionReference, *, credible: bool = True
+    ) -> PairResult:
+        d, support = len(fit.error), 1.0
+        if self.asks_blocks and d == 2 and template.noise is not None and self._doubtful(fit, frame, template):
+            fit, support = self._agreed(fit, frame, template)
+        seen = int(np.isfinite(frame).sum()) if frame.dtype.kind == "f" else frame.size
+        area = seen * abs(float(np.linalg.det(fit.matrix[:d, :d])))
+        overlap = fit.overlap / min(1.0, max(area / template.usable, 1e-9))
+        confidence = float(np.clip(fit.correlation / max(fit.expected, 1e-3), 0, 1))
+        reason = self._verdict(fit, overlap, template)
+        reason = reason or dissent(support)
+        if not reason and (not credible or (template.noise is not None and confidence < _DOUBTFUL)):
+            common = agreement(np.asarray(frame, np.float32), template.image, fit.matrix)
+            if common < (LEAST_AGREEMENT if credible else _SURE_AGREEMENT):
+                reason = f"where it fits best, it shows little of the reference (agreement {common:.2f} of 1)"
+        return PairResult(
+            fit.matrix, fit.correlation, fit.residual, confidence, fit.error, reason, fit.gain, fit.offset
+        )  # fmt: skip
+
+    def _doubtful(self, fit: MotionFit, frame: NDArray[Any], template: MotionReference) -> bool:
+        """Return whether residuals hold more than noise, so that blocks must be asked."""
+        if template.full.tell_tails and self.parameters.robust != "none" and not fit.outliers:
+            return False  # no heavy tails: nothing in view moves otherwise
+        return fit.residual**2 > NOISY * noise_variance(frame)
+
+    def _agreed(self, fit: MotionFit, frame: NDArray[Any], template: MotionReference) -> tuple[MotionFit, float]:
+        """Fit again to the blocks that agree with a motion; returns their share, too."""
+        from stackalign.core.lucas_kanade_fit import fit_motion
+
+        options = self.parameters
+
+        def again(part: NDArray[Any], begun: MotionFit) -> MotionFit | None:
+            other = fit_motion(part, template.full, begun.matrix, robust=options.robust, iterations=options.iterations)
+            return None if isinstance(other, str) or not other.converged else other
+
+        return agreed(fit, frame, template.blocks(), again)
+
+    def _verdict(self, fit: MotionFit, overlap: float, template: MotionReference) -> str:
+        """Return what is wrong with a fit, in words; empty if nothing is."""
+        from stackalign.core.generators import moved_points
+        from stackalign.core.lucas_kanade_search import ANGLE_STEP
+
+        options, shape = self.parameters, template.image.shape
+        d = len(shape)
+        size = np.asarray(template.spacing)
+        linear = fit.matrix[:d, :d] * size[:, None] / size[None, :]
+        u, stretch, vt = np.linalg.svd(linear)
+        turn = u @ vt
+        angle = np.rad2deg(np.arccos(np.clip((np.trace(turn) - (d - 2)) / 2, -1, 1)))
+        middle = centre(shape)
+        shift = float(np.abs(moved_points(fit.matrix, middle[None])[0] - middle).max())
+        if not fit.converged:
+            return "it did not settle on one place"
+        if np.linalg.det(linear) <= 0 or stretch[-1] < 0.1 * stretch[0]:
+            return "it would have to be folded or squashed to fit"
+        if angle > options.max_rotation + ANGLE_STEP:
+            return f"it would be turned by {angle:.0f} degrees, beyond the largest rotation, {options.max_rotation:g}"
+        if max(stretch[0], 1 / stretch[-1]) > 1.25 * options.max_scale:
+            return f"its size would change by a factor of {stretch[0]:.2f}, beyond the largest scale"
+        if options.max_shift is not None and shift > options.max_shift + 1e-6:
+            return f"the shift lies beyond the largest one allowed, {options.max_shift:g} px"
+        if overlap < options.min_overlap:
+            return f"only {overlap:.0%} of the reference is in view"
+        if fit.correlation < _CHANCE:
+            return f"it does not correlate with the reference ({fit.correlation:.2f})"
+        if fit.corner_error > _VAGUE * max(shape):
+            return f"its content fixes the motion only to {fit.corner_error:.1f} px at the corners"
+        return ""
+
+
+def _better(result: PairResult, other: PairResult) -> bool:
+    """Return whether a result is the more credible of two."""
+    if bool(result.reason) != bool(other.reason):
+        return not result.reason
+    return bool(result.correlation > other.correlation or np.isnan(other.correlation))
