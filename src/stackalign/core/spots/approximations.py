@@ -32,20 +32,43 @@ _LOG = tuple(
 _P0, _P1, _P2, _P3, _P4, _P5, _P6, _P7, _P8 = _LOG
 
 
+_INT, _FLOAT = ir.IntType(32), ir.FloatType()
+_ROOT_HALF = ir.Constant(_INT, 0x3F3504F3)  # the bits of sqrt(1/2)
+
+
+# whole numbers of numba are 64 bits wide in sums, and would halve the vectors
 @intrinsic
-def _bits(typingctx, value):
-    def code(context, builder, signature, args):
-        return builder.bitcast(args[0], ir.IntType(32))
+def _power(typingctx, n):
+    """Return 2^n for a whole n in [-126, 127]."""
 
-    return types.int32(types.float32), code
+    def code(context, builder, signature, args):
+        biased = builder.add(builder.fptosi(args[0], _INT), ir.Constant(_INT, 127))
+        return builder.bitcast(builder.shl(biased, ir.Constant(_INT, 23)), _FLOAT)
+
+    return types.float32(types.float32), code
 
 
 @intrinsic
-def _number(typingctx, value):
-    def code(context, builder, signature, args):
-        return builder.bitcast(args[0], ir.FloatType())
+def _exponent(typingctx, value):
+    """Return the exponent of a number of which the fraction lies in [sqrt(1/2), sqrt(2))."""
 
-    return types.float32(types.int32), code
+    def code(context, builder, signature, args):
+        bits = builder.sub(builder.bitcast(args[0], _INT), _ROOT_HALF)
+        return builder.sitofp(builder.ashr(bits, ir.Constant(_INT, 23)), _FLOAT)
+
+    return types.float32(types.float32), code
+
+
+@intrinsic
+def _fraction(typingctx, value):
+    """Return that fraction."""
+
+    def code(context, builder, signature, args):
+        bits = builder.sub(builder.bitcast(args[0], _INT), _ROOT_HALF)
+        bits = builder.and_(bits, ir.Constant(_INT, 0x007FFFFF))
+        return builder.bitcast(builder.add(bits, _ROOT_HALF), _FLOAT)
+
+    return types.float32(types.float32), code
 
 
 @kernel
@@ -55,15 +78,14 @@ def exp(x):
     f = x - n * _LN2_HI - n * _LN2_LO
     p = ((((_E7 * f + _E6) * f + _E5) * f + _E4) * f + _E3) * f + _E2
     p = p * f * f + f + _ONE
-    return p * _number((np.int32(n) + np.int32(127)) << np.int32(23))
+    return p * _power(n)
 
 
 @kernel
 def log(x):
     """Return log(x) for normal x > 0, to 1e-7 (Cephes' polynomial)."""
-    bits = _bits(x) - np.int32(0x3F3504F3)  # so that the fraction lies in [sqrt(1/2), sqrt(2))
-    n = _F(bits >> np.int32(23))
-    f = _number((bits & np.int32(0x007FFFFF)) + np.int32(0x3F3504F3)) - _ONE
+    n = _exponent(x)
+    f = _fraction(x) - _ONE
     p = ((((_P0 * f + _P1) * f + _P2) * f + _P3) * f + _P4) * f + _P5
     p = ((p * f + _P6) * f + _P7) * f + _P8
     z = f * f

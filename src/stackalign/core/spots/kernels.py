@@ -30,7 +30,7 @@ from stackalign.core.spots.moments import (
     squares,
 )
 from stackalign.core.spots.pair_test import TERMS, elongated, pairness
-from stackalign.core.spots.start import start, to_model
+from stackalign.core.spots.start import rim_weights, start, to_model
 
 # Columns of the result
 A, Y, X, SY, SX, ANGLE, OFFSET = range(7)
@@ -41,8 +41,10 @@ CONVERGED, ROUNDS_SPENT, AT_BOUND, TOO_FEW, FLAT = 0, 1, 2, 3, 4
 
 _F = np.float32
 _ZERO, _HALF, _ONE = _F(0), _F(0.5), _F(1)
-# 1 %: the last step is a tenth of a standard error, and each leaves a tenth of the way or less to the next
+# twice the gain in log-likelihood: the last step is a tenth of a standard error
 SETTLED = 1e-2
+# or what the next one would gain, should it be to the last as that was to the one before
+LEFT = 3e-3
 _FAR, _HUGE = _F(-80.0), _F(np.inf)
 
 
@@ -114,14 +116,14 @@ def widths(vyy, vxy, vxx):
 
 
 @kernel
-def _variance(inverse, n, first, second):
-    """Return first^T inverse second for sparse vectors of n terms."""
+def _spread(inverse, first, last, term):
+    """Return the standard error of the sum of ``term[i]`` times the terms ``first`` to ``last`` - 1."""
     total = 0.0
-    for i in range(n):
-        if first[i] != 0.0:
-            for j in range(n):
-                total += first[i] * inverse[i, j] * second[j]
-    return total
+    for i in range(first, last):
+        total += term[i] * term[i] * inverse[i, i]
+        for j in range(first, i):
+            total += 2.0 * term[i] * term[j] * inverse[i, j]
+    return np.sqrt(total)
 
 
 @kernel
@@ -133,19 +135,12 @@ def describe(p, inverse, model, term, out):
     vyy, vxx, vxy = (l21 * l21 + l22 * l22) / det, l11 * l11 / det, -l11 * l21 / det
     sy, sx, angle = widths(vyy, vxy, vxx)
     out[A], out[Y], out[X], out[SY], out[SX], out[ANGLE], out[OFFSET] = amplitude, p[0], p[1], sy, sx, angle, p[6]
-    term[:] = 0.0
-    term[0] = 1.0
-    out[ERRORS + A] = np.sqrt(_variance(inverse, n, term, term))
-    term[:] = 0.0
-    term[n - 1] = 1.0
-    out[ERRORS + OFFSET] = np.sqrt(_variance(inverse, n, term, term))
+    out[ERRORS + A] = np.sqrt(inverse[0, 0])
+    out[ERRORS + OFFSET] = np.sqrt(inverse[n - 1, n - 1])
     # centre: L^-T q, q = theta / A
-    term[:] = 0.0
-    term[2] = 1.0 / (amplitude * l22)
-    out[ERRORS + X] = np.sqrt(_variance(inverse, n, term, term))
-    term[1] = 1.0 / (amplitude * l11)
-    term[2] = -l21 / (amplitude * l11 * l22)
-    out[ERRORS + Y] = np.sqrt(_variance(inverse, n, term, term))
+    term[1], term[2] = 1.0 / (amplitude * l11), -l21 / (amplitude * l11 * l22)
+    out[ERRORS + Y] = _spread(inverse, 1, 3, term)
+    out[ERRORS + X] = np.sqrt(inverse[2, 2]) / abs(amplitude * l22)
     # widths along the unit vectors v: d variance = - (L^-1 v)^T S (L^-1 v), S = -2 theta / A (the tilt: - theta / A)
     cs, sn = np.cos(angle), np.sin(angle)
     ay, ax = cs / l11, (sn - l21 / l11 * cs) / l22  # L^-1 of the axis near y
@@ -159,7 +154,6 @@ def describe(p, inverse, model, term, out):
             gap = sy * sy - sx * sx
             py, px, qy, qx = ay, ax, by, bx
             scale = 1.0 / gap if abs(gap) > 1e-12 else np.inf
-        term[:] = 0.0
         if model == CIRCULAR:
             term[3] = (py * qy + px * qx) * 2.0 / amplitude
         elif model == ELLIPTIC:
@@ -167,7 +161,7 @@ def describe(p, inverse, model, term, out):
         else:
             term[3], term[5] = py * qy * 2.0 / amplitude, px * qx * 2.0 / amplitude
             term[4] = (py * qx + px * qy) / amplitude
-        spread = np.sqrt(_variance(inverse, n, term, term))
+        spread = _spread(inverse, 3, n - 1, term)
         out[ERRORS + SY + axis] = spread * abs(scale) if np.isfinite(scale) else np.inf
     if model != ROTATED:
         out[ANGLE] = 0.0
@@ -269,10 +263,11 @@ def fit_spots(patches, top, noise, mle, model, polarity, rounds, least, most, ou
     terms = 5 + model
     data, mask, inverse = np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.float32)
     smooth, queue = np.empty(size, np.float32), np.empty(size + 1, np.float32)
-    seen = np.empty(size, np.bool_)
+    rim = np.empty(size, np.float32)
     yy, xx = np.empty(size, np.float32), np.empty(size, np.float32)
     for k in range(size):
         yy[k], xx[k] = k // w, k % w
+    rim_weights(h, w, rim)
     p, trial = np.empty(7), np.empty(7)
     p32 = np.empty(7, np.float32)
     sums, fresh = np.zeros(SUMS), np.zeros(SUMS)
@@ -289,7 +284,9 @@ def fit_spots(patches, top, noise, mle, model, polarity, rounds, least, most, ou
             continue
         mean = total(data) / usable
         spread = squares_about(data, mask, _F(mean))
-        if not spread > 1e-12 * usable * mean * mean or not start(data, mask, h, w, polarity, smooth, queue, seen, p):
+        if not spread > 1e-12 * usable * mean * mean or not start(
+            data, mask, h, w, polarity, rim, smooth, queue, sums, p
+        ):
             ended[spot] = FLAT
             continue
         to_model(model, p)
@@ -307,6 +304,7 @@ def fit_spots(patches, top, noise, mle, model, polarity, rounds, least, most, ou
         damping = 1e-2
         state = ROUNDS_SPENT
         bounded = False
+        before, gain = 0.0, 0.0
         done = rounds
         for trip in range(rounds):
             normal_equations(sums, model, matrix, right)
@@ -320,10 +318,10 @@ def fit_spots(patches, top, noise, mle, model, polarity, rounds, least, most, ou
             gain = 0.0
             for i in range(terms):
                 gain += theta[i] * right[i]
-            # twice what the step, which is taken, should gain, in units of the variance
-            limit = SETTLED if mle else SETTLED * 2.0 * sums[MERIT] / usable
+            unit = 1.0 if mle else 2.0 * sums[MERIT] / usable  # of the gain: the variance
             bounded = advance(p, theta, model, least, most, h, w, trial)
-            if gain < limit or gain < 1e-9:
+            # this step is taken, and the next would not matter
+            if gain < SETTLED * unit or gain < 1e-9 or gain * gain < LEFT * unit * before:
                 p[:] = trial
                 state = CONVERGED
                 done = trip + 1
@@ -337,12 +335,14 @@ def fit_spots(patches, top, noise, mle, model, polarity, rounds, least, most, ou
                 p[:] = trial
                 sums, fresh = fresh, sums
                 damping *= 0.1
-                if bounded and gained < 1e-3 * (1.0 if mle else 2.0 * sums[MERIT] / usable):
+                before = gain
+                if bounded and gained < 1e-3 * unit:
                     state = AT_BOUND
                     done = trip + 1
                     break
             else:
                 damping = max(damping * 10.0, 1e-3)
+                before = 0.0
                 if damping > 1e6:
                     break
         ended[spot] = AT_BOUND if bounded and state == CONVERGED else state

@@ -19,21 +19,24 @@ def _sorted_middle(a, b, c, d):
     return (a + b + c + d - max(max(a, b), max(c, d)) - min(min(a, b), min(c, d))) / 2.0
 
 
-@fast_inlined
-def weigh_rim(smooth, base, h, w, out):
-    """Write the contrast, less towards the rim; return its greatest and least value."""
-    cy, cx = _F((h - 1) / 2), _F((w - 1) / 2)
-    sy, sx = _F(0.4) / (cy * cy), _F(0.4) / (cx * cx)
-    high, low = _F(-1e30), _F(1e30)
+@kernel
+def rim_weights(h, w, out):
+    """Write a weight of each pixel: 1 in the middle, .2 in the corners. A box is drawn around its spot."""
+    cy, cx = (h - 1) / 2, (w - 1) / 2
     for i in range(h):
-        fy = _ONE - (_F(i) - cy) * (_F(i) - cy) * sy
-        row = i * w
         for j in range(w):
-            x = _F(j) - cx
-            v = (smooth[row + j] - base) * (fy - x * x * sx)
-            out[row + j] = v
-            high = max(high, v)
-            low = min(low, v)
+            out[i * w + j] = 1.0 - 0.4 * ((i - cy) / cy) ** 2 - 0.4 * ((j - cx) / cx) ** 2
+
+
+@fast_inlined
+def weigh_rim(smooth, base, rim, out):
+    """Write the contrast, less towards the rim; return its greatest and least value."""
+    high, low = _F(-1e30), _F(1e30)
+    for k in range(rim.shape[0]):
+        v = (smooth[k] - base) * rim[k]
+        out[k] = v
+        high = max(high, v)
+        low = min(low, v)
     return high, low
 
 
@@ -69,10 +72,54 @@ def mean_of_nine(data, h, w, room, out):
 
 
 @inlined
-def start(data, mask, h, w, polarity, smooth, queue, seen, p):
+def grow(smooth, base, sign, cut, h, w, peak, direction, sums):
+    """Add to ``sums`` the pixels that stand out by over ``cut`` around the peak, row by row away from it.
+
+    In each row those count that stand out above or below the row before and what hangs together with them.
+    ``sums``: number, y, x, y^2, x^2, x y, and excess, excess y, excess x; from the peak's row only when ``direction`` > 0.
+    """
+    i, middle = peak // w, peak % w
+    left = right = middle
+    while 0 <= i < h:
+        row = i * w
+        while left <= right and not (smooth[row + left] - base) * sign > cut:
+            left += 1
+        if left > right:
+            return
+        while not (smooth[row + right] - base) * sign > cut:
+            right -= 1
+        while left > 0 and (smooth[row + left - 1] - base) * sign > cut:
+            left -= 1
+        while right < w - 1 and (smooth[row + right + 1] - base) * sign > cut:
+            right += 1
+        if direction > 0 or i * w + middle != peak:
+            n = nx = nxx = v = vx = 0.0
+            for j in range(left, right + 1):
+                excess = float((smooth[row + j] - base) * sign - cut)
+                if excess > 0.0:
+                    n += 1.0
+                    nx += j
+                    nxx += j * j
+                    v += excess
+                    vx += excess * j
+            sums[0] += n
+            sums[1] += n * i
+            sums[2] += nx
+            sums[3] += n * i * i
+            sums[4] += nxx
+            sums[5] += nx * i
+            sums[6] += v
+            sums[7] += v * i
+            sums[8] += vx
+        i += direction
+
+
+@inlined
+def start(data, mask, h, w, polarity, rim, smooth, queue, sums, p):
     """Estimate y, x, L, amplitude, offset (7 numbers in ``p``) from the region above half height around the extremum.
 
-    Fills the masked pixels of ``data`` with the border's level. Returns False if the patch is flat.
+    Fills the masked pixels of ``data`` with the border's level. Returns False if the patch is flat. ``rim``: see
+    `rim_weights`; ``smooth``, ``queue`` and ``sums`` (9) are room to work in.
     """
     n0, s0 = side(data, mask, 0, w, h)
     n1, s1 = side(data, mask, w - 1, w, h)
@@ -96,8 +143,7 @@ def start(data, mask, h, w, polarity, smooth, queue, seen, p):
         if mask[k] == _ZERO:
             data[k] = base
     mean_of_nine(data, h, w, queue, smooth)
-    # a box is drawn around its spot: what lies at the rim counts less
-    high, low = weigh_rim(smooth, base, h, w, queue)
+    high, low = weigh_rim(smooth, base, rim, queue)
     dark = polarity < 0 or (polarity == 0 and -low > high)
     sign, extremum = (-_ONE, low) if dark else (_ONE, high)
     peak = 0
@@ -106,49 +152,20 @@ def start(data, mask, h, w, polarity, smooth, queue, seen, p):
     height = (smooth[peak] - base) * sign
     if not height > _ZERO:
         return False
-    # grow the region above half height from the extremum
-    cut = height * _HALF
-    for k in range(h * w):
-        seen[k] = False
-    count = 1
-    queue[0] = _F(peak)
-    seen[peak] = True
-    head = 0
-    my = mx = weight = 0.0
-    n = my1 = mx1 = myy = mxx = mxy = 0.0
-    while head < count:
-        k = int(queue[head])
-        head += 1
-        i, j = k // w, k % w
-        v = float((smooth[k] - base) * sign - cut)
-        weight += v
-        my += v * i
-        mx += v * j
-        n += 1.0
-        my1 += i
-        mx1 += j
-        myy += i * i
-        mxx += j * j
-        mxy += i * j
-        for step in range(4):
-            ii = i + (1 if step == 0 else (-1 if step == 1 else 0))
-            jj = j + (1 if step == 2 else (-1 if step == 3 else 0))
-            if ii < 0 or jj < 0 or ii >= h or jj >= w:
-                continue
-            kk = ii * w + jj
-            if not seen[kk] and (smooth[kk] - base) * sign > cut:
-                seen[kk] = True
-                queue[count] = _F(kk)
-                count += 1
+    for k in range(9):
+        sums[k] = 0.0
+    grow(smooth, base, sign, height * _HALF, h, w, peak, 1, sums)
+    grow(smooth, base, sign, height * _HALF, h, w, peak, -1, sums)
+    n, my, mx = sums[0], sums[1] / sums[0], sums[2] / sums[0]
     # a uniform ellipse cut at half height has 2 ln 2 / 4 of the covariance; the 3 x 3 mean added 2/3 to each width
     scale = 1.0 / 0.34657
-    vyy = max(((myy - my1 * my1 / n) / n + 1 / 12) * scale - 0.667, 0.3)
-    vxx = max(((mxx - mx1 * mx1 / n) / n + 1 / 12) * scale - 0.667, 0.3)
-    vxy = ((mxy - my1 * mx1 / n) / n) * scale
+    vyy = max((sums[3] / n - my * my) * scale - 0.667, 0.3)
+    vxx = max((sums[4] / n - mx * mx) * scale - 0.667, 0.3)
+    vxy = (sums[5] / n - my * mx) * scale
     limit = 0.8 * np.sqrt(vyy * vxx)
     vxy = min(max(vxy, -limit), limit)
-    p[0] = my / weight if weight > 0 else peak // w
-    p[1] = mx / weight if weight > 0 else peak % w
+    p[0] = sums[7] / sums[6]
+    p[1] = sums[8] / sums[6]
     lower(vyy, vxy, vxx, p)
     gain = np.sqrt((vyy + 0.667) * (vxx + 0.667) / (vyy * vxx))  # what the 3 x 3 mean took from the height
     p[5] = sign * height * min(gain, 3.0)
