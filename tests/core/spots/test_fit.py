@@ -172,9 +172,10 @@ def test_table() -> None:
     assert table["angle_deg"][0] == pytest.approx(np.rad2deg(0.4), abs=0.01)
 
 
+@pytest.mark.parametrize("model", ["circular", "elliptic", "rotated"])
 @pytest.mark.parametrize("estimator", ["mle", "lsq"])
 @pytest.mark.parametrize("ratio", [1.0, 0.6])
-def test_two_spots_are_not_taken_for_a_long_one(estimator: str, ratio: float) -> None:
+def test_two_spots_are_not_taken_for_one(model: str, estimator: str, ratio: float) -> None:
     rng = np.random.default_rng(2)
     for apart in (2.2, 2.8, 3.4):  # widths of 2 px
         patches = []
@@ -183,17 +184,18 @@ def test_two_spots_are_not_taken_for_a_long_one(estimator: str, ratio: float) ->
             middle = 8 + rng.uniform(-0.5, 0.5, 2)
             one = GaussianSpot(400.0, middle - step, np.array([2.0, 2.0]), background=10.0).image((17, 17))
             patches.append(one + GaussianSpot(400.0 * ratio, middle + step, np.array([2.0, 2.0])).image((17, 17)))
-        fits = fit_spots(rng.poisson(patches), "rotated", estimator)
+        fits = fit_spots(rng.poisson(patches), model, estimator)
         assert (fits.status == FitStatus.AMBIGUOUS).mean() > 0.95
 
 
+@pytest.mark.parametrize("model", ["circular", "elliptic", "rotated"])
 @pytest.mark.parametrize("estimator", ["mle", "lsq"])
-def test_one_long_spot_and_a_rod_are_no_pair(estimator: str) -> None:
+def test_one_long_spot_and_a_rod_are_no_pair(model: str, estimator: str) -> None:
     rng = np.random.default_rng(3)
     turns = rng.uniform(-np.pi / 4, np.pi / 4, 100)
     long = [GaussianSpot(300.0, np.array([10.2, 9.7]), np.array([4.0, 2.0]), a, 10.0).image((21, 21)) for a in turns]
     rod = np.full((21, 21), 10.0)
     for t in np.linspace(-5, 5, 20):
         rod += GaussianSpot(40.0, np.array([10 + t * 0.9, 10 + t * 0.4]), np.array([2.0, 2.0])).image((21, 21))
-    assert fit_spots(rng.poisson(long), "rotated", estimator).ok.all()
-    assert fit_spots(rng.poisson([rod] * 100), "rotated", estimator).ok.mean() > 0.95
+    assert fit_spots(rng.poisson(long), model, estimator).ok.all()
+    assert fit_spots(rng.poisson([rod] * 100), model, estimator).ok.mean() > 0.95

@@ -25,7 +25,7 @@ POLARITIES = {"auto": 0, "bright": 1, "dark": -1}
 
 MIN_R_SQUARED = 0.2
 MIN_CONTRAST = 5.0  # amplitude over its standard error: the best of the bumps of pure noise reaches about 4.5
-NEIGHBOUR = 0.42  # mean of 3 x 3 pixels on top of a second spot of half the height, in units of the amplitude
+NEIGHBOUR = 0.42  # mean of 3 x 3 pixels on a second spot, in amplitudes: a spot of two thirds of the height
 PAIR = 0.6  # what two spots that are fitted as a long one leave along it
 SATURATED_PIXELS = 3
 LEAST_WIDTH = 0.35  # pixels: narrower than that, all light falls into one pixel

@@ -29,7 +29,7 @@ from stackalign.core.spots.moments import (
     normal_equations,
     squares,
 )
-from stackalign.core.spots.pair_test import TERMS, elongated, pairness
+from stackalign.core.spots.pair_test import SIGNIFICANT, TERMS, elongated, pairness
 from stackalign.core.spots.start import rim_weights, start, to_model
 
 # Columns of the result
@@ -233,6 +233,67 @@ def squares_about(data, mask, mean):
     return s
 
 
+@inlined
+def settle(
+    data, mask, inverse, yy, xx, h, w, model, mle, constant, floor, usable, rounds, least, most, p, sums,
+    trial, fresh, matrix, factor, right, theta,
+):  # fmt: skip
+    """Move ``p`` to the best fit by Levenberg and Marquardt's method; ``sums`` become the moments there.
+
+    Returns how it ended, the iterations, and whether a bound held the last step back. The arguments up to ``most`` are
+    those of `moments` and `fit_spots`; the last six are room to work in.
+    """
+    terms = 5 + model
+    state, done, bounded = ROUNDS_SPENT, rounds, False
+    damping, before, gain, unit = 1e-2, 0.0, 0.0, 1.0
+    for i in range(7):
+        trial[i] = p[i]
+    for trip in range(rounds + 1):
+        moments(
+            data, mask, inverse, yy, xx, _F(trial[0]), _F(trial[1]), _F(trial[2]), _F(trial[3]), _F(trial[4]),
+            _F(trial[5]), _F(trial[6]), mle, constant, floor, fresh,
+        )  # fmt: skip
+        if trip == 0 or fresh[MERIT] <= sums[MERIT] + 1e-6 * abs(sums[MERIT]):
+            gained = sums[MERIT] - fresh[MERIT]
+            for i in range(7):
+                p[i] = trial[i]
+            for i in range(SUMS):
+                sums[i] = fresh[i]
+            if trip > 0:
+                damping *= 0.1
+                before = gain
+                if bounded and gained < 1e-3 * unit:
+                    state, done = AT_BOUND, trip
+                    break
+        else:
+            damping = max(damping * 10.0, 1e-3)
+            before = 0.0
+            if damping > 1e6:
+                break
+        if trip == rounds:
+            break
+        normal_equations(sums, model, matrix, right)
+        while not cholesky(matrix, terms, damping, factor):
+            damping = max(10.0 * damping, 1e-6)
+            if damping > 1e8:
+                break
+        if damping > 1e8:
+            break
+        substitute(factor, terms, right, theta)
+        gain = 0.0
+        for i in range(terms):
+            gain += theta[i] * right[i]
+        unit = 1.0 if mle else 2.0 * sums[MERIT] / usable  # of the gain: the variance
+        bounded = advance(p, theta, model, least, most, h, w, trial)
+        # this step is taken, and the next would not matter
+        if gain < SETTLED * unit or gain < 1e-9 or gain * gain < LEFT * unit * before:
+            for i in range(7):
+                p[i] = trial[i]
+            state, done = CONVERGED, trip + 1
+            break
+    return state, done, bounded
+
+
 @kernel
 def fit_spots(patches, top, noise, mle, model, polarity, rounds, least, most, out, ended):
     """Fit every patch; never fails: ``ended`` says how each one went.
@@ -284,9 +345,8 @@ def fit_spots(patches, top, noise, mle, model, polarity, rounds, least, most, ou
             continue
         mean = total(data) / usable
         spread = squares_about(data, mask, _F(mean))
-        if not spread > 1e-12 * usable * mean * mean or not start(
-            data, mask, h, w, polarity, rim, smooth, queue, sums, p
-        ):
+        even = not spread > 1e-12 * usable * mean * mean
+        if even or not start(data, mask, h, w, polarity, rim, smooth, queue, sums, p):
             ended[spot] = FLAT
             continue
         to_model(model, p)
@@ -297,54 +357,10 @@ def fit_spots(patches, top, noise, mle, model, polarity, rounds, least, most, ou
                 inverse[k] = _ONE / v if v > floor else _ONE
         else:
             constant, floor = _F(spread / usable), _ZERO
-        moments(
-            data, mask, inverse, yy, xx, _F(p[0]), _F(p[1]), _F(p[2]), _F(p[3]), _F(p[4]), _F(p[5]), _F(p[6]),
-            mle, constant, floor, sums,
+        state, done, bounded = settle(
+            data, mask, inverse, yy, xx, h, w, model, mle, constant, floor, usable, rounds, least, most, p, sums,
+            trial, fresh, matrix, factor, right, theta,
         )  # fmt: skip
-        damping = 1e-2
-        state = ROUNDS_SPENT
-        bounded = False
-        before, gain = 0.0, 0.0
-        done = rounds
-        for trip in range(rounds):
-            normal_equations(sums, model, matrix, right)
-            while not cholesky(matrix, terms, damping, factor):
-                damping = max(10.0 * damping, 1e-6)
-                if damping > 1e8:
-                    break
-            if damping > 1e8:
-                break
-            substitute(factor, terms, right, theta)
-            gain = 0.0
-            for i in range(terms):
-                gain += theta[i] * right[i]
-            unit = 1.0 if mle else 2.0 * sums[MERIT] / usable  # of the gain: the variance
-            bounded = advance(p, theta, model, least, most, h, w, trial)
-            # this step is taken, and the next would not matter
-            if gain < SETTLED * unit or gain < 1e-9 or gain * gain < LEFT * unit * before:
-                p[:] = trial
-                state = CONVERGED
-                done = trip + 1
-                break
-            moments(
-                data, mask, inverse, yy, xx, _F(trial[0]), _F(trial[1]), _F(trial[2]), _F(trial[3]), _F(trial[4]),
-                _F(trial[5]), _F(trial[6]), mle, constant, floor, fresh,
-            )  # fmt: skip
-            if fresh[MERIT] <= sums[MERIT] + 1e-6 * abs(sums[MERIT]):
-                gained = sums[MERIT] - fresh[MERIT]
-                p[:] = trial
-                sums, fresh = fresh, sums
-                damping *= 0.1
-                before = gain
-                if bounded and gained < 1e-3 * unit:
-                    state = AT_BOUND
-                    done = trip + 1
-                    break
-            else:
-                damping = max(damping * 10.0, 1e-3)
-                before = 0.0
-                if damping > 1e6:
-                    break
         ended[spot] = AT_BOUND if bounded and state == CONVERGED else state
         normal_equations(sums, model, matrix, right)
         if not cholesky(matrix, terms, 0.0, factor) and not cholesky(matrix, terms, 1e-6, factor):
@@ -355,7 +371,7 @@ def fit_spots(patches, top, noise, mle, model, polarity, rounds, least, most, ou
         row = out[spot]
         freedom = max(usable - terms, 1)
         sse = sums[SSE]
-        # a second spot of half the height leaves far more than that unexplained
+        # a second spot that would be named leaves far more than that unexplained
         alone = 1.0 - sse / spread > 0.9
         long = elongated(p)
         if not (mle and alone) or long:
@@ -370,9 +386,28 @@ def fit_spots(patches, top, noise, mle, model, polarity, rounds, least, most, ou
         row[CHI2] = 2.0 * sums[MERIT] / freedom if mle else np.nan
         row[ROUNDS] = done
         row[PAIR] = 0.0
+        row[NEIGHBOUR] = 0.0 if alone else neighbour(smooth, h, w, p, queue)
+        if model != ROTATED and ended[spot] == CONVERGED:
+            unit = 1.0 if mle else 2.0 * sums[MERIT] / usable
+            normal_equations(sums, ROTATED, matrix, right)
+            if cholesky(matrix, 7, 1e-6, factor):
+                substitute(factor, 7, right, theta)
+                gain = 0.0
+                for i in range(7):
+                    gain += theta[i] * right[i]
+                if gain > SIGNIFICANT * unit:  # no spot of this model: two of them may be a long one of the free model
+                    settle(
+                        data, mask, inverse, yy, xx, h, w, ROTATED, mle, constant, floor, usable, rounds, least, most,
+                        p, sums, trial, fresh, matrix, factor, right, theta,
+                    )  # fmt: skip
+                    long = elongated(p)
+                    freedom, sse = max(usable - 7, 1), sums[SSE]
+                    if long:
+                        for k in range(7):
+                            p32[k] = _F(p[k])
+                        residuals(data, yy, xx, p32, smooth)
         if long:
             row[PAIR] = pairness(smooth, mask, yy, xx, p, mle, constant, sse / freedom, gram, gram_factor, room)
-        row[NEIGHBOUR] = 0.0 if alone else neighbour(smooth, h, w, p, queue)
 
 
 @inlined

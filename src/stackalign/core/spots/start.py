@@ -76,10 +76,10 @@ def grow(smooth, base, sign, cut, h, w, peak, direction, sums):
     """Add to ``sums`` the pixels that stand out by over ``cut`` around the peak, row by row away from it.
 
     In each row those count that stand out above or below the row before and what hangs together with them.
-    ``sums``: number, y, x, y^2, x^2, x y, and excess, excess y, excess x; from the peak's row only when ``direction`` > 0.
+    ``sums``: number, y, x, y^2, x^2, x y, and excess, excess y, excess x. The peak's own row counts downwards only.
     """
-    i, middle = peak // w, peak % w
-    left = right = middle
+    i = peak // w
+    left = right = peak % w
     while 0 <= i < h:
         row = i * w
         while left <= right and not (smooth[row + left] - base) * sign > cut:
@@ -92,7 +92,7 @@ def grow(smooth, base, sign, cut, h, w, peak, direction, sums):
             left -= 1
         while right < w - 1 and (smooth[row + right + 1] - base) * sign > cut:
             right += 1
-        if direction > 0 or i * w + middle != peak:
+        if direction > 0 or i != peak // w:
             n = nx = nxx = v = vx = 0.0
             for j in range(left, right + 1):
                 excess = float((smooth[row + j] - base) * sign - cut)
