@@ -24,6 +24,7 @@ DATA = Path(__file__).parents[3] / "shared" / "data"
 FOLDERS = ("Nighttime", "Optical-Depth", "Optical-Infrared", "Optical-Map", "Optical-Optical", "Optical-SAR")
 SWAP = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "immunohistochemistry", "retina", "hubble_deep_field")
+PLANES = ("camera", "coins", "moon", "page", "brick", "grass", "gravel", "clock", "text")
 # what a user knows of a set: these lie turned by up to a right angle, at other scales
 RANGES = {
     name: {"model": "similarity", "max_rotation": 90.0, "max_scale": 1.7 if name == "Optical-Optical" else 1.1}
@@ -200,30 +201,57 @@ def measure(names: list[str], only: int | None, methods: list[str], table: Path 
             csv.writer(file).writerows([head, *lines])
 
 
-def evidence(count: int, first: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return regressors and corner errors of synthetic pairs, from nearly alike to hopeless."""
+def contents() -> list[np.ndarray]:
+    """Return photographs of many kinds, (y, x, 3) uint8."""
+    import skimage.data
+
+    images = [getattr(skimage.data, name)() for name in (*PHOTOGRAPHS, *PLANES)]
+    return [image if image.ndim == 3 else np.repeat(image[..., None], 3, -1) for image in images]
+
+
+def evidence(count: int, seconds: float, file: Path | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return regressors, chances and corner errors of synthetic pairs, from nearly alike to hopeless.
+
+    Each has its own strength and content; of every tenth the images show different scenes. What ``file`` holds is
+    gone on with, and what is found in ``seconds`` is added to it.
+    """
+    from stackalign.core.deep.pairs import SyntheticPairs
     from stackalign.core.multimodal.matching import ImageViews, match
 
-    chosen, found, errors = sa.Multimodal(), [], []
-    for k in range(first, first + count):
-        strength = (0.15, 0.3, 0.45, 0.6, 0.75, 0.0)[k % 6]
-        (pair,) = synthetic(1, seed=1000 + k, strength=strength, inverted=k % 6 == 5)
-        result = match(ImageViews(pair.fixed, pair.moving), angles=chosen.angles(), scales=chosen.scales())
-        if result is not None:
-            found.append(result.evidence.regressors())
-            errors.append(pair.error(result.matrix))
-    return np.array(found), np.array(errors)
+    chosen, images, begun = sa.Multimodal(), contents(), time.monotonic()
+    rows = list(np.load(file)["rows"]) if file is not None and file.exists() else []
+    for k in range(len(rows), count):
+        if time.monotonic() - begun > seconds:
+            break
+        source = SyntheticPairs(seed=1000 + k, strength=(0.15, 0.3, 0.45, 0.6, 0.75, 0.0)[k % 6], inverted=k % 6 == 5)
+        pair = source.pair(images, 0)
+        moving = source.pair(images[::-1], 1).moving if k % 10 == 9 else pair.moving
+        result = match(
+            ImageViews(np.float32(pair.reference), np.float32(moving)), angles=chosen.angles(), scales=chosen.scales()
+        )
+        error = 1e4 if result is None else float(corner_distance(result.matrix, pair.matrix, moving.shape))
+        told = np.full(8, np.nan) if result is None else result.evidence.regressors()
+        chance = 1.0 if result is None else result.evidence.by_chance
+        rows.append(np.r_[told, chance, 1e4 if k % 10 == 9 or not np.isfinite(error) else error])
+        if file is not None:
+            np.savez(file, rows=rows)
+    table = np.array(rows)
+    table = table[np.isfinite(table).all(1)]
+    return table[:, :8], table[:, 8], table[:, 9]
 
 
-def calibrate(count: int) -> None:
+def calibrate(count: int, seconds: float, file: Path | None) -> None:
+    """Fit the coefficients and print them; say how they do on pairs that they were not fitted to."""
     from stackalign.core.multimodal.judge import RIGHT, fitted
 
-    found, errors = evidence(count)
+    found, chances, errors = evidence(count, seconds, file)
     weights = fitted(found, errors < RIGHT)
-    print("COEFFICIENTS = (" + ", ".join(f"{w:.3f}" for w in weights) + ")")
-    half = np.arange(len(found)) % 2 == 0
-    held = 1 / (1 + np.exp(-found[~half] @ fitted(found[half], errors[half] < RIGHT)))
-    reliability(held, errors[~half])
+    print(f"{len(found)} pairs\nCOEFFICIENTS = (" + ", ".join(f"{w:.3f}" for w in weights) + ")")
+    held, part = np.empty(len(found)), np.arange(len(found)) % 5
+    for k in range(5):
+        told = fitted(found[part != k], errors[part != k] < RIGHT)
+        held[part == k] = (1 - chances[part == k]) / (1 + np.exp(-found[part == k] @ told))
+    reliability(held, errors)
 
 
 def reliability(probability: np.ndarray, errors: np.ndarray) -> None:
@@ -245,9 +273,11 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=list(METHODS))
     parser.add_argument("--csv", type=Path)
     parser.add_argument("--calibrate", type=int, metavar="PAIRS")
+    parser.add_argument("--seconds", type=float, default=np.inf, help="stop calibrating then, and go on next time")
+    parser.add_argument("--keep", type=Path, help="npz file of what calibrating has found so far")
     given = parser.parse_args()
     if given.calibrate:
-        calibrate(given.calibrate)
+        calibrate(given.calibrate, given.seconds, given.keep)
     else:
         measure(given.sets or list(SETS), given.only, given.methods, given.csv)
 

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
     Features = NDArray[np.float32]
 
-_NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1))
-ORIENTATIONS = 6
+SIMILARITIES, EDGES = 8, 3
 #: channels of `describe` that stand for each family
-FAMILIES = (slice(0, len(_NEIGHBOURS)), slice(len(_NEIGHBOURS), len(_NEIGHBOURS) + ORIENTATIONS))
+FAMILIES = (slice(0, SIMILARITIES), slice(SIMILARITIES, SIMILARITIES + EDGES))
+_EDGE_SHARE = 0.25  # of energy, against self-similarity, which ranks right places higher and is the more exact
 _MARGIN = 2  # px: features so close to a hole know of what it was filled with
 
 
 def describe(image: NDArray[Any]) -> FeatureImage:
-    """Return the features of an image: self-similarities, then edges by orientation, each family of mean energy 1.
+    """Return the features of an image: self-similarities of mean energy 1, then edges with a quarter of that.
 
     Parameters
     ----------
@@ -34,43 +34,47 @@ def describe(image: NDArray[Any]) -> FeatureImage:
     Returns
     -------
     FeatureImage
-        14 channels; pixels that are not known, and their neighbours, weigh nothing.
+        11 channels; pixels that are not known, and their neighbours, weigh nothing.
     """
     from scipy.ndimage import binary_erosion
+
+    from stackalign.core.multimodal.kernels import interleaved
 
     plane, known = _plane(image)
     if not known.all():
         known = binary_erosion(known, iterations=_MARGIN, border_value=1)
     families = [self_similarity(plane), oriented_edges(plane)]
-    for maps in families:
-        energy = (maps**2).sum(0)
+    gains = []
+    for maps, share in zip(families, (1.0, _EDGE_SHARE), strict=True):
+        energy = np.einsum("kyx,kyx->yx", maps, maps)
         level = float(energy[known].mean()) if known.any() else 0.0
-        if level > 0:
-            maps /= np.float32(np.sqrt(level))
-    return FeatureImage.of(np.concatenate(families), known)
+        gains.append(np.full(len(maps), np.sqrt(share / level) if level > 0 else 1.0, np.float32))
+    values = np.empty((*plane.shape, SIMILARITIES + EDGES), np.float32)
+    interleaved(*families, np.concatenate(gains), values)
+    return FeatureImage(values, known.astype(np.float32))
 
 
 def self_similarity(plane: NDArray[np.float32], *, sigma: float = 1.0) -> Features:
     """Return how alike the patch around each pixel is to those around its eight neighbours, (8, y, x), zero mean.
 
     The modality independent neighbourhood descriptor: Heinrich et al., Medical Image Analysis 16, 2012, eq. 4 to 6,
-    with a Gaussian patch of ``sigma`` pixels.
+    with a Gaussian patch of ``sigma`` pixels. A patch is as far from its left neighbour as that one from its right
+    neighbour: four blurred maps of squared differences give all eight.
     """
-    from scipy.ndimage import gaussian_filter
+    from stackalign.core.multimodal.kernels import blurred, exponents, squared_differences
 
     h, w = plane.shape
-    padded = np.pad(plane, 1, mode="edge")
-    apart = np.empty((len(_NEIGHBOURS), h, w), np.float32)
-    for k, (y, x) in enumerate(_NEIGHBOURS):
-        difference = padded[1 + y : 1 + y + h, 1 + x : 1 + x + w] - plane
-        gaussian_filter(difference * difference, sigma, output=apart[k], truncate=3.0)
-    variance = apart.mean(0)
-    level = float(variance.mean())
+    padded = np.pad(np.ascontiguousarray(plane, np.float32), 2, mode="edge")
+    squares = np.empty((4, h + 2, w + 2), np.float32)
+    squared_differences(padded, squares)
+    apart = np.empty_like(squares)
+    blurred(squares, _taps(sigma, 3.0), apart)
+    level = float(apart[:, 1:-1, 1:-1].mean())
+    out = np.zeros((SIMILARITIES, h, w), np.float32)
     if level <= 0:
-        return np.zeros_like(apart)
-    apart /= np.clip(variance, 0.01 * level, 1000 * level)
-    out = np.exp(-apart)
-    out /= out.max(0)
+        return out
+    exponents(apart, np.float32(0.01 * level), np.float32(1000 * level), out)
+    np.exp(out, out=out)
     out -= out.mean((1, 2), keepdims=True)
     return out
 
@@ -78,11 +82,13 @@ def self_similarity(plane: NDArray[np.float32], *, sigma: float = 1.0) -> Featur
 def oriented_edges(
     plane: NDArray[np.float32], *, sigma: float = 0.7, pool: float = 1.0, background: float = 4.0, window: float = 5.0
 ) -> Features:
-    """Return how strong edges of each orientation are against all those around, (6, y, x), zero mean.
+    """Return how strong edges of each orientation are against all those around, (3, y, x), zero mean.
 
     Oriented gradients after Ye et al. (CFOG), IEEE Trans. Geoscience and Remote Sensing 57, 2019, eq. 4 to 6;
     orientations are modulo 180 degrees. The root of the gradient is taken, which brings strong and weak edges closer,
-    and each map is freed from its local mean and divided by the local strength of all of them.
+    and each map is freed from its local mean and divided by the local strength of all of them. The squared cosine to
+    any direction is a combination of 1, cos and sin of twice the orientation: these three maps, weighted, have the
+    inner products of six maps of directions, which is all that is made of them.
 
     Parameters
     ----------
@@ -91,32 +97,39 @@ def oriented_edges(
         Standard deviations, pixels: of the derivative, of the pooling of each map, of the mean that is taken away, of
         the window that the strength is measured in.
     """
-    from scipy.ndimage import gaussian_filter
+    from stackalign.core.multimodal.kernels import blurred, harmonics
 
-    gy, gx = np.gradient(gaussian_filter(plane, sigma, truncate=3.0))
-    size = np.hypot(gy, gx) + np.float32(1e-12)
-    share = size**-1.5  # root of the gradient times the squared cosine
-    out = np.empty((ORIENTATIONS, *plane.shape), np.float32)
-    for k in range(ORIENTATIONS):
-        angle = np.pi * k / ORIENTATIONS
-        along = gy * np.float32(np.sin(angle)) + gx * np.float32(np.cos(angle))
-        gaussian_filter(along * along * share, pool, output=out[k], truncate=3.0)
-        out[k] -= gaussian_filter(out[k], background, truncate=2.5)
-    energy = gaussian_filter((out**2).sum(0), window, truncate=2.5)
-    out /= np.sqrt(energy + np.float32(0.01 * float(energy.mean()) + 1e-20))
+    soft, raw = np.empty((1, *plane.shape), np.float32), np.empty((EDGES, *plane.shape), np.float32)
+    blurred(np.ascontiguousarray(plane, np.float32)[None], _taps(sigma, 3.0), soft)
+    harmonics(soft[0], raw)
+    out, around = np.empty_like(raw), np.empty_like(raw)
+    blurred(raw, _taps(pool, 3.0), out)
+    blurred(out, _taps(background, 2.5), around)
+    out -= around
+    energy = np.einsum("kyx,kyx->yx", out, out)
+    local = np.empty((1, *plane.shape), np.float32)
+    blurred(energy[None], _taps(window, 2.5), local)
+    out /= np.sqrt(local[0] + np.float32(0.01 * float(energy.mean()) + 1e-20))
     return out
+
+
+def _taps(sigma: float, truncate: float) -> NDArray[np.float32]:
+    """Return a Gaussian kernel that sums to 1, an odd number of taps."""
+    reach = int(truncate * sigma + 0.5)
+    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    return np.asarray(taps / taps.sum(), np.float32)
 
 
 def _plane(image: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Return an image in units of its own contrast, holes filled from their neighbours, and where it is known."""
-    from stackalign.core.holes import filled_from_nearest
+    from stackalign.core.holes import filled_along_lines
 
     values = np.asarray(image, np.float32)
     known = np.isfinite(values)
     if not known.any():
         return np.zeros(values.shape, np.float32), known
     if not known.all():
-        values = filled_from_nearest(values, known)
-    low, middle, high = np.percentile(values[known][::3], (1, 50, 99))
-    contrast = float(high - low) or float(np.ptp(values)) or 1.0
+        values = filled_along_lines(values, known)
+    some = values[known][::3]
+    middle, contrast = float(some.mean()), float(some.std()) or float(np.ptp(values)) or 1.0
     return ((values - np.float32(middle)) / np.float32(contrast)).astype(np.float32), known

@@ -9,7 +9,7 @@ IEEE Trans. Image Processing 21, 2012, eq. 4 to 7), so a template may be smaller
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -169,6 +169,7 @@ class _Scene:
     values: NDArray[Any]
     energy: NDArray[Any]
     known: NDArray[Any]
+    _boxes: dict[tuple[int, int], tuple[NDArray[np.float32], NDArray[np.float32]]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, fixed: FeatureImage, block: int) -> _Scene:
@@ -178,7 +179,7 @@ class _Scene:
         weighted = np.moveaxis(fixed.values, -1, 0) * fixed.weight
         energy = (np.moveaxis(fixed.values, -1, 0) * weighted).sum(0)
         return cls(
-            fixed.shape, (h, w), fft.rfft2(weighted, (h, w)), fft.rfft2(energy, (h, w)),
+            fixed.shape, (h, w), np.ascontiguousarray(fft.rfft2(weighted, (h, w))), fft.rfft2(energy, (h, w)),
             fft.rfft2(fixed.weight, (h, w)),
         )  # fmt: skip
 
@@ -186,18 +187,37 @@ class _Scene:
         """Return the correlation with a block at every place of its first pixel, circularly; 0 where it is not seen."""
         from scipy import fft
 
+        from stackalign.core.multimodal.kernels import cross_spectra
+
+        whole = bool((block.weight == 1).all())
         maps = np.moveaxis(block.values, -1, 0)
-        weighted = maps * block.weight
-        stack = np.concatenate([weighted, (maps * weighted).sum(0)[None], block.weight[None]])
-        spectra = np.conj(fft.rfft2(stack, self.padded))
-        parts = np.stack([
-            (self.values * spectra[:-2]).sum(0), self.known * spectra[-2], self.energy * spectra[-1],
-            self.known * spectra[-1],
-        ])  # fmt: skip
-        both, of_block, of_fixed, seen = fft.irfft2(parts, self.padded)
+        weighted = maps if whole else maps * block.weight
+        energy = np.einsum("kyx,kyx->yx", maps, weighted)
+        stack = np.concatenate([weighted, energy[None]] if whole else [weighted, energy[None], block.weight[None]])
+        spectra = self._spectrum(stack)
+        parts = np.empty((2 if whole else 4, *self.known.shape), np.complex64)
+        cross_spectra(self.values, self.energy, self.known, spectra, parts)
+        found = fft.irfft2(parts, self.padded)
+        of_fixed, seen = self._box(block.shape) if whole else found[2:]
         enough = seen > _LEAST_VIEW * max(float(block.weight.sum()), 1e-6)
-        norm = np.sqrt(np.maximum(of_block, 1e-9) * np.maximum(of_fixed, 1e-9))
-        return np.where(enough, both / norm, 0).astype(np.float32)
+        norm = np.sqrt(np.maximum(found[1], np.float32(1e-9)) * np.maximum(of_fixed, np.float32(1e-9)))
+        return np.asarray(np.where(enough, found[0] / norm, np.float32(0)), np.float32)
+
+    def _spectrum(self, maps: NDArray[np.float32]) -> NDArray[Any]:
+        """Return the spectra of small maps; rows of zeros are not transformed."""
+        from scipy import fft
+
+        return fft.fft(fft.rfft(maps, self.padded[1], axis=-1), self.padded[0], axis=-2)
+
+    def _box(self, shape: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the fixed energy and how many known pixels lie under a block of this shape, at every place."""
+        if shape not in self._boxes:
+            from scipy import fft
+
+            box = np.conj(self._spectrum(np.ones((1, *shape), np.float32))[0])
+            of_fixed, seen = fft.irfft2(np.stack([self.energy * box, self.known * box]), self.padded)
+            self._boxes[shape] = (of_fixed, seen)
+        return self._boxes[shape]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
