@@ -153,6 +153,24 @@ def test_a_mask_of_a_small_part_is_found_in_all_of_the_moving_image():
     np.testing.assert_allclose(pair.transform.matrix[:2, 2], (2.75, -3.5), atol=0.1)
 
 
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_small_part_of_the_reference_is_looked_for_in_the_moving_image(masked):
+    image = scene((120, 120))
+    moving = -np.tanh(sa.warp_frame(image, sa.Transform.from_translation((-2.75, 3.5)).matrix, fill="edge"))
+    mask = np.zeros(image.shape, bool)
+    mask[60:96, 20:60] = True
+    record = sa.Multimodal(model="translation")
+    if masked:
+        pair = sa.register_pair(moving, image, record, mask=mask, initial=sa.Transform.identity(2))
+        np.testing.assert_allclose(pair.transform.matrix[:2, 2], (2.75, -3.5), atol=0.15)
+        far = sa.register_pair(moving, image, sa.Multimodal(model="translation", max_shift=2), mask=mask)
+        assert far.refused
+        assert "max_shift is 2" in far.reason
+    else:
+        pair = sa.register_pair(moving, image[60:96, 20:60], record)
+        np.testing.assert_allclose(pair.transform.matrix[:2, 2], (2.75 - 60, -3.5 - 20), atol=0.15)
+
+
 def test_a_stack_begins_at_the_first_frame_that_holds_something():
     frames = np.zeros((3, 48, 48), np.float32)
     found = sa.register(frames, sa.Multimodal(model="translation"))

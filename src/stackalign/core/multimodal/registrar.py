@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _TURN = 15.0  # deg between the rotations that are searched: blocks give way by as much as lies between
 _SURE = 0.9  # probability from which a result that was begun nearby needs no search
+_SMALL = 0.25  # of the moving image's pixels: less of a reference is looked for in that image instead
 _GROWTH = 1.22  # between the magnifications that are searched
 
 
@@ -195,25 +196,55 @@ class MultimodalAligner:
         image = np.asarray(reference, np.float32)
         if mask is not None:
             image = np.where(mask, image, np.float32(np.nan))
-        problem = check_frame(image)
+        problem = check_frame(image[_known(image)])
         if problem:
             raise ValueError(f"the reference cannot be used: {problem}")
         return image
 
     def align(self, frame: NDArray[Any], template: NDArray[np.float32], start: Array | None) -> PairResult:
         """Return how ``frame`` lies on the reference; see `PairAligner.align`."""
-        from stackalign.core.multimodal.judge import judge
-        from stackalign.core.multimodal.matching import ImageViews, match
+        from stackalign.core.multimodal.matching import ImageViews
 
-        image = np.asarray(frame, np.float32)
-        for name, picture in (("the reference", template), ("the moving image", image)):
+        image, box = np.asarray(frame, np.float32), _known(template)
+        part = template[box]
+        for name, picture in (("the reference", part), ("the moving image", image)):
             problem = check_frame(picture)
             if problem:
                 return PairResult.failed(2, f"{name}: {problem}")
-        chosen, views = self.parameters, ImageViews(template, image)
+        if part.size < _SMALL * image.size:
+            return self._turned_around(image, template, box, start)
+        return self._judged(ImageViews(template, image), start, self.parameters.max_shift)
+
+    def _turned_around(
+        self, image: NDArray[np.float32], template: NDArray[np.float32], box: tuple[slice, slice], start: Array | None
+    ) -> PairResult:
+        """Look for a small reference, or the part of one that a mask leaves, in the moving image."""
+        from stackalign.core.geometry import centre
+        from stackalign.core.multimodal.matching import ImageViews
+
+        there = np.eye(3)  # the part -> the reference
+        there[:2, 2] = box[0].start, box[1].start
+        begun = None if start is None else np.linalg.inv(start) @ there
+        result = self._judged(ImageViews(image, template[box]), begun, None)
+        if result.reason:
+            return result
+        matrix = there @ np.linalg.inv(result.matrix)
+        matrix /= matrix[2, 2]
+        moved = matrix @ np.append(centre(image.shape), 1.0)
+        shift, most = float(np.hypot(*(moved[:2] / moved[2] - centre(template.shape)))), self.parameters.max_shift
+        if most is not None and shift > most:
+            return PairResult.failed(2, f"the likeliest place is {shift:.0f} px away: max_shift is {most:g}")
+        scale = float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
+        return replace(result, matrix=matrix, error=scale * result.error)
+
+    def _judged(self, views: Views, start: Array | None, max_shift: float | None) -> PairResult:
+        """Return the motion of the second image onto the first one, or why it is refused."""
+        from stackalign.core.multimodal.judge import judge
+        from stackalign.core.multimodal.matching import match
+
+        chosen = self.parameters
         options: dict[str, Any] = {
-            "model": chosen.model, "max_shift": chosen.max_shift, "least_overlap": chosen.min_overlap,
-            "seed": chosen.seed,
+            "model": chosen.model, "max_shift": max_shift, "least_overlap": chosen.min_overlap, "seed": chosen.seed,
         }  # fmt: skip
         found = None
         if start is not None:
@@ -249,6 +280,15 @@ class MultimodalAligner:
     def residuals(self, frame: NDArray[Any], template: NDArray[np.float32], result: PairResult) -> Array:
         """Return no pairs: the brightness of one modality does not predict that of another."""
         return np.empty((0, 2))
+
+
+def _known(image: NDArray[Any]) -> tuple[slice, slice]:
+    """Return the least box that holds all pixels that are known; all of the image if none is."""
+    known = np.isfinite(image)
+    if not known.any():
+        return slice(0, image.shape[0]), slice(0, image.shape[1])
+    spans = [np.flatnonzero(known.any(axis)) for axis in (1, 0)]
+    return slice(int(spans[0][0]), int(spans[0][-1]) + 1), slice(int(spans[1][0]), int(spans[1][-1]) + 1)
 
 
 def _error(evidence: Evidence) -> Array:

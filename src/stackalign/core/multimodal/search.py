@@ -207,7 +207,7 @@ class _Scene:
         """Return the spectra of small maps; rows of zeros are not transformed."""
         from scipy import fft
 
-        return fft.fft(fft.rfft(maps, self.padded[1], axis=-1), self.padded[0], axis=-2)
+        return np.asarray(fft.fft(fft.rfft(maps, self.padded[1], axis=-1), self.padded[0], axis=-2))
 
     def _box(self, shape: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the fixed energy and how many known pixels lie under a block of this shape, at every place."""
