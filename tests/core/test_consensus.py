@@ -54,3 +54,28 @@ def test_where_nothing_can_be_told_nothing_is_said():
     rng = np.random.default_rng(0)
     flat = [rng.normal(100, 5, SHAPE).astype(np.float32) for _ in range(2)]
     assert _asked(*flat).support == 1.0
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.02])
+def test_fine_detail_of_large_frames_is_no_motion(turn):
+    """A reduced frame that is moved by a fraction of its pixels differs from the frame that is moved, then reduced."""
+    matrix = sa.Transform.from_rotation(turn, (-16.7, 11.3), (512, 512)).matrix
+    rng = np.random.default_rng(5)
+    spots = rng.uniform(60, 960, (2500, 2))
+    images = []
+    for places in (spots, (np.c_[spots, np.ones(len(spots))] @ np.linalg.inv(matrix).T)[:, :2]):
+        image = np.full((1024, 1024), 20.0)
+        y, x = np.mgrid[-5:6, -5:6]
+        for v, u in places:
+            i, j = round(v), round(u)
+            image[i - 5 : i + 6, j - 5 : j + 6] += 300 * np.exp(-((i + y - v) ** 2 + (j + x - u) ** 2) / 4)
+        images.append(rng.poisson(image).astype(np.float32))
+    reference, moving = images
+    found = _asked(moving, reference, matrix=matrix)
+    assert found.told.sum() > 30
+    assert found.support > 0.95
+    moving[::7, ::5] = np.nan
+    moving[:300] = np.nan
+    holed = _asked(moving, reference, matrix=matrix)
+    assert holed.support > 0.95
+    assert 10 < holed.told.sum() < found.told.sum()

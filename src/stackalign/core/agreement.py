@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 LEAST_AGREEMENT = 0.45  # below, a motion is not believed
 _COMPARED = {2: 128, 3: 48}  # pixels along an axis of the images whose agreement is judged
-_ROWS = 64  # of a plane, from which its noise is estimated
+_ROWS = 32  # of a plane, from which its noise is estimated
 _PLANES = 8  # of a volume
 _LEAST_RELIABLE = 0.6  # below, noise hides so much that a correlation must speak for itself
 

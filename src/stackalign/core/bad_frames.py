@@ -144,35 +144,19 @@ def _scales(image: NDArray[Any]) -> tuple[tuple[float, ...], tuple[float, ...], 
     if (count := image.shape[-2] // (2 * _STRIP)) > 3:  # every other strip of rows tells as much, in half the time
         strips = image[..., : count * 2 * _STRIP, :].reshape(*image.shape[:-2], count, 2 * _STRIP, image.shape[-1])
         image = strips[..., :_STRIP, :]
-    lead = (1,) * (image.ndim - 2)
-    two = binned(image, (*lead, 2, 2))
-    four = binned(two, (*lead, 2, 2))
-    eight = binned(four, (*lead, 2, 2))
-    noise = _noise(image)
+    from stackalign.core.detail_kernels import detail
+
+    planes = np.ascontiguousarray(image, np.float32).reshape(-1, *image.shape[-2:])
+    energies, noise, eight = detail(planes)
     # white noise of variance v leaves 4 v / b^2 in the squared differences along both axes of blocks of b pixels
-    fine, middle, coarse = (_gradients(part) - 4 * noise / size**2 for part, size in ((two, 2), (four, 4), (eight, 8)))
+    fine, middle, coarse = (float(e) - 4 * noise / size**2 for e, size in zip(energies, (2, 4, 8), strict=True))
     height, width = eight.shape[-2:]
     rows = height if count > 3 else max(height // _THUMB, 1)
-    thumb = binned(eight, (*lead, rows, max(width // _THUMB, 1)))
+    thumb = binned(eight, (1, rows, max(width // _THUMB, 1)))
     thumb = thumb.reshape(-1, thumb.shape[-1])
     if coarse <= 0:
         return (0.0, 0.0), (0.0, 0.0), thumb
     return (fine / coarse, middle / coarse), (fine, middle), thumb
-
-
-def _noise(image: NDArray[Any]) -> float:
-    """Return the variance of white noise: a second difference along both axes sees next to nothing of the scene."""
-    rows = image.reshape(-1, *image.shape[-2:])[:, : image.shape[-2] // 8 * 8]
-    a, b, c = (rows[:, k::8].astype(np.float32) for k in range(3))
-    along = a - 2 * b + c
-    both = (along[..., :-2] - 2 * along[..., 1:-1] + along[..., 2:]).ravel()
-    return float(both @ both) / float(36 * both.size)  # Immerkaer, CVIU 64, 1996
-
-
-def _gradients(image: NDArray[np.float32]) -> float:
-    """Return the mean squared difference of neighbours in y and x."""
-    y, x = np.diff(image, axis=-2).ravel(), np.diff(image, axis=-1).ravel()
-    return float(y @ y) / y.size + float(x @ x) / x.size
 
 
 def _half_read(traits: list[_Traits], frames: list[int]) -> dict[int, str]:

@@ -15,7 +15,8 @@ import numpy as np
 from stackalign.core.agreement import noise_variance
 from stackalign.core.generators import moved_points
 from stackalign.core.geometry import corners
-from stackalign.core.reduction import binned, reduced, reduction
+from stackalign.core.holes import filled_along_lines
+from stackalign.core.reduction import as_read, binned, reduced, reduction
 from stackalign.core.resample import warp_frame
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ _VAGUE = 0.6  # px: a block whose residuals leave more than that contradicts
 _DIFFERS = 0.7  # of a block's contrast: what is left of it, beyond the noise, where it shows the same
 _ENOUGH = 3  # blocks that could tell: fewer say nothing
 _FEW = 20  # pixels of a block that is compared
+_SMOOTH = 2  # pixels of a block: in larger ones, linear interpolation costs next to no detail
+_SEEN = 0.8  # of a block: with less of it, what was filled in counts
 _PASSES = 4  # fits to blocks that agree
 
 
@@ -128,30 +131,29 @@ class Blocks:
         gain, offset : float
             Brightness of the moving image against the reference.
         """
-        from stackalign.core.consensus_kernels import block_sums
+        from stackalign.core.consensus_kernels import ask, lay
 
         factors, fixed = self.factors, self.image
-        small = binned(moving, factors)
-        laid = warp_frame(small, reduced(matrix, factors), order=3, fill="nan", output_shape=fixed.shape)
-        rest = (laid - np.float32(offset)) / np.float32(gain) - fixed
-        yy, yx, y, xx, x, count, ye, xe, e, ee, v, vv = block_sums(rest, fixed, _BLOCKS).T
-        normal = np.array([[yy, yx, y], [yx, xx, x], [y, x, count]]).transpose(2, 0, 1)
-        size = np.maximum(np.trace(normal, axis1=1, axis2=2), 1e-30)
-        inverse = np.linalg.inv(normal + (1e-9 * size)[:, None, None] * np.eye(3))
-        right = np.array([ye, xe, e]).T
-        step = np.einsum("nij,nj->ni", inverse, right)
-        left = np.maximum(ee - (step * right).sum(1), 0) / np.maximum(count - 3, 1)
+        if max(factors) <= _SMOOTH:
+            small = binned(moving, factors)
+            laid = warp_frame(small, reduced(matrix, factors), order=3, fill="nan", output_shape=fixed.shape)
+        else:
+            image, laid, back = as_read(moving), np.empty_like(fixed), np.linalg.inv(np.asarray(matrix, float))
+            known = np.isfinite(image) if image.dtype.kind == "f" else None
+            if known is None or known.all():
+                lay(image, back, *factors, laid)
+            elif known.any():
+                seen = np.empty_like(fixed)
+                lay(filled_along_lines(image, known), back, *factors, laid)
+                lay(known.astype(np.float32), back, *factors, seen)
+                laid[~(seen > _SEEN)] = np.nan
+            else:
+                laid[:] = np.nan
         noise = (noise_variance(moving) / gain**2 + self.noise) / float(np.prod(factors))
-        scale = np.asarray(factors, float)
-        unit = (np.sqrt(inverse[:, [0, 1], [0, 1]]) * scale).max(1)
-        error = unit * np.sqrt(np.maximum(left, noise))
-        told = (count >= _FEW) & (unit * np.sqrt(noise) < _TELLS)
-        away = np.linalg.norm(step[:, :2] * scale, axis=1)
-        # two patches that have nothing in common differ by twice their contrast, the same patch next to nothing
-        contrast, differs = vv - v**2 / np.maximum(count, 1), ee - e**2 / np.maximum(count, 1)
-        alike = differs - noise * count < _DIFFERS * contrast
-        still = told & alike & (error < _VAGUE) & (away < _STAYS + 2 * error)
-        return Consensus(told.reshape(_BLOCKS, _BLOCKS), still.reshape(_BLOCKS, _BLOCKS))
+        told, still = np.empty((_BLOCKS, _BLOCKS), bool), np.empty((_BLOCKS, _BLOCKS), bool)
+        limits = np.array([_FEW, _TELLS, _DIFFERS, _VAGUE, _STAYS])
+        ask(laid, fixed, gain, offset, noise, np.asarray(factors, float), limits, told, still)
+        return Consensus(told, still)
 
 
 def agreed(

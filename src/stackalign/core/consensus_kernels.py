@@ -1,4 +1,4 @@
-"""Numba kernels of the consensus: sums over the blocks of a reference, and holes where blocks contradict."""
+"""Numba kernels of the consensus: what the blocks of a reference say, and holes where they contradict."""
 
 # mypy: allow-untyped-defs, allow-untyped-calls
 
@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stackalign.core.compiled import inlined, kernel
-
-SUMS = 12  # see `block_sums`
+from stackalign.core.compiled import fast_inlined, inlined, kernel
 
 
 @inlined
@@ -21,35 +19,43 @@ def _slope(before, here, after, first, last):
     return np.float32(0.5) * (after - before)
 
 
-@kernel
-def block_sums(rest, fixed, blocks):
-    """Return sums (blocks * blocks, 12) over the blocks of an image.
+@inlined
+def _inverse(m, out):
+    """Invert a symmetric matrix (3, 3) by its cofactors; False if it is singular."""
+    out[0, 0] = m[1, 1] * m[2, 2] - m[1, 2] * m[1, 2]
+    out[0, 1] = m[0, 2] * m[1, 2] - m[0, 1] * m[2, 2]
+    out[0, 2] = m[0, 1] * m[1, 2] - m[0, 2] * m[1, 1]
+    out[1, 1] = m[0, 0] * m[2, 2] - m[0, 2] * m[0, 2]
+    out[1, 2] = m[0, 1] * m[0, 2] - m[0, 0] * m[1, 2]
+    out[2, 2] = m[0, 0] * m[1, 1] - m[0, 1] * m[0, 1]
+    whole = m[0, 0] * out[0, 0] + m[0, 1] * out[0, 1] + m[0, 2] * out[0, 2]
+    if not whole > 1e-12 * m[0, 0] * m[1, 1] * m[2, 2]:
+        return False
+    for i in range(3):
+        for j in range(i, 3):
+            out[i, j] /= whole
+            out[j, i] = out[i, j]
+    return True
 
-    Parameters
-    ----------
-    rest, fixed : float32 (y, x)
-        What the other image differs by, and the image; where either is NaN, or a slope is, does not count.
-    blocks : int
-        Along each axis.
 
-    Returns
-    -------
-    float64
-        Of a row: yy, yx, y, xx, x, 1 (products of the slopes), y e, x e, e (with the rest), e e, v, v v (values).
-    """
+@inlined
+def _sums(laid, fixed, gain, offset, out):
+    """Add up, for each block: gradient products with each other and with the rest, and squares; see `ask`."""
     height, width = fixed.shape
-    out = np.zeros((blocks * blocks, SUMS))
+    blocks = out.shape[0]
+    scale = 1.0 / gain
     for y in range(height):
-        row = y * blocks // height * blocks
+        row = y * blocks // height
         up, down = max(y - 1, 0), min(y + 1, height - 1)
         for x in range(width):
             left, right = max(x - 1, 0), min(x + 1, width - 1)
-            v, e = fixed[y, x], rest[y, x]
+            v = fixed[y, x]
+            e = (laid[y, x] - offset) * scale - v
             gy = _slope(fixed[up, x], v, fixed[down, x], y == 0, y == height - 1)
             gx = _slope(fixed[y, left], v, fixed[y, right], x == 0, x == width - 1)
             if not np.isfinite(gy + gx + v + e):
                 continue
-            to = out[row + x * blocks // width]
+            to = out[row, x * blocks // width]
             to[0] += gy * gy
             to[1] += gy * gx
             to[2] += gy
@@ -62,7 +68,147 @@ def block_sums(rest, fixed, blocks):
             to[9] += e * e
             to[10] += v
             to[11] += v * v
-    return out
+
+
+@kernel
+def ask(laid, fixed, gain, offset, noise, scale, limits, told, still):
+    """Tell which blocks of an image agree with another one that was laid on it.
+
+    A step of a shift and an offset, by least squares in each block, tells how far it would rather go.
+
+    Parameters
+    ----------
+    laid, fixed : float32 (y, x)
+        NaN do not count.
+    gain, offset : float
+        Of the first against the second.
+    noise : float
+        Variance of the noise of both together.
+    scale : float64 (2,)
+        Pixels of the full size along each axis of these images.
+    limits : float64 (5,)
+        Least number of pixels; standard error that noise allows, px, below which a block could tell; share of a block's
+        contrast that may be left of it; standard error found above which it contradicts; how far it may want to go.
+    told, still : bool (blocks, blocks)
+        Filled with whether a block could tell, and whether it stays.
+    """
+    sums = np.zeros((*told.shape, 12))
+    _sums(laid, fixed, gain, offset, sums)
+    normal, inverse, step, right = np.empty((3, 3)), np.empty((3, 3)), np.empty(3), np.empty(3)
+    for j in range(told.shape[0]):
+        for i in range(told.shape[1]):
+            s = sums[j, i]
+            told[j, i] = still[j, i] = False
+            count = s[5]
+            if count < limits[0]:
+                continue
+            normal[0, 0], normal[0, 1], normal[0, 2] = s[0], s[1], s[2]
+            normal[1, 0], normal[1, 1], normal[1, 2] = s[1], s[3], s[4]
+            normal[2, 0], normal[2, 1], normal[2, 2] = s[2], s[4], count
+            if not _inverse(normal, inverse):
+                continue
+            right[0], right[1], right[2] = s[6], s[7], s[8]
+            explained = 0.0
+            for k in range(3):
+                step[k] = inverse[k, 0] * right[0] + inverse[k, 1] * right[1] + inverse[k, 2] * right[2]
+                explained += step[k] * right[k]
+            left = max(s[9] - explained, 0.0) / max(count - 3, 1)
+            unit = max(np.sqrt(inverse[0, 0]) * scale[0], np.sqrt(inverse[1, 1]) * scale[1])
+            if not unit * np.sqrt(noise) < limits[1]:
+                continue
+            told[j, i] = True
+            # two patches that have nothing in common differ by twice their contrast, the same patch next to nothing
+            contrast, differs = s[11] - s[10] ** 2 / count, s[9] - s[8] ** 2 / count
+            error = unit * np.sqrt(max(left, noise))
+            away = np.sqrt((step[0] * scale[0]) ** 2 + (step[1] * scale[1]) ** 2)
+            alike = differs - noise * count < limits[2] * contrast
+            still[j, i] = alike and error < limits[3] and away < limits[4] + 2 * error
+
+
+@fast_inlined
+def _weigh(row, weight, line):
+    for x in range(line.shape[0]):
+        line[x] += weight * np.float32(row[x])
+
+
+@fast_inlined
+def _shifted_row(frame, y0, fraction, count, x0, line):
+    """Add up ``count`` rows, shifted by a fraction of one, from column ``x0`` on."""
+    line[:] = 0
+    end = x0 + line.shape[0]
+    for k in range(count + 1):
+        weight = np.float32(1 - fraction if k == 0 else fraction if k == count else 1)
+        if weight > 0:
+            _weigh(frame[y0 + k, x0:end], weight, line)
+
+
+@inlined
+def _lay_shifted(frame, sy, sx, fy, fx, out):
+    """As `lay`, for a shift: a box of pixels moved by a fraction is a box with lighter ends."""
+    height, width = frame.shape
+    ny, nx = int(np.floor(sy)), int(np.floor(sx))
+    fraction_y, fraction_x = sy - ny, np.float32(sx - nx)
+    scale = np.float32(1.0 / (fy * fx))
+    rest_y, rest_x = int(fraction_y > 0), int(fraction_x > 0)
+    first = min(max(-(nx // fx), 0), out.shape[1])  # the first block that begins within the frame
+    last = max(min((width - rest_x - nx) // fx, out.shape[1]), first)
+    line = np.empty((last - first) * fx + rest_x, np.float32)
+    for y in range(out.shape[0]):
+        out[y] = np.nan
+        y0 = y * fy + ny
+        if y0 < 0 or y0 + fy + rest_y > height or last <= first:
+            continue
+        _shifted_row(frame, y0, fraction_y, fy, first * fx + nx, line)
+        for x in range(first, last):
+            at = (x - first) * fx
+            total = (np.float32(1) - fraction_x) * line[at]
+            for k in range(1, fx):
+                total += line[at + k]
+            if rest_x:
+                total += fraction_x * line[at + fx]
+            out[y, x] = scale * total
+
+
+@kernel
+def lay(frame, backward, fy, fx, out):
+    """Fill ``out`` with the mean over blocks of a frame that is laid on a reference; NaN where a block is not covered.
+
+    A reduced frame cannot be moved instead: what is finer than its pixels would be taken for motion.
+
+    Parameters
+    ----------
+    frame : (Y, X)
+        Read between its pixels by linear interpolation.
+    backward : float64 (3, 3)
+        Reference -> frame, pixels.
+    fy, fx : int
+        Pixels of a block along each axis.
+    out : float32 (y, x)
+    """
+    m = backward
+    if m[0, 0] == 1 and m[1, 1] == 1 and m[0, 1] == 0 and m[1, 0] == 0 and m[2, 0] == 0 and m[2, 1] == 0:
+        _lay_shifted(frame, m[0, 2], m[1, 2], fy, fx, out)
+        return
+    height, width = frame.shape
+    scale = 1.0 / (fy * fx)
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            total, within = 0.0, True
+            for j in range(y * fy, (y + 1) * fy):
+                for i in range(x * fx, (x + 1) * fx):
+                    depth = 1.0 / (m[2, 0] * j + m[2, 1] * i + m[2, 2])
+                    v = (m[0, 0] * j + m[0, 1] * i + m[0, 2]) * depth
+                    u = (m[1, 0] * j + m[1, 1] * i + m[1, 2]) * depth
+                    if not (0 <= v <= height - 1 and 0 <= u <= width - 1):
+                        within = False
+                        break
+                    a, b = min(int(v), height - 2), min(int(u), width - 2)
+                    p, q = v - a, u - b
+                    top = (1 - q) * frame[a, b] + q * frame[a, b + 1]
+                    total += (1 - p) * top + p * ((1 - q) * frame[a + 1, b] + q * frame[a + 1, b + 1])
+                if not within:
+                    break
+            out[y, x] = total * scale if within else np.nan
 
 
 @kernel

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from stackalign.core.work import Work
 
 _PULLED = 0.3  # pixels that something else must have pulled a frame away by to be left out
+_SHADES = 2.0  # times the noise of most pixels: what that of bright ones may add
 _CLEAR = 8.0  # standard deviations of a peak that needs no second look at a finer scale
 _LEAST = 5.5  # below, random images correlate as well
 _MOST = 0.9  # share of a reference that is known: what is missing at borders is made up, and searched twice as fast
@@ -160,10 +161,11 @@ class _Template:
         parameters: CrossCorrelation,
         reference: NDArray[np.float32],
         full: TranslationTemplate,
+        noise: NoiseModel | None,
         frames: float,
         fillable: bool,
     ) -> None:
-        self.full, self._fillable = full, fillable
+        self.full, self.noise, self._fillable = full, noise, fillable
         self._parameters, self.reference, self._frames = parameters, reference, frames
 
     @cached_property
@@ -249,7 +251,7 @@ class TranslationAligner:
             reference, mask, noise=noise, frames=frames, window=self.parameters.weights(reference.shape)
         )
         masked = reference if counted.all() else np.where(counted, reference, np.float32(np.nan))
-        return _Template(self.parameters, masked, full, frames, mask is None)
+        return _Template(self.parameters, masked, full, noise, frames, mask is None)
 
     def align(self, frame: NDArray[Any], template: _Template, start: NDArray[np.float64] | None) -> PairResult:
         """Return how ``frame`` lies on the reference; see `PairAligner.align`."""
@@ -334,7 +336,10 @@ class TranslationAligner:
 
     def _disturbed(self, fit: Fit, frame: NDArray[Any], template: _Template) -> bool:
         """Whether more is left than the noise of both images: something may move through the scene."""
-        return fit.residual**2 > NOISY * (noise_variance(frame) + fit.gain**2 * template.blocks.noise)
+        noise = noise_variance(frame) + fit.gain**2 * template.blocks.noise
+        # a model of the noise tells what bright parts add; but what walks through all frames is taken for noise
+        limit = _SHADES if template.noise is not None and fit.chi2 < NOISY else NOISY
+        return fit.residual**2 > limit * noise
 
     def _agreed(self, fit: Fit, frame: NDArray[Any], template: _Template) -> tuple[Fit, float]:
         """Fit again to the blocks that agree with a shift; returns their share, too."""

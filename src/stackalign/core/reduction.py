@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+_READ = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))  # as they are; others are converted first
+
 
 def reduction(frame_shape: Sequence[int], target: int) -> tuple[int, ...]:
     """Return binning factors, powers of two, that bring each axis to about ``target`` pixels, never below 16."""
@@ -25,41 +27,20 @@ def reduction(frame_shape: Sequence[int], target: int) -> tuple[int, ...]:
 
 def binned(frame: NDArray[Any], factors: Sequence[int]) -> NDArray[np.float32]:
     """Return the mean over blocks of ``factors`` pixels, float32; NaN only where a whole block is; odd ends are cut."""
-    image = frame
     if all(f == 1 for f in factors):
-        return np.ascontiguousarray(image, np.float32)
-    holes = image.dtype.kind == "f" and not np.isfinite(image).all()
-    if holes:
-        known = np.isfinite(image)
-        total = _sums(np.where(known, image, 0).astype(np.float32), factors)
-        count = _sums(known.astype(np.float32), factors)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(count > 0, total / count, np.nan).astype(np.float32)
-    return _sums(image, factors) * np.float32(1.0 / np.prod(factors))
+        return np.ascontiguousarray(frame, np.float32)
+    from stackalign.core.reduction_kernels import bin_blocks
+
+    image = as_read(frame)
+    lead = (1,) * (3 - image.ndim)
+    out = np.empty([n // f for n, f in zip(image.shape, factors, strict=True)], np.float32)
+    bin_blocks(image.reshape(lead + image.shape), *lead, *map(int, factors), out.reshape(lead + out.shape))
+    return out
 
 
-def _sums(image: NDArray[Any], factors: Sequence[int]) -> NDArray[np.float32]:
-    """Add the pixels of each block; strided additions of whole rows are many times faster than reshape and mean."""
-    out = image
-    kind = image.dtype
-    # integers are added as integers that cannot overflow, which is exact and fast
-    wide = (
-        np.dtype(np.uint32 if kind.kind in "ub" else np.int32)
-        if kind.kind in "uib" and kind.itemsize <= 2
-        else np.float32
-    )
-    for axis, factor in enumerate(factors):
-        if factor == 1:
-            continue
-        whole = out.shape[axis] // factor * factor
-        part = [slice(None)] * out.ndim
-        part[axis] = slice(0, whole, factor)
-        total = out[tuple(part)].astype(wide)
-        for k in range(1, factor):
-            part[axis] = slice(k, whole, factor)
-            total += out[tuple(part)]
-        out = total
-    return np.ascontiguousarray(out, np.float32)
+def as_read(frame: NDArray[Any]) -> NDArray[Any]:
+    """Return a frame as the kernels read it: uint8, uint16 or float32, in one piece."""
+    return np.require(frame, frame.dtype if frame.dtype in _READ else np.float32, ["C", "A", "W"])
 
 
 def enlarged(matrix: NDArray[np.float64], factors: Sequence[int]) -> NDArray[np.float64]:
