@@ -6,6 +6,9 @@ import numpy as np
 from stackalign.core.compiled import fast_inlined, fast_kernel, kernel
 
 FLOWS = 8  # first-order motions of a homography: see `flow_of`
+# their powers of u and v along y, and along x; -1: none
+_P, _Q = (0, 1, 0, -1, -1, -1, 2, 1), (0, 0, 1, 0, 0, 0, 0, 1)
+_R, _S = (-1, -1, -1, 0, 1, 0, 1, 0), (0, 0, 0, 0, 0, 1, 1, 2)
 
 
 @fast_inlined
@@ -21,6 +24,30 @@ def _read(moving, y, x, out):
     for k in range(channels):
         out[k] = a * moving[i, j, k] + b * moving[i, j + 1, k] + c * moving[i + 1, j, k] + d * moving[i + 1, j + 1, k]
     return True
+
+
+@fast_inlined
+def _row_added(normal, right, curved, pulled, u):
+    """Add the sums of a row to the upper half of the normal equations.
+
+    Flow a is u^P[a] v^Q[a] along y where P[a] >= 0, and u^R[a] v^S[a] along x where R[a] >= 0.
+    """
+    for a in range(FLOWS):
+        if _P[a] >= 0:
+            right[a] += u ** _P[a] * pulled[0, _Q[a]]
+        if _R[a] >= 0:
+            right[a] += u ** _R[a] * pulled[1, _S[a]]
+        for b in range(a, FLOWS):
+            total = 0.0
+            if _P[a] >= 0 and _P[b] >= 0:
+                total += u ** (_P[a] + _P[b]) * curved[0, _Q[a] + _Q[b]]
+            if _R[a] >= 0 and _P[b] >= 0:
+                total += u ** (_R[a] + _P[b]) * curved[1, _S[a] + _Q[b]]
+            if _P[a] >= 0 and _R[b] >= 0:
+                total += u ** (_P[a] + _R[b]) * curved[1, _Q[a] + _S[b]]
+            if _R[a] >= 0 and _R[b] >= 0:
+                total += u ** (_R[a] + _R[b]) * curved[2, _S[a] + _S[b]]
+            normal[a, b] += total
 
 
 @fast_kernel
@@ -60,12 +87,15 @@ def normal_equations(fixed, moving, weight, moving_weight, backward, gain, cut, 
     """
     h, w, channels = fixed.shape
     normal, right, sums = np.zeros((FLOWS, FLOWS)), np.zeros(FLOWS), np.zeros(6)
-    seen, flow_y, flow_x = np.empty(channels, np.float32), np.zeros(FLOWS), np.zeros(FLOWS)
-    flow_y[0] = flow_x[3] = 1.0
+    seen = np.empty(channels, np.float32)
+    # sums over a row of curvatures and right sides times powers of v: u is the same all along it
+    curved, pulled = np.empty((3, 5)), np.empty((2, 3))
     half, g = np.float32(0.5), np.float32(gain)
     mh, mw = moving_weight.shape
     for i in range(max(start, 1), min(stop, h - 1), step):
         u = (i - middle[0]) / radius
+        curved[:] = 0.0
+        pulled[:] = 0.0
         for j in range(1, w - 1, step):
             known = weight[i, j]
             if known <= 0.0:
@@ -106,14 +136,16 @@ def normal_equations(fixed, moving, weight, moving_weight, backward, gain, cut, 
             sums[4] += used
             sums[5] += known * distance
             v = (j - middle[1]) / radius
-            flow_y[1], flow_y[2], flow_y[6], flow_y[7] = u, v, u * u, u * v
-            flow_x[4], flow_x[5], flow_x[6], flow_x[7] = u, v, u * v, v * v
-            for a in range(FLOWS):
-                to_y = used * (flow_y[a] * yy + flow_x[a] * yx)
-                to_x = used * (flow_y[a] * yx + flow_x[a] * xx)
-                right[a] += used * (flow_y[a] * ry + flow_x[a] * rx)
-                for b in range(a, FLOWS):
-                    normal[a, b] += to_y * flow_y[b] + to_x * flow_x[b]
+            power = used
+            for k in range(5):
+                curved[0, k] += power * yy
+                curved[1, k] += power * yx
+                curved[2, k] += power * xx
+                if k < 3:
+                    pulled[0, k] += power * ry
+                    pulled[1, k] += power * rx
+                power *= v
+        _row_added(normal, right, curved, pulled, u)
     for a in range(FLOWS):
         for b in range(a):
             normal[a, b] = normal[b, a]
@@ -360,3 +392,20 @@ def interleaved(first, second, gains, out):
                 out[i, j, k] = gains[k] * first[k, i, j]
             for k in range(second.shape[0]):
                 out[i, j, count + k] = gains[count + k] * second[k, i, j]
+
+
+@fast_kernel
+def halved(values, weight, out, out_weight):
+    """Write weighted means over 2 x 2 pixels of maps (y, x, channel), and the mean weights (y, x)."""
+    h, w, channels = out.shape
+    for i in range(h):
+        for j in range(w):
+            a, b = weight[2 * i, 2 * j], weight[2 * i, 2 * j + 1]
+            c, d = weight[2 * i + 1, 2 * j], weight[2 * i + 1, 2 * j + 1]
+            total = a + b + c + d
+            out_weight[i, j] = np.float32(0.25) * total
+            over = np.float32(1) / max(total, np.float32(1e-6))
+            a, b, c, d = a * over, b * over, c * over, d * over
+            for k in range(channels):
+                upper = a * values[2 * i, 2 * j, k] + b * values[2 * i, 2 * j + 1, k]
+                out[i, j, k] = upper + c * values[2 * i + 1, 2 * j, k] + d * values[2 * i + 1, 2 * j + 1, k]

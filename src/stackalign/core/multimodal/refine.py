@@ -86,12 +86,13 @@ class FeatureImage:
 
     def halved(self) -> FeatureImage:
         """Return means over 2 x 2 pixels."""
-        h, w = (n // 2 * 2 for n in self.shape)
-        weight = self.weight[:h, :w].reshape(h // 2, 2, w // 2, 2)
-        values = self.values[:h, :w].reshape(h // 2, 2, w // 2, 2, -1) * weight[..., None]
-        total = weight.sum((1, 3))
-        mean = values.sum((1, 3)) / np.maximum(total, np.float32(1e-6))[..., None]
-        return FeatureImage(np.ascontiguousarray(mean, np.float32), np.ascontiguousarray(total / 4))
+        from stackalign.core.multimodal.kernels import halved
+
+        h, w = (n // 2 for n in self.shape)
+        values = np.empty((h, w, self.values.shape[2]), np.float32)
+        weight = np.empty((h, w), np.float32)
+        halved(self.values, self.weight, values, weight)
+        return FeatureImage(values, weight)
 
 
 def refine(
