@@ -1,9 +1,10 @@
 """Mean corner error of pairs of two modalities: ours, SIFT with MAGSAC, ECC on gradients, and doing nothing.
 
 ``python -m tests.benchmarks.bench_multimodal [SET ...] [--only 10] [--csv FILE]`` prints the table of each set:
-SkyData, VEDAI, roadscene, the six folders of ``multimodal``, synthetic. ``--calibrate 240`` fits the coefficients of
-`stackalign.core.multimodal.judge` to synthetic pairs of many strengths and prints them. The truth is only compared
-with.
+SkyData, VEDAI, roadscene, roadscene-measured, the six folders of ``multimodal``, synthetic. The truth is only compared
+with. ``--every 4`` takes every fourth pair. ``--calibrate 240`` fits the coefficients of
+`stackalign.core.multimodal.judge` to synthetic pairs of many strengths and prints them; ``--reliability`` prints how
+often results of each probability were right, those that are refused too.
 """
 
 import argparse
@@ -69,12 +70,30 @@ def visir(name: str) -> Iterator[Pair]:
         yield Pair(row["stem"], fixed, moving, matrices_of(found - corners(moving.shape), moving.shape))
 
 
-def roadscene() -> Iterator[Pair]:
-    """Yield visible images and infrared ones whose corners are moved by up to a tenth of their size."""
+def roadscene(*, measured: bool = False) -> Iterator[Pair]:
+    """Yield visible images and infrared ones whose corners are moved by up to a tenth of their size.
+
+    The set is aligned to some pixels only. ``measured``: the truth is the warp after what refinement, begun where the
+    set puts them, makes of the pair as it is delivered: that tells whether the warp is found, not whether features of
+    both kinds lie at one place.
+    """
     for k, path in enumerate(sorted((DATA / "roadscene" / "vi").glob("*.jpg"))):
         fixed, other = grey(path), grey(DATA / "roadscene" / "ir" / path.name)
         truth = matrices_of(np.random.default_rng(k).uniform(-0.1, 0.1, (4, 2)) * np.array(fixed.shape), fixed.shape)
-        yield Pair(path.stem, fixed, sa.warp_frame(other, np.linalg.inv(truth), fill=np.nan), truth)
+        moving = sa.warp_frame(other, np.linalg.inv(truth), fill=np.nan)
+        yield Pair(path.stem, fixed, moving, (refined(fixed, other) if measured else np.eye(3)) @ truth)
+
+
+def refined(fixed: np.ndarray, moving: np.ndarray) -> np.ndarray:
+    """Return the homography that refinement without any search ends at, from the identity."""
+    from stackalign.core.multimodal.matching import ImageViews, improved, levels_of
+
+    views, matrix = ImageViews(fixed, moving), np.eye(3)
+    top, bottom = levels_of(views)
+    for level in range(top, bottom - 1, -1):
+        place = improved(views, matrix, level, least_overlap=0.4)
+        matrix = matrix if place is None else place.matrix
+    return matrix
 
 
 def folder(name: str) -> Iterator[Pair]:
@@ -101,6 +120,7 @@ SETS: dict[str, Callable[[], Iterator[Pair]]] = {
     "SkyData": lambda: visir("SkyData"),
     "VEDAI": lambda: visir("VEDAI"),
     "roadscene": roadscene,
+    "roadscene-measured": lambda: roadscene(measured=True),
     **{name: lambda name=name: folder(name) for name in FOLDERS},
     "synthetic": synthetic,
 }
@@ -109,6 +129,17 @@ SETS: dict[str, Callable[[], Iterator[Pair]]] = {
 def ours(pair: Pair, **settings: object) -> tuple[np.ndarray, bool, float]:
     found = sa.register_pair(pair.moving, pair.fixed, sa.Multimodal(**settings))
     return (pair.nothing if found.refused else found.transform.matrix), found.refused, found.probability
+
+
+def raw(pair: Pair, **settings: object) -> tuple[float, float]:
+    """Return the probability and the corner error of what is found, whether it is refused or not."""
+    from stackalign.core.multimodal.judge import judge
+    from stackalign.core.multimodal.matching import ImageViews
+
+    aligner = sa.Multimodal(**settings).aligner()
+    options = {"model": aligner.model, "least_overlap": aligner.parameters.min_overlap}
+    found = aligner._searched(ImageViews(np.float32(pair.fixed), np.float32(pair.moving)), None, options)
+    return (0.0, 1e4) if found is None else (judge(found.evidence).probability, pair.error(found.matrix))
 
 
 def as_bytes(image: np.ndarray) -> np.ndarray:
@@ -178,10 +209,10 @@ HEAD = (
 )
 
 
-def measure(names: list[str], only: int | None, methods: list[str], table: Path | None) -> None:
+def measure(names: list[str], only: int | None, every: int, methods: list[str], table: Path | None) -> None:
     lines = []
     for name in names:
-        pairs = list(SETS[name]())[:only]
+        pairs = list(SETS[name]())[:only:every]
         nothing = np.array([p.error(p.nothing) for p in pairs])
         print(f"\n{name}, {len(pairs)} pairs\n\n{HEAD}\n{row('doing nothing', nothing, nothing < 0, 0)}", flush=True)
         for method in methods:
@@ -270,6 +301,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sets", nargs="*", default=[], metavar="SET", help=", ".join(SETS))
     parser.add_argument("--only", type=int, help="the first pairs of each set")
+    parser.add_argument("--every", type=int, default=1, help="take every so manieth pair")
+    parser.add_argument("--reliability", action="store_true")
     parser.add_argument("--methods", nargs="*", default=list(METHODS))
     parser.add_argument("--csv", type=Path)
     parser.add_argument("--calibrate", type=int, metavar="PAIRS")
@@ -278,8 +311,11 @@ def main() -> None:
     given = parser.parse_args()
     if given.calibrate:
         calibrate(given.calibrate, given.seconds, given.keep)
+    elif given.reliability:
+        told = [raw(p, **RANGES.get(n, {})) for n in given.sets for p in list(SETS[n]())[: given.only : given.every]]
+        reliability(*np.array(told).T)
     else:
-        measure(given.sets or list(SETS), given.only, given.methods, given.csv)
+        measure(given.sets or list(SETS), given.only, given.every, given.methods, given.csv)
 
 
 if __name__ == "__main__":
