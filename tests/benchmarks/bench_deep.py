@@ -14,7 +14,7 @@ import time
 import numpy as np
 
 SMALL = {
-    "features": ({"widths": (8, 16, 32, 48, 64), "coarse": 24, "fine": 12}, 2e-3, 4),
+    "features": ({"widths": (12, 24, 32, 48), "coarse": 24, "fine": 12}, 2e-3, 4),
     "dhn": ({"widths": (16, 32, 48, 64), "hidden": 256}, 1e-3, 16),
     "mhn": ({"widths": (16, 24, 32, 48), "hidden": 128}, 1e-3, 16),
     "clkn": ({"width": 8, "channels": 4, "iterations": 4}, 2e-3, 8),

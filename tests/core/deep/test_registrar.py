@@ -17,7 +17,7 @@ from stackalign.core.deep.networks import build  # noqa: E402
 from stackalign.core.deep.weights import WeightsError, arrays_of, packed  # noqa: E402
 
 OPTIONS = {
-    "features": {"widths": [4, 8, 12, 16, 16], "coarse": 8, "fine": 8},
+    "features": {"widths": [4, 8, 12, 16], "coarse": 8, "fine": 8},
     "dhn": {"widths": [8, 8], "hidden": 16},
 }
 

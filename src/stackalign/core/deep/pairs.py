@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+_TRIES = 15  # views that are drawn anew
+_CONTRAST = 6.0  # of 255: less spread than this is no structure
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImagePair:
@@ -118,6 +121,14 @@ class SyntheticPairs(Parameters):
     zoom: tuple[float, float] = Field(
         (0.6, 2.5), title="Zoom", description="Smallest and largest number of source pixels in a pixel of the pair"
     )
+    structure: float = Field(
+        0.0,
+        ge=0,
+        le=0.9,
+        title="Structure",
+        description="Views are drawn anew, up to 16 times, until this share of their places shows something: "
+        "nobody can match sky and blurred backgrounds",
+    )
     seed: int = Field(0, ge=0, title="Seed", description="Pairs of one seed are the same everywhere")
 
     def pair(self, images: Sequence[NDArray[np.uint8]], index: int) -> ImagePair:
@@ -146,6 +157,8 @@ class SyntheticPairs(Parameters):
             corners = corners + rng.uniform(-self.wander, self.wander, 2)
         into_reference = fit_matrix(corners_of((self.template, self.template)), corners, "projective")
         view = self._view(source.shape, rng)
+        if self.structure:
+            source, view = self._with_structure(images, source, view, rng)
         colours = _seen(source, view, self.size)
         moved = _seen(source, view @ into_reference, self.template)
         if self.inverted:
@@ -161,6 +174,25 @@ class SyntheticPairs(Parameters):
         while True:
             yield self.pair(images, start)
             start += 1
+
+    def _with_structure(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        source: NDArray[np.uint8],
+        view: NDArray[np.float64],
+        rng: np.random.Generator,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        """Return this source and view, or the first ones drawn that show enough, or those that show most."""
+        best, shown = (source, view), _structure(source, view, self.size)
+        for _ in range(_TRIES):
+            if shown >= self.structure:
+                break
+            source = images[int(rng.integers(len(images)))]
+            view = self._view(source.shape, rng)
+            share = _structure(source, view, self.size)
+            if share > shown:
+                best, shown = (source, view), share
+        return best
 
     def _view(self, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float64]:
         """Return a random similarity, perhaps with a flip, that maps pixels of the pair to pixels of the source."""
@@ -193,6 +225,16 @@ class FixedPairs:
         if not 0 <= index < self.count:
             raise IndexError(f"there are {self.count} pairs, number {index} is none of them")
         return self.recipe.pair(self.images, index)
+
+
+def _structure(source: NDArray[np.uint8], view: NDArray[np.float64], size: int) -> float:
+    """Return the share of blocks of 12 pixels whose brightness, at every third pixel, is not all the same."""
+    side = max(size // 12, 1)
+    y, x = np.mgrid[: 12 * side : 3, : 12 * side : 3]
+    places = np.stack([y, x], -1) @ view[:2, :2].T + view[:2, 2]
+    row, column = (np.clip(np.rint(places[..., k]).astype(int), 0, n - 1) for k, n in enumerate(source.shape[:2]))
+    shown = source[row, column].mean(-1).reshape(side, 4, side, 4)
+    return float((shown.std((1, 3)) > _CONTRAST).mean())
 
 
 def _seen(source: NDArray[np.uint8], view: NDArray[np.float64], size: int) -> NDArray[np.float32]:

@@ -38,6 +38,8 @@ def random_rendering(colours: Image, rng: np.random.Generator, strength: float =
         return bool(rng.random() < chance * strength)
 
     image = mixed_channels(colours, rng) if happens(0.9) else colours.mean(-1)
+    if strength > 0:
+        image = stretched(image)  # so that noise and shadows are to scale
     kind = rng.random()
     if kind < 0.55 * strength:
         image = random_curve(image, rng, knots=int(rng.integers(3, 9)))

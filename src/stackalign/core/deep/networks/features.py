@@ -16,15 +16,20 @@ _STRIDE = 16  # images are padded to multiples of this
 _WINDOW = 5  # fine features around the true place that a fine feature is told apart from
 _JITTER = 2.5  # fine features by which the window is off: its middle must say nothing
 _FLOOR = 0.05  # least weight of a place
+_LAST = torch.channels_last
+EDGES = 6  # maps of edges at each scale
 
 
 class InvariantFeatures(PairNetwork):
     """Features of one plane, the same network for both images of a pair.
 
-    A U of plain convolutions, pooled by means so that pixel centres stay where they are: from 1/8 of the resolution
-    up, 32 coarse channels at 1/4 and 16 fine ones at 1/2 of the resolution, each of unit length times a weight in
-    (0, 1) that says how much a place is worth. Each image is normalised channel by channel, which takes away much of
-    what a modality adds (instance normalisation, Ulyanov et al., arXiv:1607.08022). About 0.4 million parameters.
+    What goes in is known not to depend on the modality much: edges by strength and orientation modulo 180 degrees at
+    three scales, local normalisation (as CFOG: Ye et al., IEEE TGRS 57, 2019), and brightness itself. Two linear layers
+    over neighbourhoods of these maps are descriptors already, good from the first step on; a U of convolutions, from
+    1/2 down to 1/16 of the resolution and up again, learns what to add to them: 32 coarse channels at 1/4 and 16 fine
+    ones at 1/2 of the resolution. Maps are pooled by means, so that pixel centres stay where they are. Each vector is
+    of unit length times a weight in (0, 1) that says how much a place is worth. Each image is normalised channel by
+    channel (instance normalisation, Ulyanov et al., arXiv:1607.08022). About 0.34 million parameters.
 
     Trained to tell each place of one image from all others of the other image (coarse: InfoNCE, van den Oord et al.,
     arXiv:1807.03748) and from its neighbours (fine), weighted by what it says a place is worth (as in R2D2, Revaud et
@@ -33,20 +38,20 @@ class InvariantFeatures(PairNetwork):
 
     Parameters
     ----------
-    widths : sequence of 5 int
-        Channels at full, 1/2, 1/4, 1/8 and 1/16 of the resolution.
+    widths : sequence of 4 int
+        Channels at 1/2, 1/4, 1/8 and 1/16 of the resolution.
     coarse, fine : int
         Channels of the features.
     """
 
     paper: ClassVar[str] = "stackalign; losses after van den Oord et al. 2018 and Revaud et al. 2019"
 
-    def __init__(self, widths: tuple[int, ...] = (8, 24, 48, 80, 96), coarse: int = 32, fine: int = 16) -> None:
+    def __init__(self, widths: tuple[int, ...] = (24, 48, 64, 96), coarse: int = 32, fine: int = 16) -> None:
         super().__init__()
-        a, b, c, d, e = widths
-        self.down_full = _block(2, a)
-        self.down_half = nn.Sequential(_block(a, b), _block(b, b))
-        self.down_quarter = nn.Sequential(_block(b, c), _block(c, c), _block(c, c))
+        b, c, d, e = widths
+        first = 2 * EDGES + 2
+        self.down_half = _block(first, b)
+        self.down_quarter = nn.Sequential(_block(b + EDGES, c), _block(c, c))
         self.down_eighth = nn.Sequential(_block(c, d), _block(d, d))
         self.bottom = nn.Sequential(_block(d, e), _block(e, e))
         self.up_eighth = _Joined(e, d, d)
@@ -54,6 +59,13 @@ class InvariantFeatures(PairNetwork):
         self.up_half = _Joined(c, b, b)
         self.head_coarse = nn.Conv2d(c, coarse + 1, 1)
         self.head_fine = nn.Conv2d(b, fine + 1, 1)
+        self.plain_coarse = nn.Conv2d(first + EDGES, coarse, 5, padding=2, bias=False)
+        self.plain_fine = nn.Conv2d(first, fine, 3, padding=1, bias=False)
+        for plain, head in ((self.plain_coarse, self.head_coarse), (self.plain_fine, self.head_fine)):
+            nn.init.orthogonal_(plain.weight)
+            plain.weight.data[:, 2 * EDGES : first] = 0  # brightness tells nothing of the other modality at first
+            nn.init.normal_(head.weight, std=0.01)
+            nn.init.zeros_(head.bias)
         self.log_sharpness = nn.Parameter(torch.tensor([2.5, 2.0]))
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -68,14 +80,17 @@ class InvariantFeatures(PairNetwork):
         """
         y, x = image.shape[-2:]
         padded = fn.pad(image, (0, -x % _STRIDE, 0, -y % _STRIDE), mode="replicate")
-        full = self.down_full(normalised(padded))
-        half = self.down_half(_halved(full))
-        quarter = self.down_quarter(_halved(half))
+        with torch.no_grad():
+            at_half, at_quarter = modality_free(padded)
+        half = self.down_half(at_half)
+        quarter = self.down_quarter(torch.cat([_halved(half), at_quarter], 1))
         eighth = self.down_eighth(_halved(quarter))
         eighth = self.up_eighth(self.bottom(_halved(eighth)), eighth)
         quarter = self.up_quarter(eighth, quarter)
         half = self.up_half(quarter, half)
-        coarse, fine = _weighed(self.head_coarse(quarter)), _weighed(self.head_fine(half))
+        coarse = self.plain_coarse(torch.cat([_halved(at_half), at_quarter], 1))
+        coarse = _weighed(coarse, self.head_coarse(quarter))
+        fine = _weighed(self.plain_fine(at_half), self.head_fine(half))
         return coarse[..., : -(-y // COARSE), : -(-x // COARSE)], fine[..., : -(-y // FINE), : -(-x // FINE)]
 
     def loss(self, batch: Batch, points: int = 128) -> tuple[torch.Tensor, dict[str, float]]:
@@ -152,7 +167,7 @@ class _Joined(nn.Module):
         super().__init__()
         self.coarse = nn.Conv2d(coarse, out, 1, bias=False)
         self.level = nn.Conv2d(level, out, 1, bias=False)
-        self.norm = nn.InstanceNorm2d(out, affine=True)
+        self.norm = nn.GroupNorm(out, out)
         self.mix = _block(out, out)
 
     def forward(self, coarse: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
@@ -160,24 +175,66 @@ class _Joined(nn.Module):
         return self.mix(fn.relu(self.norm(raised + self.level(level))))
 
 
-def normalised(image: torch.Tensor, window: int = 31) -> torch.Tensor:
-    """Return two planes: brightness in units of the image's spread, and of the spread nearby."""
+def modality_free(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return maps that change little with the modality.
+
+    Returns
+    -------
+    half : Tensor (B, 2 * 6 + 2, y / 2, x / 2)
+        Edges of the image at full and at half resolution; brightness in units of the image's spread, and of the
+        spread nearby.
+    quarter : Tensor (B, 6, y / 4, x / 4)
+        Edges at a quarter of the resolution.
+    """
     plain = standardised(image)
-    mean = _box_mean(plain, window)
-    spread = (_box_mean(plain * plain, window) - mean * mean).clamp_min(0).sqrt()
-    return torch.cat([plain.clamp(-4, 4), ((plain - mean) / (spread + 0.1)).clamp(-4, 4)], 1)
+    mean = _around(plain, 3)
+    spread = (_around(plain * plain, 3) - mean * mean).clamp_min(0).sqrt()
+    local = (plain - mean) / (spread + 0.1)
+    bright = _halved(torch.cat([plain.clamp(-4, 4), local.clamp(-4, 4)], 1))
+    once = _halved(plain)
+    full, half, quarter = _edges(plain), _edges(once), _edges(_halved(once))
+    at_half = torch.cat([_evened(_halved(full)), _evened(half), bright], 1)
+    return at_half.contiguous(memory_format=_LAST), _evened(quarter).contiguous(memory_format=_LAST)
 
 
-def _box_mean(image: torch.Tensor, window: int) -> torch.Tensor:
-    half = window // 2
-    padded = fn.pad(image, (half, half, half, half), mode="replicate")
-    return fn.avg_pool2d(fn.avg_pool2d(padded, (window, 1), 1), (1, window), 1)
+def _edges(image: torch.Tensor) -> torch.Tensor:
+    """Return the root of the gradient, its parts by twice and four times its angle, and the root of the curvature.
+
+    A gradient and its negative give the same: inverted contrast changes nothing.
+    """
+    padded = fn.pad(image, (2, 2, 2, 2), mode="replicate")
+    soft = fn.avg_pool2d(fn.avg_pool2d(padded, 2, 1), 2, 1)  # binomial, 1 2 1
+    gy = (soft[..., 2:, 1:-1] - soft[..., :-2, 1:-1]) / 2
+    gx = (soft[..., 1:-1, 2:] - soft[..., 1:-1, :-2]) / 2
+    four = soft[..., 2:, 1:-1] + soft[..., :-2, 1:-1] + soft[..., 1:-1, 2:] + soft[..., 1:-1, :-2]
+    bent = (four - 4 * soft[..., 1:-1, 1:-1]).abs().sqrt()
+    size = (gy * gy + gx * gx).sqrt() + 1e-6
+    root = size.sqrt()
+    cosine, sine = (gx * gx - gy * gy) / (size * size), 2 * gx * gy / (size * size)
+    return torch.cat(
+        [root, root * cosine, root * sine, root * (2 * cosine * cosine - 1), root * 2 * cosine * sine, bent], 1
+    )
+
+
+def _evened(maps: torch.Tensor) -> torch.Tensor:
+    """Return maps freed from their local means, over the strength of all of them nearby."""
+    apart = maps - _around(maps, 2)
+    energy = _around(apart.square().mean(1, keepdim=True), 2)
+    return apart / (energy + 0.01 * energy.mean((2, 3), keepdim=True) + 1e-12).sqrt()
+
+
+def _around(maps: torch.Tensor, octaves: int) -> torch.Tensor:
+    """Return smooth local means: of blocks of 2 ** octaves pixels and those around them."""
+    size, step = maps.shape[-2:], 2**octaves
+    coarse = fn.avg_pool2d(fn.pad(maps, (0, -size[1] % step, 0, -size[0] % step), mode="replicate"), step)
+    coarse = fn.avg_pool2d(fn.pad(coarse, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    return fn.interpolate(coarse, scale_factor=step, mode="bilinear", align_corners=False)[..., : size[0], : size[1]]
 
 
 def _block(inside: int, outside: int, kernel: int = 3) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inside, outside, kernel, padding=kernel // 2, bias=False),
-        nn.InstanceNorm2d(outside, affine=True),
+        nn.GroupNorm(outside, outside),
         nn.ReLU(),
     )
 
@@ -186,10 +243,10 @@ def _halved(x: torch.Tensor) -> torch.Tensor:
     return fn.avg_pool2d(x, 2)
 
 
-def _weighed(x: torch.Tensor) -> torch.Tensor:
-    """Return vectors of unit length times the weight that the last channel stands for."""
-    weight = _FLOOR + (1 - _FLOOR) * x[:, -1:].sigmoid()
-    return fn.normalize(x[:, :-1], dim=1) * weight
+def _weighed(plain: torch.Tensor, learnt: torch.Tensor) -> torch.Tensor:
+    """Return sums of unit length times the weight that the last channel of ``learnt`` stands for."""
+    weight = _FLOOR + (1 - _FLOOR) * learnt[:, -1:].sigmoid()
+    return fn.normalize(plain + learnt[:, :-1], dim=1) * weight
 
 
 def _worth(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
