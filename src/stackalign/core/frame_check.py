@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 _ENOUGH = 0.1  # fraction of pixels that must be finite
 
 
-def read_frame(stack: ImageStack, t: int) -> tuple[NDArray[Any], str]:
-    """Read frame ``t``; returns it with the reason why it cannot be aligned, or with an empty string."""
+def read_frame(stack: ImageStack, t: int, *, checked: bool = False) -> tuple[NDArray[Any], str]:
+    """Read frame ``t``; returns it with the reason why it cannot be aligned, or with an empty string.
+
+    ``checked``: its pixels were looked at before, and held something.
+    """
     if t in stack.rejected:
         return np.zeros(stack.frame_shape, stack.dtype), stack.rejected[t]
     if t in stack.missing:
@@ -25,7 +28,7 @@ def read_frame(stack: ImageStack, t: int) -> tuple[NDArray[Any], str]:
     except OSError as error:  # one bad frame never ends a run
         empty = np.zeros(stack.frame_shape, stack.dtype)
         return empty, f"cannot be read: {error}"
-    return frame, check_frame(frame)
+    return frame, "" if checked else check_frame(frame)
 
 
 def check_frame(frame: NDArray[Any]) -> str:

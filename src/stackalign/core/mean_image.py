@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stackalign.core.holes import filled_along_lines
+from stackalign.core.reduction import as_read
 from stackalign.core.resample import spline_coefficients, valid_mask, warp_frame
 from stackalign.core.threads import map_frames
 from stackalign.core.transform import TransformModel
@@ -61,22 +62,27 @@ def mean_image(
     chunks = [range(k, min(k + count, len(frames))) for k in range(0, len(frames), count)]
     add = _add_translated if model is TransformModel.TRANSLATION else _add_warped
 
-    def sums(chunk: range) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def sums(chunk: range) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, list[NDArray[np.int64]]]:
         total, weight = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-        for k in chunk:
-            add(load(frames[k]), places[k], total, weight)
-        return total, weight
+        boxes = [add(load(frames[k]), places[k], total, weight) for k in chunk]
+        whole = [box for box in boxes if box is not None]
+        return total, None if len(whole) == len(boxes) else weight, whole
 
     total, weight = np.zeros(shape, np.float64), np.zeros(shape, np.float32)
-    done = 0
-    for chunk, (part, covered) in zip(chunks, map_frames(sums, chunks), strict=True):
+    covered, done = [], 0
+    for chunk, (part, counts, boxes) in zip(chunks, map_frames(sums, chunks), strict=True):
         total += part
-        weight += covered
+        if counts is not None:
+            weight += counts
+        covered += boxes
         done += len(chunk)
         yield done
-    enough = weight >= max(0.5 * float(np.median(weight[weight > 0])) if (weight > 0).any() else 1, 1)
+    weight += _covering(covered, shape)
+    enough = weight >= max(0.5 * _usual(weight), 1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(enough, total / weight, np.nan).astype(np.float32)
+        mean = np.divide(total, weight, out=total).astype(np.float32)
+    if not enough.all():
+        mean[~enough] = np.nan
     if model is TransformModel.TRANSLATION:
         mean = _sharpened(mean, enough)
     return mean
@@ -102,18 +108,36 @@ def median_image(
     return np.where(enough, np.nanmedian(stack, axis=0), np.nan).astype(np.float32)
 
 
+def _covering(boxes: Sequence[NDArray[np.int64]], shape: tuple[int, ...]) -> NDArray[np.int32]:
+    """Return how many of the boxes (3, 2) cover each pixel."""
+    edges = np.zeros([n + 1 for n in (1,) * (3 - len(shape)) + shape], np.int32)
+    for box in boxes:
+        for corner in np.ndindex(2, 2, 2):
+            at = tuple(int(box[axis, end]) for axis, end in enumerate(corner))
+            edges[at] += (-1) ** sum(corner)
+    for axis in range(3):
+        np.cumsum(edges, axis, out=edges)
+    return edges[tuple(slice(-1) for _ in range(3))].reshape(shape)
+
+
+def _usual(weight: NDArray[np.float32]) -> float:
+    """Return the median number of frames where there are any; 0 if there are nowhere."""
+    count = np.bincount(weight.ravel().astype(np.int64))[1:]
+    return float(np.searchsorted(np.cumsum(count), 0.5 * count.sum()) + 1) if count.size else 0.0
+
+
 def _add_translated(
     frame: NDArray[Any], place: Aligned, total: NDArray[np.float32], weight: NDArray[np.float32]
-) -> None:
-    from stackalign.core.translation_kernels import add_shifted
+) -> NDArray[np.int64] | None:
+    """Add a frame; returns the part of the mean that it covers, or None if its pixels were counted one by one."""
+    from stackalign.core.mean_kernels import add_shifted
 
-    image = np.asarray(frame, np.float32)
-    seen = np.zeros((1, 1, 1), np.float32)
-    if not (finite := np.isfinite(image)).all():
+    image, seen = as_read(frame), np.zeros((1, 1, 1), np.float32)
+    if image.dtype.kind == "f" and not (finite := np.isfinite(image)).all():
         image, seen = np.where(finite, image, np.float32(0)), _volume(finite.astype(np.float32))
     shift = np.zeros(3)
     shift[3 - frame.ndim :] = place.matrix[:-1, -1]
-    volume, total, weight = _volume(image), _volume(total), _volume(weight)
+    volume, total, weight, first = _volume(image), _volume(total), _volume(weight), 0
     if frame.ndim == 3 and len(frame) <= _FEW:
         # taps reach a plane before and two behind. Outermost planes are left out, as their smoothing is not that of the
         # scene, but of few planes nothing would be left: there mirrored ones stand in
@@ -121,14 +145,18 @@ def _add_translated(
         first = max(int(np.ceil(shift[0] - 1e-6)), 0)
         last = min(int(np.floor(count - 1 + shift[0] + 1e-6)), len(total) - 1)
         if last < first:
-            return
+            return np.zeros((3, 2), np.int64)
         total, weight = total[first : last + 1], weight[first : last + 1]
         volume = np.pad(volume, ((1, 2), (0, 0), (0, 0)), mode="reflect" if count > 1 else "edge")
         if seen.size > 1:
             seen = np.pad(seen, ((1, 2), (0, 0), (0, 0)), mode="reflect" if count > 1 else "edge")
         shift[0] -= first + 1
     scale = 1.0 / place.gain
-    add_shifted(np.ascontiguousarray(volume), seen, shift, scale, -place.offset * scale, total, weight)
+    box = add_shifted(np.ascontiguousarray(volume), seen, shift, scale, -place.offset * scale, total, weight)
+    if seen.size > 1:
+        return None
+    box[0] += first
+    return np.asarray(box, np.int64)
 
 
 def _add_warped(frame: NDArray[Any], place: Aligned, total: NDArray[np.float32], weight: NDArray[np.float32]) -> None:

@@ -41,6 +41,7 @@ class RunState:
     details: dict[str, Any] = field(default_factory=dict)
     noise: NoiseModel | None = None
     brightness: dict[int, tuple[float, float]] = field(default_factory=dict)  # gain and offset, from reduced frames
+    _sound: set[int] = field(default_factory=set)  # frames that were looked at, and hold something
     _shown: float = 0.0
 
     def __post_init__(self) -> None:
@@ -50,10 +51,11 @@ class RunState:
 
     def load(self, t: int) -> NDArray[Any]:
         """Read a frame, filtered as the aligner wants it; blank if it cannot be read."""
-        frame, reason = read_frame(self.stack, t)
+        frame, reason = read_frame(self.stack, t, checked=t in self._sound)
         if reason:
             self.unusable[t] = reason
             return frame
+        self._sound.add(t)
         return self.aligner.filtered(frame)
 
     def usable(self) -> list[int]:

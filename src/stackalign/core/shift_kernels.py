@@ -31,7 +31,8 @@ def _mirrored(i, n):
 
 
 @fast_inlined
-def _weighted(a, b, c, d, w, out):
+def weighted(a, b, c, d, w, out):
+    """Fill ``out`` with the sum of four lines, weighted."""
     w0, w1, w2, w3 = w[0], w[1], w[2], w[3]
     for x in range(out.shape[0]):
         out[x] = w0 * np.float32(a[x]) + w1 * np.float32(b[x]) + w2 * np.float32(c[x]) + w3 * np.float32(d[x])
@@ -45,7 +46,7 @@ def _combined(a, b, c, d, first, w, out):
     high = max(min(n - first, width), low)
     if high > low:
         i, j = first + low, first + high
-        _weighted(a[i:j], b[i:j], c[i:j], d[i:j], w, out[low:high])
+        weighted(a[i:j], b[i:j], c[i:j], d[i:j], w, out[low:high])
     for k in range(low + width - high):
         x = k if k < low else high + k - low
         i = _mirrored(first + x, n)
@@ -53,7 +54,8 @@ def _combined(a, b, c, d, first, w, out):
 
 
 @fast_inlined
-def _tapped(line, w, out):
+def tapped(line, w, out):
+    """Fill ``out`` with the sum of four neighbours along a line, weighted."""
     w0, w1, w2, w3 = w[0], w[1], w[2], w[3]
     for x in range(out.shape[0]):
         out[x] = w0 * line[x] + w1 * line[x + 1] + w2 * line[x + 2] + w3 * line[x + 3]
@@ -157,14 +159,14 @@ def _volume_values(c, z, y, first, weights, sloped, fresh, rows, line, values):
         if sloped:
             _combined(a, b, d, e, first, weights[0, 1], rows[1, slot])
     p, q, r, s = y % 4, (y + 1) % 4, (y + 2) % 4, (y + 3) % 4
-    _weighted(rows[0, p], rows[0, q], rows[0, r], rows[0, s], weights[1, 0], line)
-    _tapped(line, weights[2, 0], values[0])
+    weighted(rows[0, p], rows[0, q], rows[0, r], rows[0, s], weights[1, 0], line)
+    tapped(line, weights[2, 0], values[0])
     if sloped:
-        _tapped(line, weights[2, 1], values[3])
-        _weighted(rows[0, p], rows[0, q], rows[0, r], rows[0, s], weights[1, 1], line)
-        _tapped(line, weights[2, 0], values[2])
-        _weighted(rows[1, p], rows[1, q], rows[1, r], rows[1, s], weights[1, 0], line)
-        _tapped(line, weights[2, 0], values[1])
+        tapped(line, weights[2, 1], values[3])
+        weighted(rows[0, p], rows[0, q], rows[0, r], rows[0, s], weights[1, 1], line)
+        tapped(line, weights[2, 0], values[2])
+        weighted(rows[1, p], rows[1, q], rows[1, r], rows[1, s], weights[1, 0], line)
+        tapped(line, weights[2, 0], values[1])
 
 
 @fast_inlined

@@ -255,63 +255,6 @@ def judged(frame, seen, coefficients, valid, shift, brightness, noise, step):
     return statistics(pairs, brightness[0], brightness[1], noise)
 
 
-@fast_inlined
-def _filter_row(line, wx, gain, offset, total):
-    for i in range(total.shape[0]):
-        smooth = wx[0] * line[i] + wx[1] * line[i + 1] + wx[2] * line[i + 2] + wx[3] * line[i + 3]
-        total[i] += gain * smooth + offset
-
-
-@fast_inlined
-def _filter_row_weighted(line, seen, wx, gain, offset, total, weight):
-    for i in range(total.shape[0]):
-        smooth = wx[0] * line[i] + wx[1] * line[i + 1] + wx[2] * line[i + 2] + wx[3] * line[i + 3]
-        known = wx[0] * seen[i] + wx[1] * seen[i + 1] + wx[2] * seen[i + 2] + wx[3] * seen[i + 3]
-        full = np.float32(1) if known > np.float32(0.999) else np.float32(0)
-        total[i] += full * (gain * smooth + offset)
-        weight[i] += full
-
-
-@kernel
-def add_shifted(frame, seen, shift, gain, offset, total, weight):
-    """Add ``gain * frame + offset``, smoothed by the cubic B-spline and shifted by ``shift``, to ``total``.
-
-    The smoothing is that of a spline whose coefficients are the pixels themselves: one B-spline filter of the finished
-    sum undoes it for all frames at once.
-
-    Parameters
-    ----------
-    frame, seen : float32 (z, y, x)
-        As in `normal_equations`.
-    shift : float64 (3,)
-        Frame -> total, pixels.
-    gain, offset : float
-    total, weight : float32 (Z, Y, X)
-        Sum, and number of frames that went into each pixel; changed in place.
-    """
-    back = -shift
-    box = overlap(total.shape, frame.shape, back)
-    n = np.floor(back).astype(np.int64)
-    width = box[2, 1] - box[2, 0]
-    if width < 1:
-        return
-    wz, wy, wx = spline_weights(back[0] - n[0]), spline_weights(back[1] - n[1]), spline_weights(back[2] - n[2])
-    line, known = np.empty(width + 3, np.float32), np.empty(width + 3, np.float32)
-    a, b = np.float32(gain), np.float32(offset)
-    start = box[2, 0] + n[2]
-    for z in range(box[0, 0], box[0, 1]):
-        for y in range(box[1, 0], box[1, 1]):
-            row = total[z, y, box[2, 0] : box[2, 1]]
-            count = weight[z, y, box[2, 0] : box[2, 1]]
-            _line(frame, z + n[0], y + n[1], start, wz[0], wy[0], line)
-            if seen.size > 1:
-                _line(seen, z + n[0], y + n[1], start, wz[0], wy[0], known)
-                _filter_row_weighted(line, known, wx[0], a, b, row, count)
-            else:
-                _filter_row(line, wx[0], a, b, row)
-                count += np.float32(1)
-
-
 @kernel
 def solved(normal, right, out):
     """Solve a small symmetric system by Gaussian elimination on its scaled matrix; False if it is singular."""
