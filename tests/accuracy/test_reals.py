@@ -54,9 +54,29 @@ def test_noise_within_twice_the_bound(noise):
     assert error < max(2 * least, 0.02), f"{error:.4f} px, bound {least:.4f} px"
 
 
-@pytest.mark.parametrize("name", ["camera", "cell"])
+@pytest.mark.parametrize("name", ["camera", "cell", "cells"])
 def test_flicker_over_a_tenth_of_the_pixels(name):
-    record = scene(name, flicker=0.1, flicker_brightness=3.0, photons=2000.0 if name == "camera" else 8000.0)
+    fields = {"cell": {"photons": 4000.0}, "cells": {"spots": 150, "contrast": 1.5}}.get(name, {})
+    result, truth = aligned(scene(name, flicker=0.1, flicker_brightness=3.0, **fields))
+    assert not result.quality.flagged.any()
+    assert truth.error(result.transforms).max() < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["camera", "retina", "cell", "brick"])
+def test_flicker_on_large_frames(name):
+    record = scene(name, shape=(512, 512), amplitude=18.0, rotation=12.0, flicker=0.1, flicker_brightness=3.0)
+    result, truth = aligned(record)
+    assert not result.quality.flagged.any()
+    assert truth.error(result.transforms).max() < 0.1
+
+
+@pytest.mark.slow
+def test_large_volumes():
+    record = Simulation(
+        scene="cells", shape=(48, 256, 512), frames=20, motion="uniform", model="euclidean", amplitude=4.0,
+        rotation=2.0, photons=100.0, spots=300, seed=5,
+    )  # fmt: skip
     result, truth = aligned(record)
     assert not result.quality.flagged.any()
     assert truth.error(result.transforms).max() < 0.1

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.ndimage import maximum_filter
 
 import stackalign as sa
 from stackalign.core.evaluation import corner_bound
+from stackalign.core.lowrank.kernels import largest_nearby
 from stackalign.core.work import Cancelled, drain
 from tests.core.lowrank.scenes import movie
 
@@ -85,6 +87,23 @@ def test_frames_beyond_the_field_are_flagged_and_the_others_aligned():
     assert worst(result, truth) < 0.05
 
 
+def test_frames_that_no_search_places_are_aligned_from_rest_or_flagged(monkeypatch):
+    def nothing(run):
+        yield from ()
+        return {}
+
+    monkeypatch.setattr("stackalign.core.lowrank.registrar.searched", nothing)
+    stack, truth = movie(frames=8, amplitude=2.0, rotation=2.0)
+    result = sa.register(stack, sa.Reals())
+    assert not result.quality.flagged.any()
+    assert worst(result, truth) < 0.05
+    for count in (2, 8):  # two frames of noise have half of it in common with their mean
+        noise = np.random.default_rng(count).normal(100, 10, (count, 60, 70)).astype(np.float32)
+        flagged = sa.register(noise, sa.Reals()).quality
+        assert flagged.flagged.all()
+        assert "could not be placed" in flagged.reasons[0]
+
+
 def test_all_frames_blank():
     result = sa.register(np.zeros((4, 40, 50), np.uint8), sa.Reals())
     assert result.quality.flagged.all()
@@ -160,6 +179,17 @@ def test_the_error_is_told_truly():
     gap = result.transforms.translations - truth.transforms.translations
     pulls = (gap - gap.mean(0)) / result.quality.error
     assert 0.7 < np.sqrt((pulls**2).mean()) < 1.4
+
+
+@pytest.mark.parametrize("shape", [(1, 9, 14), (5, 7, 8)])
+@pytest.mark.parametrize("reach", [1, 2])
+def test_what_lies_around_something_sparse(shape, reach):
+    rng = np.random.default_rng(1)
+    r, known = rng.standard_normal(shape).astype(np.float32), rng.random(shape, np.float32)
+    out, room = np.empty_like(r), np.empty_like(r)
+    largest_nearby(r, known, reach, out, room)
+    wanted = maximum_filter(np.abs(r) * np.sqrt(known), size=2 * reach + 1, mode="constant", cval=0.0)
+    assert np.allclose(out, wanted, rtol=1e-6)
 
 
 def test_a_reference_image_is_refused():

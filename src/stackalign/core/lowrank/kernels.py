@@ -28,17 +28,16 @@ def _mix(images, r, coefficients, start, count, ny, out):
 
 
 @fast_inlined
-def _robust(f, model, known, clip, tail, count, r, w):
-    """Write residuals and weights; returns the loss of the row and its pixels. ``known`` is the relative precision."""
+def _robust(r, around, known, clip, tail, count, w):
+    """Write weights; returns the loss of the row and its pixels. ``known`` is the relative precision."""
     loss, n, half = np.float32(0), np.float32(0), np.float32(0.5)
     for x in range(count):
-        e = f[x] - model[x]
         k = known[x]
-        a = abs(e) * np.sqrt(k)
-        r[x] = e
-        # influence: rises up to the clip, stays, and from the tail on falls as 1 / a^2
+        a = abs(r[x]) * np.sqrt(k)
+        # influence: rises up to the clip, stays, and from the tail on, there or nearby, falls as 1 / a^2
+        near = tail / max(a, around[x], tail)
+        w[x] = k * (np.float32(1) if a <= clip else clip / a) * near * near
         far = tail / max(a, tail)
-        w[x] = k * (np.float32(1) if a <= clip else clip / a * far * far)
         loss += half * a * a / clip if a <= clip else min(a, tail) - half * clip + tail * (np.float32(1) - far)
         n += np.float32(1) if k > 0 else np.float32(0)
     return loss, n
@@ -70,8 +69,8 @@ def _weighted_dot(a, b, w, count):
 
 
 @kernel
-def frame_equations(c, matrix, spans, basis, slopes, known, coefficients, flows, clip, tail):
-    """Linearise one frame against its low-rank image.
+def residuals(c, matrix, spans, basis, coefficients, f, r):
+    """Read a frame on the grid of the reference, and take its low-rank image off.
 
     Parameters
     ----------
@@ -83,18 +82,84 @@ def frame_equations(c, matrix, spans, basis, slopes, known, coefficients, flows,
         Columns of each row of the reference that the frame covers.
     basis : float32 (k, z, y, x)
         Images of the basis.
+    coefficients : float64 (k,)
+        What the frame takes of them.
+    f, r : float32 (z, y, x)
+        Written: the frame, and what it differs by from its low-rank image; 0 outside the spans.
+    """
+    ny, nx = r.shape[1], r.shape[2]
+    solid = r.shape[0] > 1
+    flat, stride, plane = c.reshape(c.size), np.int32(c.shape[2]), c.shape[1] * c.shape[2]
+    at = np.empty(nx)
+    first, taps = np.empty((3, nx), np.int32), np.empty((3, 4, nx), np.float32)
+    for row in range(spans.shape[0]):
+        start, stop = spans[row]
+        count = stop - start
+        z, y = row // ny, row % ny
+        line, rest = f[z, y], r[z, y]
+        line[:] = np.float32(0)
+        rest[:] = np.float32(0)
+        if count < 1:
+            continue
+        read_line(flat, plane, stride, solid, matrix, z, y, start, count, at, first, taps, line[start:stop])
+        _mix(basis, row, coefficients, start, count, ny, rest[start:stop])
+        for x in range(start, stop):
+            rest[x] = line[x] - rest[x]
+
+
+@kernel
+def largest_nearby(r, known, reach, out, room):
+    """Write to ``out`` the largest ``|r|`` times the root of the precision within a box of ``reach`` pixels."""
+    nz, ny, nx = r.shape
+    a = np.zeros(nx + 2 * reach, np.float32)
+    for z in range(nz):
+        for y in range(ny):
+            for x in range(nx):
+                a[reach + x] = abs(r[z, y, x]) * np.sqrt(known[z, y, x])
+            line = room[z, y]
+            line[:] = a[:nx]
+            for j in range(1, 2 * reach + 1):
+                for x in range(nx):
+                    line[x] = max(line[x], a[x + j])
+    # along y into the other image; in volumes back, then along z
+    for z in range(nz):
+        for y in range(ny):
+            line = out[z, y]
+            line[:] = room[z, y]
+            for i in range(max(y - reach, 0), min(y + reach + 1, ny)):
+                other = room[z, i]
+                for x in range(nx):
+                    line[x] = max(line[x], other[x])
+    if nz > 1:
+        room[...] = out
+        for z in range(nz):
+            for k in range(max(z - reach, 0), min(z + reach + 1, nz)):
+                for y in range(ny):
+                    line, other = out[z, y], room[k, y]
+                    for x in range(nx):
+                        line[x] = max(line[x], other[x])
+
+
+@kernel
+def frame_equations(r, around, spans, basis, slopes, known, coefficients, flows, clip, tail):
+    """Linearise one frame against its low-rank image.
+
+    Parameters
+    ----------
+    r, around : float32 (z, y, x)
+        See `residuals` and `largest_nearby`.
+    spans, basis, coefficients
+        See `residuals`.
     slopes : float32 (k, d, z, y, x)
-        Their gradients.
+        Gradients of the basis.
     known : float32 (z, y, x)
         Precision of each pixel of the reference, relative to the usual one; 0 where it does not count.
-    coefficients : float64 (k,)
-        What the frame takes of the basis.
     flows : float64 (m, 4, 4)
         Generators of the motion, over (z, y, x, 1).
     clip : float
         Residual, times the root of its precision, up to which the loss is squared, and from which it is linear.
     tail : float
-        The same from which the loss levels off: what is sparse then has no say at all.
+        The same from which the loss levels off: what is sparse then has no say at all, nor has what lies around it.
 
     Returns
     -------
@@ -108,22 +173,15 @@ def frame_equations(c, matrix, spans, basis, slopes, known, coefficients, flows,
     size = m + k
     normal, right = np.zeros((size, size)), np.zeros(size)
     loss = pixels = 0.0
-    solid = d == 3
-    flat, stride, plane = c.reshape(c.size), np.int32(c.shape[2]), c.shape[1] * c.shape[2]
-    at, f = np.empty(nx), np.empty(nx, np.float32)
-    first, taps = np.empty((3, nx), np.int32), np.empty((3, 4, nx), np.float32)
-    model, r, w = np.empty(nx, np.float32), np.empty(nx, np.float32), np.empty(nx, np.float32)
-    g, columns = np.empty(nx, np.float32), np.empty((size, nx), np.float32)
-    limit = np.float32(clip)
+    w, g, columns = np.empty(nx, np.float32), np.empty(nx, np.float32), np.empty((size, nx), np.float32)
     for row in range(spans.shape[0]):
         start, stop = spans[row]
         count = stop - start
         if count < 1:
             continue
         z, y = row // ny, row % ny
-        read_line(flat, plane, stride, solid, matrix, z, y, start, count, at, first, taps, f)
-        _mix(basis, row, coefficients, start, count, ny, model)
-        part, n = _robust(f, model, known[z, y][start:stop], limit, np.float32(tail), count, r, w)
+        rest, near = r[z, y][start:stop], around[z, y][start:stop]
+        part, n = _robust(rest, near, known[z, y][start:stop], np.float32(clip), np.float32(tail), count, w)
         loss += part
         pixels += n
         for p in range(m):
@@ -135,7 +193,7 @@ def frame_equations(c, matrix, spans, basis, slopes, known, coefficients, flows,
         for j in range(k):
             columns[m + j, :count] = basis[j, z, y, start:stop]
         for p in range(size):
-            right[p] += _weighted_dot(columns[p], r, w, count)
+            right[p] += _weighted_dot(columns[p], rest, w, count)
             for q in range(p, size):
                 normal[p, q] += _weighted_dot(columns[p], columns[q], w, count)
     for p in range(size):
@@ -145,29 +203,23 @@ def frame_equations(c, matrix, spans, basis, slopes, known, coefficients, flows,
 
 
 @kernel
-def add_frame(c, matrix, spans, basis, known, coefficients, clip, tail, products, sums, counts):
+def add_frame(f, r, around, spans, known, coefficients, clip, tail, products, sums, counts):
     """Add one frame to the weighted normal equations of every pixel of the basis.
 
     ``products`` (k (k + 1) / 2, z, y, x) and ``sums`` (k, z, y, x), float32, are added to: with the robust weight w of
     a pixel, ``w c_i c_j`` and ``w c_i f``; ``counts`` (z, y, x): 1 where the frame shows the pixel, lit or not.
     """
-    k, ny, nx = basis.shape[0], basis.shape[2], basis.shape[3]
-    solid = basis.shape[1] > 1
-    flat, stride, plane = c.reshape(c.size), np.int32(c.shape[2]), c.shape[1] * c.shape[2]
-    at, f = np.empty(nx), np.empty(nx, np.float32)
-    first, taps = np.empty((3, nx), np.int32), np.empty((3, 4, nx), np.float32)
-    model, r, w = np.empty(nx, np.float32), np.empty(nx, np.float32), np.empty(nx, np.float32)
-    limit = np.float32(clip)
+    k, ny, nx = len(coefficients), r.shape[1], r.shape[2]
+    w = np.empty(nx, np.float32)
     for row in range(spans.shape[0]):
         start, stop = spans[row]
         count = stop - start
         if count < 1:
             continue
         z, y = row // ny, row % ny
-        read_line(flat, plane, stride, solid, matrix, z, y, start, count, at, first, taps, f)
-        _mix(basis, row, coefficients, start, count, ny, model)
-        _robust(f, model, known[z, y][start:stop], limit, np.float32(tail), count, r, w)
+        shown, rest, near = f[z, y][start:stop], r[z, y][start:stop], around[z, y][start:stop]
         seen, counted = known[z, y][start:stop], counts[z, y][start:stop]
+        _robust(rest, near, seen, np.float32(clip), np.float32(tail), count, w)
         for x in range(count):
             counted[x] += np.float32(1) if seen[x] > 0 else np.float32(0)
         p = 0
@@ -175,37 +227,10 @@ def add_frame(c, matrix, spans, basis, known, coefficients, clip, tail, products
             ci = np.float32(coefficients[i])
             total = sums[i, z, y][start:stop]
             for x in range(count):
-                total[x] += w[x] * ci * f[x]
+                total[x] += w[x] * ci * shown[x]
             for j in range(i + 1):
                 cij = np.float32(coefficients[j]) * ci
                 product = products[p, z, y][start:stop]
                 for x in range(count):
                     product[x] += w[x] * cij
                 p += 1
-
-
-@kernel
-def sampled(c, matrix, spans, basis, known, coefficients, step):
-    """Return intensities of the low-rank image, residuals and precisions of every ``step``-th row, (3, N) float32."""
-    ny, nx = basis.shape[2], basis.shape[3]
-    solid = basis.shape[1] > 1
-    flat, stride, plane = c.reshape(c.size), np.int32(c.shape[2]), c.shape[1] * c.shape[2]
-    at, f, model = np.empty(nx), np.empty(nx, np.float32), np.empty(nx, np.float32)
-    first, taps = np.empty((3, nx), np.int32), np.empty((3, 4, nx), np.float32)
-    out = np.empty((3, ((spans.shape[0] + step - 1) // step) * nx), np.float32)
-    n = 0
-    for row in range(0, spans.shape[0], step):
-        start, stop = spans[row]
-        count = stop - start
-        if count < 1:
-            continue
-        z, y = row // ny, row % ny
-        read_line(flat, plane, stride, solid, matrix, z, y, start, count, at, first, taps, f)
-        _mix(basis, row, coefficients, start, count, ny, model)
-        for x in range(count):
-            if known[z, y, start + x] > 0:
-                out[0, n] = model[x]
-                out[1, n] = f[x] - model[x]
-                out[2, n] = known[z, y, start + x]
-                n += 1
-    return out[:, :n]

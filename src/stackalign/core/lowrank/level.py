@@ -8,9 +8,10 @@ import numpy as np
 
 from stackalign.core.generators import generators, moved_points, velocities
 from stackalign.core.geometry import centre, corners
+from stackalign.core.lowrank.placing import spatial
 from stackalign.core.lowrank.rescue import rescued
 from stackalign.core.lowrank.solution import Solution
-from stackalign.core.lowrank.state import State, spatial
+from stackalign.core.lowrank.state import State
 from stackalign.core.reduction import binned, enlarged, reduced
 from stackalign.core.work import Progress
 

@@ -10,7 +10,9 @@ from pydantic import Field
 
 from stackalign.core.holes import filled_from_nearest
 from stackalign.core.lowrank.decomposition import Decomposition
+from stackalign.core.lowrank.model import robust_scale
 from stackalign.core.lowrank.rank import found_rank
+from stackalign.core.lowrank.solution import UNPLACED
 from stackalign.core.lowrank.start import searched
 from stackalign.core.lucas_kanade import LucasKanade
 from stackalign.core.preprocess import FilteredRegistrar
@@ -30,6 +32,8 @@ _TAIL = 3.0  # times the residual from which the loss is linear: some 4 standard
 _FAR = 8.0  # times the median residual: such a frame shows something else
 _DOUBTFUL = 2.5  # the same, if it also lies no closer to the low-rank image than chance has it:
 _CHANCE = 0.5  # times the contrast of that image
+_FEWEST = 1 / 3  # of the frames placed by the search, or nothing tells which of them are right: then
+_SHARED = 0.8  # times that contrast is the most that an aligned frame leaves (two frames of noise: 1)
 
 
 class Reals(FilteredRegistrar):
@@ -168,7 +172,7 @@ class Reals(FilteredRegistrar):
 def _fit(
     parameters: Reals, stack: ImageStack, anchor: int | str | None, mask: NDArray[np.bool_] | None
 ) -> Work[Registration]:
-    from stackalign.core.lowrank.solution import UNPLACED, SolverOptions
+    from stackalign.core.lowrank.solution import SolverOptions
 
     search = LucasKanade(
         model=parameters.model,
@@ -185,12 +189,15 @@ def _fit(
     placed = [t for t in usable if t in starts]
     for t in run.unusable:
         run.results[t] = PairResult.failed(d, run.unusable[t])
+    begin = np.array([starts.get(t, np.full((d + 1, d + 1), np.nan)) for t in usable])
+    searched_in_vain = len(placed) < _FEWEST * len(usable)
+    if searched_in_vain:  # what it places then it places wrongly, too
+        begin[:] = np.eye(d + 1)
+        placed = usable
     if len(placed) < 2:
         for t in usable:
-            alone = PairResult(np.eye(d + 1), np.nan, np.nan, 1.0, np.full(d, np.nan))
-            run.results[t] = alone if t in placed else PairResult.failed(d, UNPLACED)
+            run.results[t] = PairResult(np.eye(d + 1), np.nan, np.nan, 1.0, np.full(d, np.nan))
         return run.registration()
-    begin = np.array([starts.get(t, np.full((d + 1, d + 1), np.nan)) for t in usable])
     options = SolverOptions(
         model=parameters.model,
         rank=max(1, min(parameters.rank or 1, len(placed) - 1)),
@@ -205,14 +212,14 @@ def _fit(
         max_shift=parameters.max_shift,
         seed=parameters.seed,
     )
-    solution = yield from _solved(run, usable, begin, options)
+    solution = yield from _solved(run, usable, begin, options, searched_in_vain)
     if parameters.rank is None:
         # only aligned frames tell their rank: motion that is left looks like further images
         rank = found_rank(_sampled_rows(run, usable, solution))
         if rank > 1:
             options = replace(options, rank=max(1, min(rank, len(placed) - 1)))
-            solution = yield from _solved(run, usable, solution.matrices, options)
-    _take(run, usable, solution)
+            solution = yield from _solved(run, usable, solution.matrices, options, searched_in_vain)
+    _take(run, usable, solution, searched_in_vain)
     run.details |= {
         "loss": tuple(solution.loss),
         "rounds": solution.rounds,
@@ -224,7 +231,9 @@ def _fit(
     return replace(result, details={**result.details, "decomposition": parts, "reference": parts.basis[0]})
 
 
-def _solved(run: RunState, usable: list[int], begin: NDArray[np.float64], options: SolverOptions) -> Work[Solution]:
+def _solved(
+    run: RunState, usable: list[int], begin: NDArray[np.float64], options: SolverOptions, doubted: bool
+) -> Work[Solution]:
     """Solve, with the registration so far in every report that brings news."""
     from stackalign.core.lowrank.solution import Solution
     from stackalign.core.lowrank.solver import solve
@@ -236,14 +245,18 @@ def _solved(run: RunState, usable: list[int], begin: NDArray[np.float64], option
         except StopIteration as stop:
             return cast("Solution", stop.value)
         if isinstance(progress.partial, Solution):
-            _take(run, usable, progress.partial)
+            _take(run, usable, progress.partial, doubted)
             run.details |= {"loss": tuple(progress.partial.loss), "rounds": progress.partial.rounds}
             progress = replace(progress, partial=run.registration())
         yield progress
 
 
-def _take(run: RunState, usable: list[int], solution: Solution) -> None:
-    """Write the state of a solution into the run, with a verdict for each frame."""
+def _take(run: RunState, usable: list[int], solution: Solution, doubted: bool) -> None:
+    """Write the state of a solution into the run, with a verdict for each frame.
+
+    ``doubted``: no search tells that the frames lie on each other, so each must be much closer to what they share than
+    chance has it.
+    """
     typical = float(np.nanmedian(solution.scale)) if np.isfinite(solution.scale).any() else np.nan
     d = run.stack.ndim
     for k, t in enumerate(usable):
@@ -257,6 +270,8 @@ def _take(run: RunState, usable: list[int], solution: Solution) -> None:
             and (scale > _FAR * typical or (scale > _DOUBTFUL * typical and scale > _CHANCE * _contrast(solution, k)))
         ):
             reason = f"it differs from the others: its residual is {scale / typical:.1f} times the usual one"
+        elif not reason and doubted and not scale < _SHARED * _contrast(solution, k):
+            reason = UNPLACED
         elif not reason and not np.isfinite(solution.matrices[k]).all():
             reason = "its motion ran away"
         if reason:
@@ -270,8 +285,6 @@ def _take(run: RunState, usable: list[int], solution: Solution) -> None:
 
 def _contrast(solution: Solution, k: int) -> float:
     """Return the robust standard deviation of a frame's low-rank image: what a residual is if nothing fits."""
-    from stackalign.core.lowrank.model import robust_scale
-
     image = np.tensordot(solution.coefficients[k].astype(np.float32), solution.basis, 1)[solution.known]
     return robust_scale(image - np.median(image)) if image.size else 0.0
 

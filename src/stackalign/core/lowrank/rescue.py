@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stackalign.core.lowrank.placing import Comparison, looked_at, stepped
 from stackalign.core.lowrank.start import usual_range
 from stackalign.core.transform import TransformModel
 from stackalign.core.work import Progress
@@ -17,7 +18,8 @@ from stackalign.core.work import Progress
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stackalign.core.lowrank.state import Placed, State
+    from stackalign.core.lowrank.placing import Placed
+    from stackalign.core.lowrank.state import State
     from stackalign.core.work import Work
 
     Floats = NDArray[np.float32]
@@ -66,11 +68,12 @@ def rescued(state: State) -> Work[list[int]]:
     found = []
     for done, k in enumerate(doubtful):
         yield Progress(done, len(doubtful), "Joint alignment: frames that lie elsewhere")
-        frame = state.looked_at(k)
+        frame = looked_at(level.image(k))
+        seen = Comparison(state, frame)
         best: Placed | None = None
         for candidate in bank.candidates(quiet(level.image(k), scene), thorough=True, most=_CANDIDATES):
             known = frame.known(state.known, candidate.matrix)
-            placed = state.stepped(frame, known, candidate.matrix, typical, _STEPS)
+            placed = stepped(state, seen, known, candidate.matrix, typical, _STEPS)
             if isinstance(placed, str) or placed.pixels < _LEAST_OVERLAP * np.count_nonzero(state.known):
                 continue
             if best is None or placed.scale < best.scale:

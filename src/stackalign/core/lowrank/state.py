@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stackalign.core.generators import exponential, fitted, moved_points
+from stackalign.core.generators import fitted, moved_points
 from stackalign.core.geometry import centre, corners
 from stackalign.core.holes import filled_along_lines, filled_from_nearest
-from stackalign.core.lowrank.model import LowRank, initial_low_rank, robust_scale
+from stackalign.core.lowrank.model import LowRank, initial_low_rank
+from stackalign.core.lowrank.placing import Comparison, Placed, kernels, looked_at, stepped, weighed
 from stackalign.core.lowrank.solution import UNPLACED
 from stackalign.core.noise import NoiseModel
-from stackalign.core.resample import spline_coefficients, warp_frame
+from stackalign.core.resample import warp_frame
 from stackalign.core.threads import map_ahead
 from stackalign.core.transform import TransformModel
 from stackalign.core.work import Progress
@@ -27,37 +27,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 _STEPS = 2  # in the motion of a frame, each round
-_SEEN = 0.25  # of the frames that show a usual pixel: what fewer show is not known
+_SEEN = 0.25  # of the frames that show the pixel that most show: what fewer show is not known
 _AGREED = 0.25  # of the usual robust weight
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Frame:
-    """A frame as padded spline coefficients (z, y, x); ``finite`` is 0 in its holes, None if it has none."""
-
-    spline: Floats
-    shape: tuple[int, ...]
-    finite: Floats | None
-
-    def known(self, known: Floats, matrix: NDArray[np.float64]) -> Floats:
-        """Return ``known`` (z, y, x) without what falls into a hole of the frame, which lies at ``matrix``."""
-        if self.finite is None:
-            return known
-        seen = warp_frame(self.finite, matrix, order=1) > 0.999
-        return known * seen.reshape(known.shape)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Placed:
-    """Where a frame lies: motion, what it takes of the basis, and what was found on the way; see `Solution`."""
-
-    matrix: NDArray[np.float64]
-    coefficients: NDArray[np.float64]
-    limit: float = np.inf  # residual from which the loss is linear
-    scale: float = np.nan
-    error: NDArray[np.float64] | float = np.nan
-    loss: float = 0.0
-    pixels: float = 0.0
 
 
 class State:
@@ -74,6 +45,7 @@ class State:
         self.sums = np.zeros((rank, *level.volume), np.float32)
         self.counts = np.zeros(level.volume, np.float32)
         self.shown = level.weight > 0
+        self.counted = level.weight
         self.scale = np.full(count, np.nan)
         self.error = np.full((count, level.d), np.nan)
         self.overlap = np.ones(count)
@@ -163,26 +135,26 @@ class State:
 
     def _one(self, k: int, steps: int, products: Floats, sums: Floats, counts: Floats) -> tuple[float, float]:
         """Align frame k, then add it to the normal equations; returns its loss and pixels."""
-        level = self.level
-        frame = self.looked_at(k)
+        frame = looked_at(self.level.image(k))
+        seen = Comparison(self, frame)
         known = frame.known(self.known, self.matrices[k])
         if steps:
-            placed = self.stepped(frame, known, self.matrices[k], self.coefficients[k], steps, k)
+            placed = stepped(self, seen, known, self.matrices[k], self.coefficients[k], steps, k)
         else:
-            placed = self.weighed(frame, known, self.matrices[k], self.coefficients[k])
+            placed = weighed(self, seen, known, self.matrices[k], self.coefficients[k])
         if isinstance(placed, str):
             self.trouble[k] = placed
             return 0.0, 0.0
         if steps:
             self.place(k, placed)
-        back, spans = self._view(frame, placed.matrix)
+            seen.place(placed.matrix, placed.coefficients)
         # what a frame adds to a place is weighed there, whether or not enough of the others have shown it before
         precision = frame.known(self.precision, placed.matrix)
-        limit = min(placed.limit, 1e30)
-        tail = min(level.tail * limit, 1e30)
+        tail = self.level.tail * placed.limit
         kernels().add_frame(
-            frame.spline, back, spans, self.basis, precision, placed.coefficients, limit, tail, products, sums, counts
-        )
+            seen.shown, seen.rest, seen.around, seen.spans, precision, placed.coefficients, placed.limit, tail,
+            products, sums, counts,
+        )  # fmt: skip
         return placed.loss, placed.pixels
 
     def place(self, k: int, placed: Placed) -> None:
@@ -192,102 +164,11 @@ class State:
         self.overlap[k] = placed.pixels / max(float(np.count_nonzero(self.known)), 1.0)
         self.trouble.pop(k, None)
 
-    def looked_at(self, k: int) -> Frame:
-        """Read frame k."""
-        image = self.level.image(k)
-        finite = np.isfinite(image)
-        if finite.all():
-            return Frame(spline_coefficients(image, 3), image.shape, None)
-        image = np.where(finite, image, np.float32(image[finite].mean() if finite.any() else 0))
-        return Frame(spline_coefficients(image, 3), image.shape, finite.astype(np.float32))
-
-    def _view(self, frame: Frame, matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Return reference -> frame, and the columns of each row of the reference that the frame covers."""
-        from stackalign.core.lucas_kanade_kernels import covered
-
-        back = spatial(np.asarray(np.linalg.inv(matrix), np.float64), 1.0)
-        size = np.array((1,) * (3 - self.level.d) + frame.shape)
-        return back, covered(back, size, self.level.volume)
-
-    def weighed(
-        self,
-        frame: Frame,
-        known: Floats,
-        matrix: NDArray[np.float64],
-        coefficients: NDArray[np.float64],
-        k: int | None = None,
-    ) -> Placed | str:
-        """Return a frame where it lies with the scale of its residual, from which its robust weights follow.
-
-        ``k`` names a frame some of whose residuals may tell the noise.
-        """
-        level = self.level
-        back, spans = self._view(frame, matrix)
-        step = max(level.volume[1] // 24, 1)
-        residual = kernels().sampled(frame.spline, back, spans, self.basis, known, coefficients, step)
-        if residual.shape[1] < 50:
-            return "it shares no region with the other frames"
-        sigma = robust_scale(residual[1] * np.sqrt(residual[2]))
-        if k in self.listed:
-            self.samples[k] = residual[:2]
-        least = 1e-6 * float(np.abs(coefficients).max() or 1.0) + 1e-12
-        return Placed(matrix, coefficients, max(level.options.huber * sigma, least), sigma)
-
-    def stepped(
-        self,
-        frame: Frame,
-        known: Floats,
-        matrix: NDArray[np.float64],
-        coefficients: NDArray[np.float64],
-        steps: int,
-        k: int | None = None,
-    ) -> Placed | str:
-        """Take Gauss-Newton steps in the motion and the coefficients of a frame; returns why not if that fails."""
-        level, m = self.level, len(self.flows)
-        placed = Placed(matrix, coefficients)
-        for _ in range(steps):
-            weighed = self.weighed(frame, known, placed.matrix, placed.coefficients, k)
-            if isinstance(weighed, str):
-                return weighed
-            limit, sigma, mixed = weighed.limit, weighed.scale, weighed.coefficients
-            back, spans = self._view(frame, placed.matrix)
-            normal, right, loss, pixels = kernels().frame_equations(
-                frame.spline, back, spans, self.basis, self.slopes, known, mixed, self.flows, limit, level.tail * limit
-            )
-            solved = _solved(normal, right, level.d)
-            if solved is None:
-                return "what it shares with the other frames has no structure"
-            step = solved[:m]
-            longest = float(np.abs(step).max())
-            if longest > 4.0:  # pixels: beyond, the linearisation says nothing
-                step = step * (4.0 / longest)
-            # noise left in the basis has slopes too, which tell nothing: 1/2 its variance along each axis
-            told = normal.copy()
-            told[:m, :m] -= level.sway * (pixels * sigma**2 / (2 * len(self.present)))
-            inverse = _inverted(told, normal)
-            placed = Placed(
-                exponential(level.group, step) @ placed.matrix,
-                mixed + solved[m:],
-                limit,
-                sigma,
-                sigma * np.sqrt(np.maximum(np.diag(inverse)[: level.d], 0)),
-                loss,
-                pixels,
-            )
-        return placed
-
-    @property
-    def flows(self) -> NDArray[np.float64]:
-        """Generators of the motion over (z, y, x, 1), (m, 4, 4)."""
-        return self.level.flows
-
     def _solve_basis(self) -> None:
         """Solve for the images where enough frames show a pixel; where these agree the pixel counts for the motion."""
         rank = len(self.basis)
-        some = self.counts > 0
-        # of two planes, a drift of a hundredth of a plane leaves one to most frames and the other to the rest
-        usual = float(np.median(self.counts[some])) if some.any() else 0.0
-        shown = some & (self.counts >= _SEEN * usual)
+        # where frames overlap most; of two planes a slight drift may leave either to half of the frames
+        shown = (self.counts > 0) & (self.counts >= _SEEN * float(self.counts.max()))
         if rank == 1:
             trace = self.products[0]
             shown &= trace > 0
@@ -309,7 +190,8 @@ class State:
         agreed = weight > _AGREED * float(np.median(weight[shown])) if shown.any() else shown
         self._normalise(shown)
         self._weigh()
-        self.known = np.ascontiguousarray(self.precision * (shown & agreed), np.float32)
+        self.counted = np.ascontiguousarray(self.precision * shown, np.float32)
+        self.known = self.counted * agreed
         self._slopes()
 
     def _weigh(self) -> None:
@@ -379,53 +261,8 @@ class State:
             self.matrices = np.array([stretch @ m for m in self.matrices])
 
 
-def kernels() -> Any:
-    """Return the compiled functions, loaded when they are first needed."""
-    from stackalign.core.lowrank import kernels
-
-    return kernels
-
-
 def _median_start(x: Floats) -> LowRank:
     count = np.isfinite(x).sum(axis=0)
     filled = np.where(count > 0, x, np.float32(0))
     image = np.nanmedian(filled, axis=0)
     return LowRank(np.asarray(image[None], np.float32), np.ones((len(x), 1)))
-
-
-def spatial(matrix: NDArray[np.float64], corner: float) -> NDArray[np.float64]:
-    """Return a (4, 4) matrix over (z, y, x, 1); ``corner`` stands for z of a single plane."""
-    if len(matrix) == 4:
-        return np.ascontiguousarray(matrix)
-    out = np.zeros((4, 4))
-    out[0, 0] = corner
-    out[1:, 1:] = matrix
-    return out
-
-
-def _solved(normal: NDArray[np.float64], right: NDArray[np.float64], d: int) -> NDArray[np.float64] | None:
-    """Return the step; None if the shift in the plane is not determined. What has no slope at all stays."""
-    diagonal = np.diag(normal)
-    free = diagonal > 0
-    if not free[d - 2 : d].all():
-        return None
-    scale = np.where(free, 1 / np.sqrt(np.where(free, diagonal, 1)), 0.0)
-    scaled = normal * np.outer(scale, scale)
-    scaled[np.diag_indices_from(scaled)] += np.where(free, 1e-9, 1.0)
-    try:
-        return np.asarray(np.linalg.solve(scaled, right * scale) * scale)
-    except np.linalg.LinAlgError:
-        return None
-
-
-def _inverted(told: NDArray[np.float64], normal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the inverse of ``told``, of which at least a fiftieth of ``normal`` is true in every direction."""
-    from scipy.linalg import eigh
-
-    free = np.diag(normal) > 0
-    scale = np.where(free, 1 / np.sqrt(np.where(free, np.diag(normal), 1)), 0.0)
-    whole = normal * np.outer(scale, scale)
-    whole[np.diag_indices_from(whole)] += np.where(free, 1e-9, 1.0)
-    values, vectors = eigh(told * np.outer(scale, scale), whole)
-    vectors = vectors * scale[:, None]
-    return np.asarray((vectors / np.maximum(values, 0.02)) @ vectors.T)

@@ -212,7 +212,7 @@ class Simulation(Parameters):
         0.0,
         title="Flicker",
         description="Fraction of the pixels that lie in cells lit at any moment; each is lit a fifth of the time."
-        " In textures and photographs",
+        " In cells, textures and photographs (2-D)",
         ge=0,
         le=0.5,
     )
@@ -259,8 +259,8 @@ class Simulation(Parameters):
             raise ValueError(f"scene {self.scene!r} is a plane image: volumes are made of {', '.join(DRAWN)}")
         if self.motion == "rotation" and self.model is TransformModel.TRANSLATION:
             raise ValueError("motion 'rotation' needs a model that rotates: euclidean, similarity, affine, projective")
-        if self.flicker and (self.ndim == 3 or self.scene in ("beads", "cells")):
-            raise ValueError("flicker is for textures and photographs (2-D): beads may blink instead")
+        if self.flicker and (self.ndim == 3 or self.scene == "beads"):
+            raise ValueError("flicker is for cells, textures and photographs (2-D): beads may blink instead")
         if self.blank and not all(0 <= t < self.frames for t in self.blank):
             raise ValueError(f"blank names frames beyond 0 to {self.frames - 1}: {self.blank}")
         return self
