@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _SEARCHED = 52  # px: least side of the images that are searched
 _FINEST = 300_000  # px: larger images are refined on reduced ones only
 _DENSE = 100_000  # px: of larger images every other row and column is enough
-_SHARP = 1.7  # px: squared length over which the score of wrong places changes, at the coarsest level
+_SHARP = 1.7  # px: squared length over which the score of wrong places changes
 _APART = 0.02  # of the image's side: places closer together are one
 
 
@@ -145,9 +145,10 @@ def match(
     seed: int = 0,
     blocks: int = 3,
     block_size: float = 0.45,
-    candidates: int = 16,
+    candidates: int = 32,
     keep: int = 3,
     restarts: int = 3,
+    pursued: int = 8,
     disturb: float = 0.06,
 ) -> Match | None:
     """Find where the moving image lies on the fixed one.
@@ -174,8 +175,9 @@ def match(
         Of the disturbances.
     blocks, block_size : int, float
         Of the search; see `search`.
-    candidates, keep, restarts : int
-        Of the search that are refined; that are pursued; disturbed copies of each of those.
+    candidates, keep, restarts, pursued : int
+        Of the search that are refined; of those that are disturbed; disturbed copies of each; places that are refined
+        at the next resolution, too: at the coarsest one a wrong place, bent to fit, often scores as high as the right.
     disturb : float
         Standard deviation of a disturbance of the corners, as a share of the image's side.
 
@@ -210,19 +212,26 @@ def match(
         return None
     again = [_disturbed(p.matrix, full, rng, disturb, model) for p in places[:keep] for _ in range(restarts)]
     places = _distinct([*places, *map_threads(coarse, again)], full, _APART * side, len(starts))
-    rivals = places
-    chosen = places[:2]
-    for level in reversed(range(bottom, top)):
-        pursued = chosen[: 1 if level < top - 1 else 2]
-        step = 2 if max(float(np.prod(s)) for s in views.shapes(level)) > _DENSE else 1
-        refined = map_threads(
-            lambda p: improved(views, p.matrix, level, model=model, least_overlap=least_overlap, step=step),  # noqa: B023
-            pursued,
-        )
-        chosen = _distinct(refined, full, 0.5 * _APART * side, 2) or chosen
+    chosen, heights = places[:pursued], [p.value for p in places[:pursued]]
+    rivals = chosen
+    for level in reversed(range(bottom, top + 1)):
+        if level < top:
+            step = 2 if max(float(np.prod(s)) for s in views.shapes(level)) > _DENSE else 1
+            refined = map_threads(
+                lambda p: improved(views, p.matrix, level, model=model, least_overlap=least_overlap, step=step),  # noqa: B023
+                chosen,
+            )
+            chosen = _distinct(refined, full, 0.5 * _APART * side, pursued) or chosen
+        if level == max(top - 1, bottom):
+            heights = map_threads(lambda p: _height(views, p, level, least_overlap), chosen)  # noqa: B023
+            order = np.argsort(-np.array(heights), kind="stable")
+            rivals, heights = [chosen[k] for k in order], [heights[k] for k in order]
+            chosen = rivals[:2]
+        elif level < top:
+            chosen = chosen[:1]
     best = chosen[0]
-    count = _independent(views.shapes(top), max_shift and max_shift / factors[0]) * len(angles) * len(scales)
-    evidence = _evidence(views, best, rivals, top, bottom, model, families, rng, side, least_overlap, count)
+    count = _independent(views.shapes(bottom), max_shift and max_shift / 2**bottom) * len(angles) * len(scales)
+    evidence = _evidence(views, best, rivals, heights, top, bottom, model, families, rng, side, least_overlap, count)
     # steps are exact to first order only: what has to be rigid is made so
     return Match(_within(best.matrix, full, model) if model is TransformModel.EUCLIDEAN else best.matrix, evidence)
 
@@ -266,6 +275,7 @@ def _evidence(
     views: Views,
     best: Place,
     rivals: Sequence[Place],
+    heights: Sequence[float],
     top: int,
     bottom: int,
     model: TransformModel,
@@ -279,18 +289,18 @@ def _evidence(
     full = views.shapes(0)[1]
     judged = min(bottom + 1, top)
     options: dict[str, Any] = {"model": model, "least_overlap": least_overlap, "levels": 2, "step": 2}
-    chance = _above_chance(views, best.matrix, judged, least_overlap)
-    coarse = improved(views, best.matrix, top, **options)
-    others = [p.value for p in rivals if corner_distance(p.matrix, best.matrix, full) > 0.1 * side]
-    rival = max(others, default=0.0) / max(coarse.value if coarse else best.value, 1e-3)
+    above, spread = _above_shifted(views, best.matrix, bottom, least_overlap)
+    far = [corner_distance(p.matrix, best.matrix, full) > 0.1 * side for p in rivals]
+    here = max((v for v, apart in zip(heights, far, strict=True) if not apart), default=best.value)
+    rival = max((v for v, apart in zip(heights, far, strict=True) if apart), default=0.0) / max(here, 1e-3)
     starts = [_disturbed(best.matrix, full, rng, 0.04, model) for _ in range(3)]
     ended = map_threads(lambda m: improved(views, m, judged, **options), starts)
     mirrored = improved(views.swapped(), _inverse(starts[0]), judged, **options)
     alone = [improved(views, best.matrix, judged, channels=c, **options) for c in families]
     return Evidence(
         score=best.fit.score,
-        chance=chance,
-        rival=float(rival),
+        chance=above / spread,
+        rival=float(max(rival, 0.0)),
         inverse=_apart(best.matrix, mirrored and _inverse(mirrored.matrix), full),
         restarts=float(np.median([_apart(best.matrix, p and p.matrix, full) for p in ended])),
         subsets=max((_apart(best.matrix, p and p.matrix, full) for p in alone), default=np.inf),
@@ -309,25 +319,34 @@ def _independent(shapes: tuple[tuple[int, int], tuple[int, int]], max_shift: flo
     return max(area / _SHARP, 1.0)
 
 
-def _above_chance(views: Views, matrix: Array, level: int, least_overlap: float) -> float:
-    """Return by how many standard deviations the score lies above those of shifted copies."""
+def _height(views: Views, place: Place, level: int, least_overlap: float) -> float:
+    """Return the score above that of shifted copies, times the root of the overlap: what fits anywhere fits nowhere."""
+    above, _ = _above_shifted(views, place.matrix, level, least_overlap, turns=8, sampled=80)
+    return above * float(np.sqrt(np.clip(place.fit.overlap, 0, 1)))
+
+
+def _above_shifted(
+    views: Views, matrix: Array, level: int, least_overlap: float, *, turns: int = 24, sampled: int = 150
+) -> tuple[float, float]:
+    """Return by how much the score lies above the mean of those of shifted copies, and their standard deviation."""
     shape = views.shapes(level)[0]
     fixed, moved = views.fixed(level), views.moved(level, reduced(matrix, (2**level, 2**level)), shape)
     reach = float(np.sqrt(max((moved.weight > 0).sum(), 1)))
+    step = max(int(reach / sampled), 1)  # so many pixels along a side are enough
     here, _ = score_of(fixed, moved, np.eye(3), least_overlap=least_overlap)
     wrong = []
     for distance in (0.12, 0.18, 0.24, 0.3):
-        for angle in np.arange(24) * np.pi / 12:
+        for angle in np.arange(turns) * 2 * np.pi / turns:
             shift = np.eye(3)
             shift[:2, 2] = distance * reach * np.array([np.sin(angle), np.cos(angle)])
-            score, _ = score_of(fixed, moved, shift, least_overlap=0.5 * least_overlap, step=2)
+            score, _ = score_of(fixed, moved, shift, least_overlap=0.5 * least_overlap, step=step)
             if score > -1:
                 wrong.append(score)
     if len(wrong) < 6:
-        return 0.0
+        return 0.0, 1.0
     # those of images without any structure scatter as much; less is seen where sparse structure misses itself
     least = float(np.sqrt(ALIKE)) / reach
-    return float((here - np.mean(wrong)) / max(float(np.std(wrong, ddof=1)), least))
+    return float(here - np.mean(wrong)), max(float(np.std(wrong, ddof=1)), least)
 
 
 def _inverse(matrix: Array) -> Array:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _TURN = 15.0  # deg between the rotations that are searched: blocks give way by as much as lies between
 _SURE = 0.9  # probability from which a result that was begun nearby needs no search
 _SMALL = 0.25  # of the moving image's pixels: less of a reference is looked for in that image instead
+_THOROUGH: dict[str, Any] = {"blocks": 4, "block_size": 0.4, "candidates": 48, "keep": 5, "pursued": 12}
 _GROWTH = 1.22  # between the magnifications that are searched
 
 
@@ -266,7 +267,7 @@ class MultimodalAligner:
 
         chosen, best, likely = self.parameters, None, -1.0
         for thorough in (False, True):
-            more: dict[str, Any] = {"blocks": 4, "block_size": 0.4, "candidates": 32, "keep": 5} if thorough else {}
+            more: dict[str, Any] = _THOROUGH if thorough else {}
             found = match(views, angles=chosen.angles(), scales=chosen.scales(), initial=start, **options, **more)
             if found is None:
                 continue
