@@ -7,6 +7,7 @@ import pytest
 
 import stackalign as sa
 from stackalign.cli.files import TRANSFORMS
+from stackalign.io.matlab import read_tau
 from stackalign.io.transforms import ENDINGS
 
 
@@ -32,6 +33,19 @@ def test_simulate_repeats_itself_and_keeps_what_is_there(call, here, movie):
     assert again.exit_code == 1
     assert again.stderr == "stackalign: m.tif is there already: say --overwrite to replace it\n"
     assert call(*words, "--overwrite").exit_code == 0
+
+
+@pytest.mark.parametrize("noise", [("--gaussian", "0.01"), ("--peak", "100")])
+def test_simulate_for_matlab_with_one_kind_of_noise(call, here, noise):
+    small = ("--set", "frames=4", "--set", "shape=[40, 48]", "--set", "motion=uniform")
+    assert call("simulate", *small, *noise, "-o", "movie.mat").exit_code == 0
+    stack, truth = sa.read_stack("movie.mat"), sa.load_transforms("movie.truth.json")
+    assert stack.shape == (4, 40, 48)
+    assert stack.dtype == np.float32
+    assert np.allclose(read_tau("movie.mat", (40, 48)).matrices, truth.matrices)
+    if noise[0] == "--peak":
+        assert np.array_equal(stack.asarray(), np.round(stack.asarray()))  # photons
+    assert call("simulate", "--gaussian", "0.1", "--peak", "9", "-o", "other.mat").exit_code == 2
 
 
 @pytest.mark.parametrize("setting", ["fraems=3", "frames=none", "scene=moons", "frames"])

@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from stackalign.cli.options import Debug, Overwrite, Quiet, Settings, Threads, bad, settings_of
+from stackalign.cli.options import (
+    Debug,
+    Gaussian,
+    Overwrite,
+    Peak,
+    Quiet,
+    Settings,
+    Threads,
+    bad,
+    refuse_both,
+    settings_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,13 +54,8 @@ def evaluate(
         str, typer.Option(metavar="A:B:STEP|A,B,...", help="Largest rotations about the centre (deg).")
     ] = "0:18:2",
     draws: Annotated[int, typer.Option(min=1, metavar="N", help="Movies at each point of the grid.")] = 5,
-    gaussian: Annotated[
-        float | None,
-        typer.Option(min=0, metavar="F", help="Gaussian noise only, as a fraction of the brightest pixel: 0.01."),
-    ] = None,
-    peak: Annotated[
-        float | None, typer.Option(min=1e-6, metavar="N", help="Poisson noise only, photons of the brightest pixel.")
-    ] = None,
+    gaussian: Gaussian = None,
+    peak: Peak = None,
     pairs: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Try pairs of images instead of movies; pictures: pairs are made of them."),
@@ -100,8 +106,7 @@ def evaluate(
         return
     if method not in METHODS:
         raise bad("--method", f"{method!r} is no method: choose {words(METHODS)}")
-    if gaussian is not None and peak is not None:
-        raise bad("--peak", "Gaussian and Poisson noise are two experiments: give one of them")
+    refuse_both(gaussian, peak)
     shifts, angles = grid_of(translations, "--translations"), grid_of(rotations, "--rotations")
     base = checked(Simulation, {**BASE, **settings_of(settings)})
     if gaussian is not None or peak is not None:

@@ -32,10 +32,24 @@ Settings = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Set a parameter; may be given many times. The keys are below."),
 ]
 
+Gaussian = Annotated[
+    float | None,
+    typer.Option(min=0, metavar="F", help="Gaussian noise only, as a fraction of the brightest pixel: 0.01."),
+]
+Peak = Annotated[
+    float | None, typer.Option(min=1e-6, metavar="N", help="Poisson noise only, photons of the brightest pixel.")
+]
+
 
 def bad(option: str, message: str) -> typer.BadParameter:
     """Return a usage error (exit code 2) that names the option."""
     return typer.BadParameter(message, param_hint=f"'{option}'")
+
+
+def refuse_both(gaussian: float | None, peak: float | None) -> None:
+    """Refuse two kinds of noise at once."""
+    if gaussian is not None and peak is not None:
+        raise bad("--peak", "Gaussian and Poisson noise are two experiments: give one of them")
 
 
 def channel_of(text: str | None) -> int | str | None:

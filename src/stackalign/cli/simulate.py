@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from stackalign.cli.options import Debug, Overwrite, Quiet, Settings, bad, settings_of
+from stackalign.cli.options import Debug, Gaussian, Overwrite, Peak, Quiet, Settings, bad, refuse_both, settings_of
 
 
 class SimulateCommand(TyperCommand):
@@ -23,28 +23,41 @@ class SimulateCommand(TyperCommand):
 
 def simulate(
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FILE", help="The movie: .tif, .ome.tif, .zarr or .npy.")
+        Path, typer.Option("-o", "--output", metavar="FILE", help="The movie: .tif, .ome.tif, .zarr, .npy or .mat.")
     ],
+    gaussian: Gaussian = None,
+    peak: Peak = None,
     settings: Settings = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Make a movie that moves in a known way; its true transforms go beside it, as NAME.truth.json."""
+    """Make a movie that moves in a known way; its true transforms go beside it, as NAME.truth.json.
+
+    A .mat file holds the movie as Y, (y, x, t), and the transforms as tau, as the published REALS scripts have them.
+    """
     from stackalign.cli.files import refuse_existing
     from stackalign.cli.records import checked
     from stackalign.cli.terminal import finish
     from stackalign.core import simulate as simulation
+    from stackalign.core.trial import with_noise
+    from stackalign.io.matlab import write_mat
     from stackalign.io.transforms import save_transforms
     from stackalign.io.write import write_stack_work
 
+    refuse_both(gaussian, peak)
     record = checked(simulation.Simulation, settings_of(settings))
+    if gaussian is not None or peak is not None:
+        record = with_noise(record, gaussian=gaussian, peak=peak)
     truth_file = output.with_name(f"{plain_stem(output)}.truth.json")
     refuse_existing(overwrite, output, truth_file)
-    if not output.name.lower().endswith((".tif", ".tiff", ".zarr", ".npy")):
-        raise bad("--output", f"{output.name!r} must end in .tif, .ome.tif, .zarr or .npy")
+    if not output.name.lower().endswith((".tif", ".tiff", ".zarr", ".npy", ".mat")):
+        raise bad("--output", f"{output.name!r} must end in .tif, .ome.tif, .zarr, .npy or .mat")
     stack, truth = simulation.simulate(record)
-    finish(write_stack_work(output, stack), quiet=quiet)
+    if output.suffix.lower() == ".mat":
+        write_mat(output, truth.transforms, stack)
+    else:
+        finish(write_stack_work(output, stack), quiet=quiet)
     save_transforms(truth_file, truth.transforms, {"simulation": record.model_dump(mode="json")})
     if not quiet:
         typer.echo(f"{stack} -> {output}, its true transforms -> {truth_file}")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from stackalign.core.registration import Registration
     from stackalign.core.stack import ImageStack
 
+_INPUT = "Y"  # the movie itself, in the published scripts
 _LIMIT = 2**31 - 2**16  # bytes of one variable: MATLAB 5 files count them in 31 bits
 
 
@@ -38,7 +39,7 @@ def read_mat(path: str | PathLike[str], name: str | None = None) -> NDArray[Any]
     path : path
         A MATLAB file of version 5 to 7; it is read into memory.
     name : str, optional
-        The variable; may be left out if only one of them has three or four axes.
+        The variable; may be left out if it is ``Y``, or if only one of them has three or four axes.
 
     Returns
     -------
@@ -53,6 +54,8 @@ def read_mat(path: str | PathLike[str], name: str | None = None) -> NDArray[Any]
     place = Path(path).expanduser()
     found = {k: np.asarray(v) for k, v in _loaded(place).items()}
     movies = {k: v for k, v in found.items() if v.ndim in (3, 4) and v.dtype.kind in "uifb"}
+    if name is None and _INPUT in movies:
+        name = _INPUT
     if name is None and len(movies) != 1:
         have = ", ".join(f"{k} {v.shape}" for k, v in found.items()) or "nothing"
         said = "holds several movies" if movies else "holds no movie (y, x, t)"
@@ -66,15 +69,15 @@ def read_mat(path: str | PathLike[str], name: str | None = None) -> NDArray[Any]
     return np.ascontiguousarray(frames)
 
 
-def write_mat(path: str | PathLike[str], registration: Registration, stack: ImageStack) -> Path:
+def write_mat(path: str | PathLike[str], registration: Registration | TransformSeries, stack: ImageStack) -> Path:
     """Write an alignment as the published scripts have it.
 
     Parameters
     ----------
     path : path
         A file ending in ``.mat``; written beside it and renamed when whole.
-    registration : Registration
-        The result of any method. That of REALS also gives its decomposition.
+    registration : Registration or TransformSeries
+        The result of any method, or transforms. That of REALS also gives its decomposition.
     stack : ImageStack
         The input.
 
@@ -95,16 +98,19 @@ def write_mat(path: str | PathLike[str], registration: Registration, stack: Imag
 
     place = Path(path).expanduser()
     bytes_needed = int(np.prod(stack.shape, dtype=np.int64)) * max(stack.dtype.itemsize, 4)
-    parts = registration.details.get("decomposition")
+    if isinstance(registration, TransformSeries):
+        transforms, parts = registration, None
+    else:
+        transforms, parts = registration.transforms, registration.details.get("decomposition")
     if bytes_needed > _LIMIT:
         raise StackWriteError(
             f"cannot write {place}: a MATLAB 5 file holds at most 2 GB a variable, {bytes_needed / 1e9:.1f} GB are"
             " needed; write .tif or .zarr, which MATLAB reads too, or a range of frames"
         )
     variables = {
-        "Y": _last(stack.asarray()),
-        "tau": to_tau(registration.transforms, stack.frame_shape),
-        "transforms": np.moveaxis(registration.transforms.matrices, 0, -1),
+        _INPUT: _last(stack.asarray()),
+        "tau": to_tau(transforms, stack.frame_shape),
+        "transforms": np.moveaxis(transforms.matrices, 0, -1),
     }
     if parts is not None:
         variables |= {
