@@ -94,6 +94,30 @@ def test_every_panel_opens_by_its_name_and_closes(make_napari_viewer: Any, name:
     panel.shut()
 
 
+def press_keys(pick: Any, canvas: Any) -> None:
+    """Choose, nudge, resize, delete and undo with the keys that the panel names; all is as before at the end."""
+    begun, shift, control = pick.particles, Qt.KeyboardModifier.ShiftModifier, Qt.KeyboardModifier.ControlModifier
+    QTest.keyClick(canvas, Qt.Key.Key_N)  # from the fourth round to the first
+    assert pick.chosen == 1
+    start = np.array(begun.pick(1).box.start)
+    for key, held, moved in (
+        (Qt.Key.Key_Right, shift, (0, 1)),
+        (Qt.Key.Key_Up, shift, (-1, 0)),
+        (Qt.Key.Key_Plus, Qt.KeyboardModifier.NoModifier, (-1, -1)),
+    ):
+        before = np.array(pick.particles.pick(1).box.start)
+        QTest.keyClick(canvas, key, held)
+        assert (np.array(pick.particles.pick(1).box.start) - before).tolist() == list(moved)
+    QTest.keyClick(canvas, Qt.Key.Key_Minus)
+    assert (np.array(pick.particles.pick(1).box.start) - start).tolist() == [-1, 1]
+    QTest.keyClick(canvas, Qt.Key.Key_Delete)
+    assert [p.id for p in pick.particles.picks] == [2, 3, 4]
+    for _ in range(5):
+        if pick.particles.picks != begun.picks:
+            QTest.keyClick(canvas, Qt.Key.Key_Z, control)
+    assert pick.particles.picks == begun.picks
+
+
 def test_from_the_menu_to_the_saved_files(
     make_napari_viewer: Any, qtbot: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +148,7 @@ def test_from_the_menu_to_the_saved_files(
     QTest.mouseClick(pick.undo, Qt.MouseButton.LeftButton)
     assert pick.particles.picks[3].box == box
     assert (viewer.scene.camera.center if hasattr(viewer, "scene") else viewer.camera.center) == centre
+    press_keys(pick, mouse.native)
     answer(monkeypatch, tmp_path / "picks.json")
     menu_click(pick.files.button, "Save picks")
     pick.scroll.ensureWidgetVisible(pick.run.button)

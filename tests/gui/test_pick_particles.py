@@ -66,10 +66,10 @@ def test_a_click_beside_a_particle_finds_its_box_and_fit(panel: Any) -> None:
     fit = panel.fit_of(pick)
     assert fit
     np.testing.assert_allclose(fit.position, PLACES[0], atol=0.1)
-    assert panel.verdict.text() == "✓ Particle 1: good fit"
-    assert "± " in panel.numbers.text()
-    assert "nm" in panel.numbers.text()
-    assert panel.patches.patches is not None
+    assert panel.fit_view.verdict.text() == "✓ Particle 1: good fit"
+    assert "± " in panel.fit_view.numbers.text()
+    assert "nm" in panel.fit_view.numbers.text()
+    assert panel.fit_view.patches.patches is not None
     assert panel.table.rowCount() == 1
     assert panel.table.item(0, 6).text() == "✓"
     assert panel.run.button.text() == "Track 1 particle through 10 frames"
@@ -77,8 +77,8 @@ def test_a_click_beside_a_particle_finds_its_box_and_fit(panel: Any) -> None:
 
 def test_a_click_on_nothing_is_rejected_with_the_reason(panel: Any) -> None:
     panel.pick_at((90.0, 60.0))
-    assert panel.verdict.text().startswith("✗ Particle 1: ")
-    assert len(panel.verdict.text()) > 30
+    assert panel.fit_view.verdict.text().startswith("✗ Particle 1: ")
+    assert len(panel.fit_view.verdict.text()) > 30
     assert panel.table.item(0, 6).text() == "✗"
     assert panel.canvas.boxes[0].state == "bad"
 
@@ -106,12 +106,12 @@ def test_suggest_proposes_all_four_and_undo_takes_them_back(panel: Any, qtbot: A
 def test_the_fit_follows_the_mouse_within_a_frame_of_interaction(panel: Any, qtbot: Any) -> None:
     panel.pick.setChecked(True)
     panel.canvas.hovered.emit((30.0, 40.0))
-    qtbot.waitUntil(lambda: panel.verdict.text() == "✓ Under the mouse: good fit")
+    qtbot.waitUntil(lambda: panel.fit_view.verdict.text() == "✓ Under the mouse: good fit")
     taken = []
     for k in range(20):
-        panel._mouse = (30.0 + 0.2 * k, 40.0)
+        panel.mouse.position = (30.0 + 0.2 * k, 40.0)
         begun = time.perf_counter()
-        panel._fit_under_mouse()
+        panel.mouse.fit()
         taken.append(time.perf_counter() - begun)
     assert sorted(taken)[len(taken) // 2] < 0.05
     assert panel.canvas.boxes[-1].state == "live"
@@ -122,7 +122,7 @@ def test_the_fit_follows_the_mouse_within_a_frame_of_interaction(panel: Any, qtb
 def test_many_moves_of_the_mouse_are_few_fits(panel: Any, qtbot: Any, monkeypatch: Any) -> None:
     panel.pick.setChecked(True)
     count = []
-    monkeypatch.setattr(panel, "_show_fit", lambda fit: count.append(fit))
+    monkeypatch.setattr(panel, "show_fit", lambda fit: count.append(fit))
     for k in range(500):
         panel.canvas.hovered.emit((30.0, 40.0 + 0.01 * k))
     qtbot.waitUntil(lambda: len(count) > 0)
@@ -178,6 +178,17 @@ def test_keys_nudge_grow_and_delete(panel: Any, viewer: Any) -> None:
     assert [p.id for p in panel.particles.picks] == [1, 2]
 
 
+def test_a_particle_is_picked_anew_where_the_mouse_is(panel: Any) -> None:
+    panel.pick_at(tuple(PLACES[0]))
+    box = panel.particles.picks[0].box
+    panel.mouse.position = tuple(PLACES[1] + 1.0)
+    panel.pick_anew()
+    (pick,) = panel.particles.picks
+    np.testing.assert_allclose(panel.fit_of(pick).position, PLACES[1], atol=0.1)
+    panel.undo.click()
+    assert panel.particles.picks[0].box == box
+
+
 def test_following_ends_in_a_sentence_and_boxes_that_follow(panel: Any, viewer: Any, qtbot: Any) -> None:
     for place in PLACES[:3]:
         panel.pick_at(tuple(place))
@@ -193,7 +204,7 @@ def test_following_ends_in_a_sentence_and_boxes_that_follow(panel: Any, viewer: 
     viewer.dims.set_point(0, 9 * 0.5)
     wait(panel, qtbot)
     np.testing.assert_allclose(panel.canvas.boxes[0].centre, PLACES[0] + 9 * STEP, atol=0.15)
-    assert panel.verdict.text().endswith("good fit")
+    assert panel.fit_view.verdict.text().endswith("good fit")
     panel.delete()
     assert panel.run.button.text().startswith("Follow again 2")
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from stackalign.picking import Patches
 
 _SIDE = 96  # pixels
-_PROFILE = 120
+_PROFILE = 126
 
 
 class PatchView(QWidget):

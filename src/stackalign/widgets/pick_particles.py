@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,37 +10,28 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QSizePolicy, QSpinBox
 
 from stackalign.picking import (
-    BOX,
-    LEAST_SIDE,
     Particles,
-    box_around,
-    drawn_box,
-    fit_box,
     follow_work,
     grown,
-    inside,
-    load_frame,
     nudged,
-    numbers_of,
     particles_text,
-    patches_of,
     propose_box,
-    reason_of,
     suggest_work,
 )
 from stackalign.runs import frames_text
+from stackalign.widgets._fit_view import FitView
 from stackalign.widgets._form import ParameterForm
-from stackalign.widgets._frame_reader import LatestOnly
 from stackalign.widgets._keys import CanvasKeys
 from stackalign.widgets._movie_section import MovieSection
 from stackalign.widgets._panel import Panel
-from stackalign.widgets._patch_view import PatchView
 from stackalign.widgets._pick_canvas import BoxView, PickCanvas
 from stackalign.widgets._pick_files import PicksFiles
+from stackalign.widgets._pick_fits import PickFits, followed_to
+from stackalign.widgets._pick_mouse import PickMouse
 from stackalign.widgets._pick_rows import box_view, pair, pick_row
 from stackalign.widgets._picks_table import PicksTable
-from stackalign.widgets._plot import BAD, GOOD
 from stackalign.widgets._preview import FrameCursor
+from stackalign.widgets._seen_frame import SeenFrame
 from stackalign.widgets._style import Fold, note, say, small_button
 
 if TYPE_CHECKING:
@@ -55,7 +45,6 @@ if TYPE_CHECKING:
     from stackalign.core.spots.tracks import TrackSet
     from stackalign.runs import Movie
 
-_FOLLOW_MS = 16  # the fit under the mouse is drawn at most 60 times a second
 _KEYS = {
     "On the canvas": {
         "P": "pick with the mouse, or move the view",
@@ -83,31 +72,21 @@ class PickParticles(Panel):
 
     def __init__(self, napari_viewer: napari.viewer.Viewer, parent: QWidget | None = None) -> None:
         super().__init__(napari_viewer, "stackalign-pick-particles", _KEYS, parent)
-        self._image: NDArray[Any] | None = None
-        self._image_of: tuple[Movie, int] | None = None
-        self._fits: dict[tuple[Pick, Any], SpotFit] = {}
+        self.fits = PickFits()
         self._chosen: int | None = None
-        self._mouse: tuple[float, ...] | None = None
-        self._hover: Box | None = None
-        self._gesture = itertools.count()
-        self._grip: tuple[int, Box, str] | None = None
-        self._movie_of_layer: Movie | None = None
 
         self.movie = MovieSection(napari_viewer, self.session)
         self._cursor = FrameCursor(napari_viewer, self)
-        self._reader = LatestOnly(self)
+        self.seen = SeenFrame(self.session, self._cursor, self)
         self.canvas = PickCanvas(napari_viewer, self)
         self._build()
-        self._follow_mouse = QTimer(self, singleShot=True, interval=_FOLLOW_MS)
-        self._follow_mouse.timeout.connect(self._fit_under_mouse)
+        self.mouse = PickMouse(self)
 
         self._cursor.moved.connect(self._on_frame)
-        self._reader.done.connect(self._on_read)
-        self.canvas.hovered.connect(self._on_hover)
+        self.seen.arrived.connect(self._show)
+        self.seen.complained.connect(partial(say, self.message))
         self.canvas.clicked.connect(self.pick_at)
         self.canvas.chosen.connect(self.choose)
-        self.canvas.drawing.connect(self._on_drawing)
-        self.canvas.dragged.connect(self._on_dragged)
         self.table.chosen.connect(self.show_particle)
         self.run.start.connect(self.follow)
         self.form.changed.connect(self._on_form)
@@ -134,7 +113,7 @@ class PickParticles(Panel):
                 "Control-Shift-Z": self.session.redo,
             },
         )
-        for closer in (self._cursor.close, self.movie.close_section, self._reader.close, self.canvas.close, keys.close):
+        for closer in (self._cursor.close, self.movie.close_section, self.seen.close, self.canvas.close, keys.close):
             self.at_end(closer)
         # a layer without settled axes was there before anybody listened
         self.movie.layers.currentIndexChanged.emit(self.movie.layers.currentIndex())
@@ -159,9 +138,7 @@ class PickParticles(Panel):
         line.addWidget(self.pick, 1)
         line.addWidget(self.suggest)
         line.addWidget(self.count)
-        self.patches = PatchView()
-        self.numbers = note()
-        self.verdict = note(strong=True)
+        self.fit_view = FitView()
         self.table = PicksTable()
         self.remove = small_button("Delete", "Delete the chosen particle (Delete)", self.delete)
         self.clear = small_button("Delete all", "Delete all particles; it can be undone", self.delete_all)
@@ -180,7 +157,7 @@ class PickParticles(Panel):
         self.next.clicked.connect(partial(self.open_panel, "Select trajectories"))
         self.next.hide()
         self.fill(
-            self.movie, line, self.patches, self.numbers, self.verdict, self.table, below, self.options, self.run,
+            self.movie, line, self.fit_view, self.table, below, self.options, self.run,
             self.message, self.sentence, self.next,
         )  # fmt: skip
         self.column.addStretch(1)
@@ -209,22 +186,23 @@ class PickParticles(Panel):
     @property
     def ready(self) -> bool:
         """Whether the frame on show has been read, so that fits can follow."""
-        return self._image is not None and self._image_of == (self.session.movie, self._cursor.frame)
+        return self.seen.ready
 
     @property
-    def _shape(self) -> tuple[int, ...]:
+    def frame_shape(self) -> tuple[int, ...]:
+        """Pixels of a frame; empty without a movie."""
         movie = self.session.movie
         return () if movie is None else movie.stack.frame_shape
 
     def fit_of(self, pick: Pick) -> SpotFit | None:
         """Return the fit of a pick in its own frame; None as long as that frame has not been read."""
-        return self._fits.get((pick, _fit_key(self.particles)))
+        return self.fits.of(pick, self.particles)
 
     # picking
 
     def pick_at(self, point: tuple[float, ...]) -> None:
         """Pick the particle next to a point, (z,) y, x pixels."""
-        if (image := self._image_or_say()) is None:
+        if (image := self.image_or_say()) is None:
             return
         reach = max(8.0, 10 * self.canvas.grid.screen)
         box, _ = propose_box(image, point, self.particles.registrar, min(reach, 40.0))
@@ -233,7 +211,7 @@ class PickParticles(Panel):
             self.choose(twin.id)
             say(self.message, f"That is particle {twin.id}.")
             return
-        self._add(box)
+        self.add(box)
 
     def _pick_like(self, box: Box) -> Pick | None:
         """Return the pick of this frame in whose middle a new box lies."""
@@ -244,18 +222,23 @@ class PickParticles(Panel):
                 return pick
         return None
 
-    def _add(self, box: Box) -> None:
+    def add(self, box: Box) -> None:
+        """Add a pick in the frame on show."""
         changed = self.particles.added([box], self.frame)
         self._chosen = changed.picks[-1].id
-        self._hover = None  # the pick is looked at until the mouse moves on
+        self.mouse.hover = None  # the pick is looked at until the mouse moves on
         self.session.change_particles(f"pick particle {self._chosen}", changed)
         say(self.message, "")
 
     def choose(self, number: int) -> None:
         """Look at a particle."""
         self._chosen = number
-        self._hover = None
+        self.mouse.hover = None
         self._show()
+
+    def take_up(self, number: int) -> None:
+        """Make a particle the chosen one while its box is dragged."""
+        self._chosen = number
 
     def choose_next(self) -> None:
         """Look at the next particle, round the end."""
@@ -283,21 +266,21 @@ class PickParticles(Panel):
     def nudge(self, y: int, x: int) -> None:
         """Move the chosen box by whole pixels."""
         if self.chosen is not None:
-            box = nudged(self.particles.pick(self.chosen).box, (y, x), self._shape)
+            box = nudged(self.particles.pick(self.chosen).box, (y, x), self.frame_shape)
             self._move(box, f"move particle {self.chosen}", f"nudge {self.chosen}")
 
     def grow(self, pixels: int) -> None:
         """Make the chosen box larger or smaller on every side."""
         if self.chosen is not None:
-            box = grown(self.particles.pick(self.chosen).box, pixels, self._shape)
+            box = grown(self.particles.pick(self.chosen).box, pixels, self.frame_shape)
             self._move(box, f"resize particle {self.chosen}", f"grow {self.chosen}")
 
     def pick_anew(self) -> None:
         """Put the box of the chosen particle on what is under the mouse, or at its place, in the frame on show."""
-        number, image = self.chosen, self._image_or_say()
+        number, image = self.chosen, self.image_or_say()
         if number is None or image is None:
             return
-        point = self._mouse or self.particles.pick(number).centre
+        point = self.mouse.position or self.particles.pick(number).centre
         box, _ = propose_box(image, point, self.particles.registrar)
         self.session.change_particles(
             f"pick particle {number} in frame {self._cursor.frame}", self.particles.moved(number, box, self.frame)
@@ -336,89 +319,18 @@ class PickParticles(Panel):
         self.canvas.pick(on)
         self.pick.setText("Picking: click a particle" if on else "Pick with the mouse")
         if not on:
-            self._hover = self._mouse = None
+            self.mouse.leave()
             self._show()
-
-    def _on_hover(self, point: tuple[float, ...]) -> None:
-        self._mouse = point
-        if not self._follow_mouse.isActive():
-            self._follow_mouse.start()
-
-    def _fit_under_mouse(self) -> None:
-        image = self._image if self.ready else None
-        if self._mouse is None or image is None or not self.canvas.picking or self._grip is not None:
-            return
-        picks = self.particles.picks
-        size = picks[-1].box.shape if picks else (BOX,) * image.ndim
-        self._hover = box_around(self._mouse, size, image.shape)
-        self._show_fit(fit_box(image, self._hover, self.particles.registrar))
-        self._draw()
-
-    def _on_drawing(self, begin: tuple[float, ...], end: tuple[float, ...], done: bool) -> None:
-        if (image := self._image_or_say()) is None:
-            return
-        self._hover = box = drawn_box(begin, end, image.shape)
-        if done:
-            self._hover = None
-            self._add(box)
-            return
-        self._show_fit(fit_box(image, box, self.particles.registrar))
-        self._draw()
-
-    def _on_dragged(self, number: int, part: str, shift: tuple[float, float], done: bool) -> None:
-        if self._grip is None or self._grip[0] != number:
-            self._grip = (number, self.particles.pick(number).box, f"drag {next(self._gesture)}")
-            self._chosen = number
-            if self._tracked(number) is not None or self.particles.pick(number).frame != self.frame:
-                # what is seen is where it was followed to: the box is taken up there
-                view = next(b for b in self.canvas.boxes if b.number == number)
-                start = np.array([*self._grip[1].start[:-2], *view.start])
-                self._grip = (number, inside(start, self._grip[1].shape, self._shape), self._grip[2])
-        _, box, tag = self._grip
-        step = np.round(shift).astype(int)
-        if part == "move":
-            new, name = nudged(box, tuple(step), self._shape), f"move particle {number}"
-        else:
-            new, name = _resized(box, part, step, self._shape), f"resize particle {number}"
-        old = self.particles.pick(number)
-        if new != old.box or old.frame != self.frame:
-            self.session.change_particles(name, self.particles.moved(number, new, self.frame), merge=tag)
-        if done:
-            self._grip = None
-            self.session.history.seal()
-            self._draw()
 
     # frames
 
     def _on_frame(self, _frame: int = 0) -> None:
-        self._hover = None
-        self._read()
+        self.mouse.hover = None
+        self.seen.read()
         self._show()
 
-    def _read(self) -> None:
-        movie = self.session.movie
-        if movie is None:
-            self._image = self._image_of = None
-            return
-        tag = (movie, self._cursor.frame)
-        if self._image_of != tag:
-            self._reader.ask(tag, partial(load_frame, movie.stack, self._cursor.frame, self.particles.registrar))
-
-    def _on_read(self, tag: Any, result: Any) -> None:
-        if tag != (self.session.movie, self._cursor.frame):
-            self._read()
-            return
-        if isinstance(result, Exception):
-            self._image = self._image_of = None
-            say(self.message, f"Frame {tag[1]} cannot be read: {result}")
-            return
-        image, why = result
-        self._image, self._image_of = image, tag
-        if why:
-            say(self.message, f"Frame {tag[1]} is {why}")
-        self._show()
-
-    def _image_or_say(self) -> NDArray[Any] | None:
+    def image_or_say(self) -> NDArray[Any] | None:
+        """Return the frame on show if something can be picked in it; else say why not."""
         stack = self.session.stack
         if stack is None:
             return None
@@ -428,7 +340,7 @@ class PickParticles(Panel):
         if not self.ready:
             say(self.message, "The frame is still being read: try again in a moment.")
             return None
-        return self._image
+        return self.seen.image
 
     # following
 
@@ -474,9 +386,9 @@ class PickParticles(Panel):
         self.pick.setEnabled(layer is not None)
         if layer is None:
             self.pick.setChecked(False)
-        self._fits.clear()
-        self._hover = self._mouse = None
-        self._read()
+        self.fits.clear()
+        self.mouse.leave()
+        self.seen.read()
         self._on_choices()
         self._show()
 
@@ -518,101 +430,57 @@ class PickParticles(Panel):
         """Look at a particle, in the frame in which it was picked unless it was followed."""
         self.choose(number)
         pick = self.particles.pick(number)
-        if self._tracked(number) is None and pick.frame != self.frame:
+        if self.tracked(number) is None and pick.frame != self.frame:
             self._cursor.go_to(pick.frame + self._first)
 
-    def _tracked(self, number: int) -> NDArray[np.float64] | None:
+    def tracked(self, number: int) -> NDArray[np.float64] | None:
         """Return where a particle was followed to in the frame on show; None if it was not followed there."""
-        tracks = self.particles.tracks
-        if tracks is None or not 0 <= self.frame < tracks.length:
-            return None
-        rows = np.flatnonzero(tracks.ids == number)
-        followed = next((pick for pick in self.particles.followed if pick.id == number), None)
-        if not len(rows) or followed is None or followed not in self.particles.picks:
-            return None
-        place = tracks.position[int(rows[0]), self.frame]
-        return place if np.isfinite(place).all() else None
+        return followed_to(self.particles, number, self.frame)
 
     def _show(self) -> None:
-        self._fit_missing()
-        rows = [pick_row(pick, self.fit_of(pick), self.particles, self._first) for pick in self.particles.picks]
+        particles, image = self.particles, self.seen.image
+        if image is not None:
+            self.fits.fit_missing(image, self.frame, particles)
+        rows = [pick_row(p, self.fits.of(p, particles), particles, self._first) for p in particles.picks]
         self.table.show_rows(rows, self.chosen)
-        say(self.sentence, self.particles.sentence if not self.particles.stale else "")
-        self.next.setVisible(self.particles.tracks is not None)
+        say(self.sentence, particles.sentence if not particles.stale else "")
+        self.next.setVisible(particles.tracks is not None)
         self.show_ready()
         number = self.chosen
-        if self._hover is None:
-            self._show_fit(self._seen_fit(number) if number is not None else None)
-        self._draw()
+        if self.mouse.hover is None:
+            fit = None
+            if number is not None and image is not None:
+                fit = self.fits.seen(image, self.frame, number, particles)
+            self.show_fit(fit)
+        self.draw()
 
-    def _fit_missing(self) -> None:
-        """Fit the picks of the frame on show that have no fit yet; those of other frames wait until it is shown."""
-        if not self.ready or self._image is None:
-            return
-        key = _fit_key(self.particles)
-        for pick in self.particles.picks:
-            if pick.frame == self.frame and (pick, key) not in self._fits:
-                self._fits[(pick, key)] = fit_box(self._image, pick.box, self.particles.registrar)
-
-    def _seen_fit(self, number: int) -> SpotFit | None:
-        """Return the fit of a particle in the frame on show: in its own box, or where it was followed to."""
-        pick = self.particles.pick(number)
-        if not self.ready or self._image is None:
-            return None
-        if pick.frame == self.frame:
-            return self.fit_of(pick)
-        place = self._tracked(number)
-        if place is None:
-            return None
-        return fit_box(self._image, box_around(place, pick.box.shape, self._shape), self.particles.registrar)
-
-    def _show_fit(self, fit: SpotFit | None) -> None:
-        image = self._image if self.ready else None
+    def show_fit(self, fit: SpotFit | None) -> None:
+        """Show a fit of the frame on show, or none."""
+        image, stack = self.seen.image, self.session.stack
         if fit is None or image is None:
-            self.patches.show_patches(None)
             empty = not self.particles.picks
-            say(self.numbers, "Click a particle, draw a box around it, or let some be suggested." if empty else "")
-            say(self.verdict, "")
+            self.fit_view.show_nothing(
+                "Click a particle, draw a box around it, or let some be suggested." if empty else ""
+            )
             return
-        stack = self.session.stack
-        self.patches.show_patches(patches_of(image, fit), fit)
+        who = "Under the mouse" if self.mouse.hover is not None else f"Particle {self.chosen}"
         size, unit = (None, "") if stack is None else (stack.pixel_size, stack.unit)
-        say(self.numbers, numbers_of(fit, size, unit))
-        reason = reason_of(fit)
-        self.verdict.setStyleSheet(f"font-weight: 600; color: {BAD if reason else GOOD};")
-        who = "Under the mouse" if self._hover is not None else f"Particle {self.chosen}"
-        say(self.verdict, f"✗ {who}: {reason}" if reason else f"✓ {who}: good fit")
+        self.fit_view.show_fit(image, fit, who, size, unit)
 
-    def _draw(self) -> None:
+    def draw(self) -> None:
+        """Draw the boxes of the frame on show."""
         boxes = [self._view(pick) for pick in self.particles.picks]
-        if self._hover is not None:
-            start, stop = self._hover.start[-2:], self._hover.stop[-2:]
+        if self.mouse.hover is not None:
+            start, stop = self.mouse.hover.start[-2:], self.mouse.hover.stop[-2:]
             boxes.append(BoxView(0, pair(start), pair(stop), "live", False, (0.0, 0.0)))
-        self.canvas.show(boxes, moving=self._grip is not None or self._hover is not None)
+        self.canvas.show(boxes, moving=self.mouse.dragging or self.mouse.hover is not None)
 
     def _view(self, pick: Pick) -> BoxView:
         here = pick.frame == self.frame
-        place = None if here else self._tracked(pick.id)
-        return box_view(pick, self.fit_of(pick) if here else None, here, place, pick.id == self.chosen, self._shape)
+        fit = self.fits.of(pick, self.particles) if here else None
+        place = None if here else self.tracked(pick.id)
+        return box_view(pick, fit, here, place, pick.id == self.chosen, self.frame_shape)
 
     @property
     def _first(self) -> int:
         return (self.session.choices.frames or (0, 0))[0]
-
-
-def _fit_key(particles: Particles) -> Any:
-    """Return what a fit depends on besides the pick."""
-    registrar = particles.registrar
-    return (registrar.polarity, *registrar.fit_options.values())
-
-
-def _resized(box: Box, part: str, step: NDArray[Any], shape: tuple[int, ...]) -> Box:
-    """Return a box of which some borders were dragged; no border passes the opposite one."""
-    start, stop = np.array(box.start), np.array(box.stop)
-    for name in part.split("-"):
-        axis = -2 if name in ("top", "bottom") else -1
-        if name in ("top", "left"):
-            start[axis] = np.clip(start[axis] + step[axis], 0, stop[axis] - LEAST_SIDE)
-        else:
-            stop[axis] = np.clip(stop[axis] + step[axis], start[axis] + LEAST_SIDE, shape[axis])
-    return inside(start, stop - start, shape)

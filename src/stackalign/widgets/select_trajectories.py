@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSize, QTimer
-from qtpy.QtWidgets import QBoxLayout, QHBoxLayout, QPushButton, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QPushButton, QWidget
 
 from stackalign.picking import particles_text
 from stackalign.runs import frames_text
@@ -14,8 +14,9 @@ from stackalign.trajectories import Trajectories, align_tracks_work
 from stackalign.widgets._frame_reader import LatestOnly
 from stackalign.widgets._keys import CanvasKeys
 from stackalign.widgets._motion_plot import MotionPlot
-from stackalign.widgets._panel import WIDE, Panel, titled
+from stackalign.widgets._panel import Panel, titled
 from stackalign.widgets._preview import FrameCursor
+from stackalign.widgets._side_by_side import SideBySide
 from stackalign.widgets._style import narrow_combo, note, row, say, small_button
 from stackalign.widgets._track_canvas import TrackCanvas
 from stackalign.widgets._track_layers import layer_of
@@ -121,13 +122,11 @@ class SelectTrajectories(Panel):
         self.residual = TrackPlot("residual (px)", _HEIGHT, f"What the common motion does not explain. {tip}")
         self.residual.item.setXLink(self.drift.item)
         self.table = TrackTable()
-        self.parts = QWidget()
-        self._side = QBoxLayout(QBoxLayout.Direction.TopToBottom, self.parts)
-        self._side.setContentsMargins(0, 0, 0, 0)
-        self._side.setSpacing(6)
-        for title, part in (("Drift of each", self.drift), ("Beside the common motion", self.residual)):
-            self._side.addWidget(titled(title, part), 1)
-        self._side.addWidget(titled("Particles", self.table), 1)
+        self.parts = SideBySide(
+            titled("Drift of each", self.drift),
+            titled("Beside the common motion", self.residual),
+            titled("Particles", self.table),
+        )
         self.suggestion = note()
         self.follow_suggestion = small_button("Exclude them", "Leave out what is suggested", self.exclude_suggested)
         self.include_all = small_button("Include all", "All particles take part again", lambda: self.exclude(()))
@@ -349,12 +348,6 @@ class SelectTrajectories(Panel):
 
     def _go_to(self, frame: int) -> None:
         self._cursor.go_to(frame)
-
-    def resizeEvent(self, event: Any) -> None:
-        """Put plots and table beside each other where there is room."""
-        super().resizeEvent(event)
-        wide = self.width() >= WIDE
-        self._side.setDirection(QBoxLayout.Direction.LeftToRight if wide else QBoxLayout.Direction.TopToBottom)
 
     def sizeHint(self) -> QSize:
         """As wide as the other panels; wider where it is drawn out."""

@@ -8,26 +8,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
-    QBoxLayout,
     QFileDialog,
     QHeaderView,
     QTableWidget,
     QTableWidgetItem,
-    QWidget,
 )
 
 from stackalign.validation import WORST, Validation, validate_work
 from stackalign.widgets._image_view import Tiles, levels_of
-from stackalign.widgets._panel import WIDE, Panel, titled
+from stackalign.widgets._panel import Panel, titled
 from stackalign.widgets._plot import BAD, GOOD
 from stackalign.widgets._preview import FrameCursor
 from stackalign.widgets._rows import fit_height, prepare
+from stackalign.widgets._side_by_side import SideBySide
 from stackalign.widgets._style import narrow_combo, note, row, say, small_button
 from stackalign.widgets._track_layers import layer_of
 from stackalign.widgets._track_plot import TrackPlot, along_direction, offer_directions
 
 if TYPE_CHECKING:
     import napari
+    from qtpy.QtWidgets import QWidget
 
     from stackalign.runs import Run
 
@@ -88,11 +88,9 @@ class ValidateAlignment(Panel):
         self.before = TrackPlot("px", _HEIGHT, "Where each particle lies off its mean place in the movie as it is")
         self.after = TrackPlot("px", _HEIGHT, "The same after the alignment")
         self.after.item.setXLink(self.before.item)
-        self.plots = QWidget()
-        self._side = QBoxLayout(QBoxLayout.Direction.TopToBottom, self.plots)
-        self._side.setContentsMargins(0, 0, 0, 0)
-        for title, plot in (("Particles, doing nothing", self.before), ("Particles, aligned", self.after)):
-            self._side.addWidget(titled(title, plot), 1)
+        self.plots = SideBySide(
+            titled("Particles, doing nothing", self.before), titled("Particles, aligned", self.after)
+        )
         self.means = Tiles(3, 110)
         self.means_box = titled("Mean images", self.means)
         self.worst = Tiles(WORST, 84)
@@ -230,12 +228,6 @@ class ValidateAlignment(Panel):
     def _go_to_worst(self, place: int) -> None:
         if self.validation is not None and place < len(self.validation.worst):
             self._cursor.go_to(self.validation.worst[place].frame)
-
-    def resizeEvent(self, event: Any) -> None:
-        """Put the plots beside each other where there is room."""
-        super().resizeEvent(event)
-        wide = self.width() >= WIDE
-        self._side.setDirection(QBoxLayout.Direction.LeftToRight if wide else QBoxLayout.Direction.TopToBottom)
 
     # files
 
