@@ -65,7 +65,7 @@ def tapped(line, w, out):
 def _dot(a, b):
     total = np.float32(0)
     for x in range(a.shape[0]):
-        total += a[x] * b[x]
+        total += np.float32(a[x]) * b[x]
     return total
 
 
@@ -78,10 +78,10 @@ def _plane_sums(line, w, phi, y, x0, nx, out):
     a0 = a1 = a2 = a3 = np.float32(0)
     for x in range(nx):
         f = w0 * line[x] + w1 * line[x + 1] + w2 * line[x + 2] + w3 * line[x + 3]
-        a0 += p0[x] * f
-        a1 += p1[x] * f
-        a2 += p2[x] * f
-        a3 += p3[x] * f
+        a0 += np.float32(p0[x]) * f
+        a1 += np.float32(p1[x]) * f
+        a2 += np.float32(p2[x]) * f
+        a3 += np.float32(p3[x]) * f
     out[0, 0] += a0
     out[1, 0] += a1
     out[2, 0] += a2
@@ -101,18 +101,18 @@ def _sloped_plane_sums(line, slope, w, s, phi, y, x0, nx, out):
         f = w0 * i + w1 * j + w2 * k + w3 * m
         gx = s0 * i + s1 * j + s2 * k + s3 * m
         gy = w0 * slope[x] + w1 * slope[x + 1] + w2 * slope[x + 2] + w3 * slope[x + 3]
-        a0 += p0[x] * f
-        a1 += p1[x] * f
-        a2 += p2[x] * f
-        a3 += p3[x] * f
-        b0 += p0[x] * gy
-        b1 += p1[x] * gy
-        b2 += p2[x] * gy
-        b3 += p3[x] * gy
-        c0 += p0[x] * gx
-        c1 += p1[x] * gx
-        c2 += p2[x] * gx
-        c3 += p3[x] * gx
+        a0 += np.float32(p0[x]) * f
+        a1 += np.float32(p1[x]) * f
+        a2 += np.float32(p2[x]) * f
+        a3 += np.float32(p3[x]) * f
+        b0 += np.float32(p0[x]) * gy
+        b1 += np.float32(p1[x]) * gy
+        b2 += np.float32(p2[x]) * gy
+        b3 += np.float32(p3[x]) * gy
+        c0 += np.float32(p0[x]) * gx
+        c1 += np.float32(p1[x]) * gx
+        c2 += np.float32(p2[x]) * gx
+        c3 += np.float32(p3[x]) * gx
     out[0, 0] += a0
     out[1, 0] += a1
     out[2, 0] += a2
@@ -135,11 +135,11 @@ def _volume_sums(f, phi, z, y, x0, a, out):
     p3, p4 = phi[3, z, y, x0:end], phi[4, z, y, x0:end]
     a0 = a1 = a2 = a3 = a4 = np.float32(0)
     for x in range(f.shape[0]):
-        a0 += p0[x] * f[x]
-        a1 += p1[x] * f[x]
-        a2 += p2[x] * f[x]
-        a3 += p3[x] * f[x]
-        a4 += p4[x] * f[x]
+        a0 += np.float32(p0[x]) * f[x]
+        a1 += np.float32(p1[x]) * f[x]
+        a2 += np.float32(p2[x]) * f[x]
+        a3 += np.float32(p3[x]) * f[x]
+        a4 += np.float32(p4[x]) * f[x]
     out[0, a] += a0
     out[1, a] += a1
     out[2, a] += a2
@@ -170,7 +170,7 @@ def _volume_values(c, z, y, first, weights, sloped, fresh, rows, line, values):
 
 
 @fast_inlined
-def _project(c, first, weights, box, every, phi, sloped, out):
+def _project(c, first, weights, box, every, phi, scale, sloped, out):
     """Project a shifted frame, and its slopes, on the weighted basis images of a template.
 
     Parameters
@@ -185,8 +185,8 @@ def _project(c, first, weights, box, every, phi, sloped, out):
         Start and size of the part of the template that is used.
     every : int
         Only rows ``every // 2``, ``every // 2 + every``, ... of the template count.
-    phi : float32 (K, z, y, x)
-        Basis images times weight; the last one is the weight itself.
+    phi, scale : int16 (K, z, y, x), float64 (K,)
+        Basis images times weight, in units of the scale; the last one is the weight itself.
     sloped : bool
         Whether the slopes are asked for.
     out : float64 (K, 1 + d)
@@ -221,10 +221,12 @@ def _project(c, first, weights, box, every, phi, sloped, out):
                 _sloped_plane_sums(line, slope, weights[2, 0], weights[2, 1], phi, row, x0, nx, out)
             else:
                 _plane_sums(line, weights[2, 0], phi, row, x0, nx, out)
+    for k in range(count):
+        out[k] *= scale[k]
 
 
 @fast_inlined
-def _gram(basis, phi, every, inner, out):
+def _gram(basis, phi, scale, every, inner, out):
     """Add the products ``phi_i * basis_j`` over the template's rows, without the ``inner`` box."""
     count, nz, ny, nx = phi.shape
     for z in range(nz):
@@ -235,31 +237,66 @@ def _gram(basis, phi, every, inner, out):
                 p = phi[i, z, y]
                 for j in range(count - 1):
                     b = basis[j, z, y]
-                    out[i, j] += _dot(p[:low], b[:low]) + _dot(p[high:], b[high:])
+                    out[i, j] += scale[i] * (_dot(p[:low], b[:low]) + _dot(p[high:], b[high:]))
                 total = np.float32(0)
                 for x in range(low):
-                    total += p[x]
+                    total += np.float32(p[x])
                 for x in range(high, nx):
-                    total += p[x]
-                out[i, count - 1] += total
+                    total += np.float32(p[x])
+                out[i, count - 1] += scale[i] * total
 
 
 @kernel
-def gram(basis, phi, every):
+def gram(basis, phi, scale, every):
     """Return the products (K, K) of the weighted and the plain basis images of a template.
 
     Parameters
     ----------
     basis : float32 (K - 1, z, y, x)
         Gradient images, then the template; the constant image 1 comes last and is not stored.
-    phi : float32 (K, z, y, x)
-        Weighted basis images.
+    phi, scale : int16 (K, z, y, x), float64 (K,)
+        Weighted basis images, in units of the scale.
     every : int
         Only rows ``every // 2``, ``every // 2 + every``, ... count.
     """
     out = np.zeros((phi.shape[0], phi.shape[0]))
-    _gram(basis, phi, every, np.zeros((2, 3), np.int64), out)
+    _gram(basis, phi, scale, every, np.zeros((2, 3), np.int64), out)
     return out
+
+
+@fast_inlined
+def _largest(image):
+    top = np.float32(0)
+    for x in range(image.shape[0]):
+        top = max(top, abs(image[x]))
+    return top
+
+
+@kernel
+def quantised(image, counted, out):
+    """Fill ``out`` with an image in whole units, zero where it does not count; returns the unit.
+
+    Images that frames are projected on need no more: all that matters is that the products of them with what frames are
+    made of are those of the very same images. Half the memory is read for each frame.
+
+    Parameters
+    ----------
+    image : float32 (z, y, x)
+    counted : bool (z, y, x)
+    out : int16 (z, y, x)
+    """
+    top = np.float32(0)
+    for z in range(image.shape[0]):
+        for y in range(image.shape[1]):
+            top = max(top, _largest(image[z, y]))
+    unit = top / np.float32(32767) if top > 0 else np.float32(1)
+    scale = np.float32(1) / unit
+    for z in range(image.shape[0]):
+        for y in range(image.shape[1]):
+            row, use, to = image[z, y], counted[z, y], out[z, y]
+            for x in range(row.shape[0]):
+                to[x] = np.int16(np.floor(row[x] * scale + np.float32(0.5))) if use[x] else np.int16(0)
+    return float(unit)
 
 
 @kernel
@@ -314,7 +351,22 @@ def _boxed(shape, size, shift, d, box):
 
 @kernel
 def fit_shift(
-    c, pad, shape, phi, basis, whole, thinned, every, shift, tolerance, longest, iterations, normal, theta, answer
+    c,
+    pad,
+    shape,
+    phi,
+    scale,
+    basis,
+    whole,
+    thinned,
+    every,
+    shift,
+    tolerance,
+    longest,
+    iterations,
+    normal,
+    theta,
+    answer,
 ):
     """Find the shift of a whole frame against a template by inverse compositional Gauss-Newton steps.
 
@@ -327,7 +379,7 @@ def fit_shift(
         Pixels that ``c`` has around each axis of the frame.
     shape : int64 (3,)
         Of the frame.
-    phi, basis : float32
+    phi, scale, basis
         Images that the frame is projected on, and the smoothed gradients and values that it is made of; see `gram`.
     whole, thinned : float64 (K, K)
         Products over the whole template, and over every few rows of it.
@@ -365,14 +417,14 @@ def fit_shift(
             if not _boxed(shape, size, shift, d, box):
                 return NO_OVERLAP, done
             outside[:] = 0.0
-            _gram(basis, phi, thin, box, outside)
+            _gram(basis, phi, scale, thin, box, outside)
             normal[:] = (whole if thin == 1 else thinned) - outside
             boxed[:] = shift
         for axis in range(3 - d, 3):
             n = int(np.floor(-shift[axis]))
             weights[axis] = spline_weights(-shift[axis] - n)
             first[axis] = box[0, axis] + n + pad - 1
-        _project(c, first, weights, box, thin, phi, thin == 1, sums)
+        _project(c, first, weights, box, thin, phi, scale, thin == 1, sums)
         if not solved(normal, sums[:, 0], theta):
             if thin > 1:  # all rows may tell what some do not
                 thin, boxed[0] = 1, np.inf
