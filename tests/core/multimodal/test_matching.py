@@ -217,6 +217,15 @@ def test_the_best_of_many_unrelated_places_is_no_evidence():
     assert "no better there than elsewhere" in judge(lucky).reason
 
 
+def test_a_height_says_less_the_more_is_searched_for():
+    heights = np.linspace(2, 12, 41)
+    for dimensions in (2, 3, 4):
+        chances = [replace(GOOD, chance=z, places=1e7, dimensions=dimensions).by_chance for z in heights]
+        assert (np.diff(chances) <= 1e-12).all()
+    assert replace(GOOD, chance=6.8, places=1e5).by_chance < 0.01
+    assert replace(GOOD, chance=6.8, places=5e8, dimensions=4).by_chance > 0.3
+
+
 @pytest.mark.parametrize("kind", ["noise", "another scene"])
 def test_a_shift_alone_is_refused_where_there_is_nothing_in_common(kind):
     """Two numbers are found again from everywhere nearby, whatever the images are: only chance tells."""

@@ -44,7 +44,10 @@ class Evidence:
     size : float
         Side of the smaller image, root of its pixels.
     places : float
-        How many places the best one was chosen from: the area over the squared length that scores change over.
+        How many places the best one was chosen from: the ranges of what was searched for (shift, rotation, scale), each
+        over the length that scores of wrong places change over.
+    dimensions : int
+        How many of those there are: 2 to 4.
     """
 
     score: float
@@ -57,13 +60,15 @@ class Evidence:
     overlap: float
     size: float
     places: float
+    dimensions: int = 2
 
     @property
     def by_chance(self) -> float:
         """The probability that chance alone put the best of all wrong places as high, both being as likely before.
 
-        The expected number of peaks of a smooth Gaussian field above a height z is places z exp(-z^2 / 2) / (2 pi)^1.5
-        (Worsley et al., Human Brain Mapping 4, 1996, the term of the area). The p of one such peak is turned into odds
+        The expected number of peaks of a smooth Gaussian field in D dimensions above a height z is places z^(D - 1)
+        exp(-z^2 / 2) / (2 pi)^((D + 1) / 2) (Worsley et al., Human Brain Mapping 4, 1996, the leading power of the term
+        of the volume). The p of one such peak is turned into odds
         by their bound -e p ln p (Sellke, Bayarri & Berger, American Statistician 55, 2001, eq. 2 and 3). The best place
         of two unrelated images is always consistent with itself, the more so the fewer numbers a motion has: only its
         height tells. The best other place is wrong for sure: where it lies higher than the highest of so many is
@@ -71,11 +76,12 @@ class Evidence:
         """
         if not np.isfinite(self.chance) or self.chance <= 1:
             return 1.0
-        density, highest = max(self.places, np.e) / (2 * np.pi) ** 1.5, 3.0
+        power = self.dimensions - 1
+        density, highest = max(self.places, np.e) / (2 * np.pi) ** (0.5 * power + 1), 3.0
         for _ in range(8):  # one peak is expected above it
-            highest = float(np.sqrt(2 * np.log(max(density * highest, np.e))))
+            highest = float(np.sqrt(2 * np.log(max(density * highest**power, np.e))))
         height = max(min(self.chance, highest / max(self.rival, 1e-3)), 1.0)
-        peaks = density * height * np.exp(-(height**2) / 2)
+        peaks = density * height**power * np.exp(-(height**2) / 2)
         p = max(float(-np.expm1(-peaks)), 1e-300)
         odds = -np.e * p * np.log(p)
         return float(odds / (1 + odds)) if p < 1 / np.e else 0.5 + 0.5 * float((p - 1 / np.e) / (1 - 1 / np.e))

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 _SEARCHED = 52  # px: least side of the images that are searched
 _FINEST = 300_000  # px: larger images are refined on reduced ones only
 _DENSE = 100_000  # px: of larger images every other row and column is enough
-_SHARP = 1.7  # px: squared length over which the score of wrong places changes
+_SHARP = 1.3  # px: length over which the score of wrong places changes
+_BETWEEN = 0.2  # rad, and of the logarithm of a scale: reached from one that is searched
 _APART = 0.02  # of the image's side: places closer together are one
 
 
@@ -230,8 +231,8 @@ def match(
         elif level < top:
             chosen = chosen[:1]
     best = chosen[0]
-    count = _independent(views.shapes(bottom), max_shift and max_shift / 2**bottom) * len(angles) * len(scales)
-    evidence = _evidence(views, best, rivals, heights, top, bottom, model, families, rng, side, least_overlap, count)
+    searched = _searched(views.shapes(bottom), max_shift and max_shift / 2**bottom, angles, scales, model)
+    evidence = _evidence(views, best, rivals, heights, top, bottom, model, families, rng, side, least_overlap, searched)
     # steps are exact to first order only: what has to be rigid is made so
     return Match(_within(best.matrix, full, model) if model is TransformModel.EUCLIDEAN else best.matrix, evidence)
 
@@ -283,7 +284,7 @@ def _evidence(
     rng: np.random.Generator,
     side: float,
     least_overlap: float,
-    places: float,
+    searched: tuple[float, int],
 ) -> Evidence:
     """Collect what speaks for and against the best place."""
     full = views.shapes(0)[1]
@@ -307,16 +308,32 @@ def _evidence(
         spread=best.fit.spread * 2**bottom,
         overlap=best.fit.overlap,
         size=side,
-        places=places,
+        places=searched[0],
+        dimensions=searched[1],
     )
 
 
-def _independent(shapes: tuple[tuple[int, int], tuple[int, int]], max_shift: float | None) -> float:
-    """Return how many places, far enough apart to differ, the centre of the moving image may lie at."""
+def _searched(
+    shapes: tuple[tuple[int, int], tuple[int, int]],
+    max_shift: float | None,
+    angles: Sequence[float],
+    scales: Sequence[float],
+    model: TransformModel,
+) -> tuple[float, int]:
+    """Return how many places, far enough apart to differ, the best one was chosen from, and of how many dimensions."""
     area = float(np.prod(shapes[0]))
     if max_shift is not None:
         area = min(area, np.pi * max_shift**2)
-    return max(area / _SHARP, 1.0)
+    count, dimensions = max(area / _SHARP**2, 1.0), 2
+    arm = float(np.hypot(*shapes[1])) / np.sqrt(12)  # root mean square distance of a pixel from the middle
+    spans = []
+    if model.rank >= TransformModel.EUCLIDEAN.rank:
+        spans.append(float(np.ptp(angles)) + _BETWEEN)
+    if model.rank >= TransformModel.SIMILARITY.rank:
+        spans.append(float(np.ptp(np.log(scales))) + _BETWEEN)
+    for span in spans:
+        count *= max(span * arm / _SHARP, 1.0)
+    return count, dimensions + len(spans)
 
 
 def _height(views: Views, place: Place, level: int, least_overlap: float) -> float:
