@@ -12,11 +12,18 @@ from stackalign.widgets._part_layers import part_layers, parts_of
 def test_a_joint_alignment_offers_its_parts(viewer: Any, panel: Any, align: Any, qtbot: Any) -> None:
     align()
     assert not panel.parts.isVisibleTo(panel)  # another method has none
+    assert not panel.result.loss.isVisibleTo(panel)
     with pytest.raises(ValueError, match="align with REALS first"):
         part_layers(panel.session.current, viewer.layers["movie"])
     panel.session.change(registrar=Reals(model="translation"))
+    live = []
+    panel.runner.progressed.connect(lambda _: live.append(len(panel.result.loss.loss)))
     panel.run.button.click()
     qtbot.waitUntil(lambda: not panel.runner.busy, timeout=60_000)
+    assert max(live) > 0  # while it ran
+    loss = panel.session.current.registration.details["loss"]
+    assert panel.result.loss.isVisibleTo(panel)
+    assert panel.result.loss.loss == loss
     assert panel.parts.isVisibleTo(panel)
     panel.parts.click()
     names = [layer.name for layer in viewer.layers]

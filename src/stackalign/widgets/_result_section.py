@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QVBoxLayout, QWidget
 
+from stackalign.widgets._loss_plot import LossPlot
 from stackalign.widgets._motion_plot import MotionPlot
 from stackalign.widgets._style import note, say, small_button
 
@@ -31,7 +32,7 @@ class ResultSection(QWidget):
         self._cursor, self._preview = cursor, preview
         self._run: Run | None = None
         self._motion: Motion | None = None  # worked out once: the frame changes many times a second
-        self.plot = MotionPlot()
+        self.plot, self.loss = MotionPlot(), LossPlot()
         self.sentence = note(strong=True)
         self.frame = note()
         self.preview = QCheckBox("Preview")
@@ -52,6 +53,7 @@ class ResultSection(QWidget):
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
         column.addWidget(self.plot)
+        column.addWidget(self.loss)
         column.addWidget(self.sentence)
         column.addWidget(self.frame)
         column.addLayout(line)
@@ -82,6 +84,7 @@ class ResultSection(QWidget):
             widget.setVisible(flagged)
         say(self.sentence, "" if run is None else run.sentence)
         self.plot.show_motion(self._motion, 0 if run is None else run.first)
+        self.loss.show_loss(() if run is None else run.registration.details.get("loss", ()))
         self._on_frame(self._cursor.frame)
 
     def go_to_flagged(self, step: int) -> None:

@@ -145,6 +145,7 @@ class AlignStack(Panel):
                 motion = Motion.of(part.registration, movie.stack.frame_shape, only_valid=True)
                 self.result.show()
                 self.result.plot.show_motion(motion, (self.session.choices.frames or (0, 0))[0])
+                self.result.loss.show_loss(part.registration.details.get("loss", ()))
                 # long movies take longer to draw: no more than a twentieth of the main thread's time goes there
                 self._plot_next = report.elapsed + max(_PLOT_EVERY, 20 * (time.perf_counter() - begun))
 
