@@ -162,15 +162,13 @@ def test_tracking_against_reading(tmp_path: Path) -> None:
     try:
         track_spots(opened(False).selected(slice(0, 20)), picks)
         for cold in (True, False):
-            taken: dict[str, list[float]] = {}
-            for _ in range(2):
-                for name, work in (("read", read), ("track", lambda stack: track_spots(stack, picks))):
-                    stack = opened(cold)
-                    begun, busy = time.perf_counter(), time.process_time()
-                    work(stack)
-                    now = [time.perf_counter() - begun, time.process_time() - busy]
-                    taken[name] = [min(a, b) for a, b in zip(taken.get(name, now), now, strict=True)]
-                    del stack  # its memory map would keep the pages
+            taken: dict[str, tuple[float, float]] = {}
+            for name, work in (("read", read), ("track", lambda stack: track_spots(stack, picks))):
+                stack = opened(cold)
+                begun, busy = time.perf_counter(), time.process_time()
+                work(stack)
+                taken[name] = time.perf_counter() - begun, time.process_time() - busy
+                del stack  # its memory map would keep the pages
             (wall, core), (track_wall, track_core) = taken["read"], taken["track"]
             print(
                 f"{length} frames of 512 x 512 ({megabytes:,.0f} MB), {'from the disk' if cold else 'from the cache'}:"

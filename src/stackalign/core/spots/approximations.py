@@ -36,6 +36,26 @@ _INT, _FLOAT = ir.IntType(32), ir.FloatType()
 _ROOT_HALF = ir.Constant(_INT, 0x3F3504F3)  # the bits of sqrt(1/2)
 
 
+@intrinsic
+def bits(typingctx, value):
+    """Return the bits of a number; among positive numbers they are in the order of the numbers."""
+
+    def code(context, builder, signature, args):
+        return builder.bitcast(args[0], _INT)
+
+    return types.int32(types.float32), code
+
+
+@intrinsic
+def number(typingctx, value):
+    """Return the number of which these are the bits."""
+
+    def code(context, builder, signature, args):
+        return builder.bitcast(args[0], _FLOAT)
+
+    return types.float32(types.int32), code
+
+
 # whole numbers of numba are 64 bits wide in sums, and would halve the vectors
 @intrinsic
 def _power(typingctx, n):
@@ -69,6 +89,18 @@ def _fraction(typingctx, value):
         return builder.bitcast(builder.add(bits, _ROOT_HALF), _FLOAT)
 
     return types.float32(types.float32), code
+
+
+@intrinsic
+def wide_vectors(typingctx):
+    """Let LLVM use vectors of 512 bits in the function that calls this, where the processor has them: it hesitates."""
+
+    def code(context, builder, signature, args):
+        # llvmlite's own method knows the attributes without a value only
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return types.void(), code
 
 
 @kernel

@@ -128,7 +128,7 @@ def fit_spots(
         electrons = _electrons(raw, base, 1.0 if not mle else gain)
         top = np.float32((saturation - offset) / gain) if mle else np.float32(np.inf)
         if not mle and np.isfinite(saturation):
-            electrons[raw >= saturation] = np.inf
+            electrons = np.where(raw >= saturation, np.float32(np.inf), electrons)
         if data.ndim == 3:
             kernels.fit_spots(electrons, top, float(read_noise) ** 2, mle, MODELS[model], POLARITIES[polarity],
                               rounds, LEAST_WIDTH, most, out[part], ended[part])  # fmt: skip
@@ -193,7 +193,7 @@ def _levels(raw: NDArray[Any]) -> NDArray[np.float64]:
 
 def _electrons(raw: NDArray[Any], base: NDArray[np.float64], gain: float) -> NDArray[np.float32]:
     if gain == 1.0 and not base.any():
-        return np.array(raw, np.float32, order="C")
+        return np.ascontiguousarray(raw, np.float32)
     if raw.dtype.itemsize <= 2:  # exact in float32, and the base is the offset
         return np.ascontiguousarray((raw.astype(np.float32) - np.float32(base[0])) / np.float32(gain))
     shape = (len(raw),) + (1,) * (raw.ndim - 1)
@@ -201,6 +201,8 @@ def _electrons(raw: NDArray[Any], base: NDArray[np.float64], gain: float) -> NDA
 
 
 def _to_counts(out: NDArray[np.float64], base: NDArray[np.float64], gain: float, ndim: int) -> None:
+    if gain == 1.0 and not base.any():
+        return
     k = kernels if ndim == 2 else kernels_3d
     for column in (k.A, k.OFFSET, k.ERRORS + k.A, k.ERRORS + k.OFFSET):
         out[:, column] *= gain

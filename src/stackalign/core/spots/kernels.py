@@ -41,10 +41,8 @@ CONVERGED, ROUNDS_SPENT, AT_BOUND, TOO_FEW, FLAT = 0, 1, 2, 3, 4
 
 _F = np.float32
 _ZERO, _HALF, _ONE = _F(0), _F(0.5), _F(1)
-# twice the gain in log-likelihood: the last step is a tenth of a standard error
+# twice the gain in log-likelihood: a step is a tenth of a standard error
 SETTLED = 1e-2
-# or what the next one would gain, should it be to the last as that was to the one before
-LEFT = 3e-3
 _FAR, _HUGE = _F(-80.0), _F(np.inf)
 
 
@@ -285,8 +283,8 @@ def settle(
             gain += theta[i] * right[i]
         unit = 1.0 if mle else 2.0 * sums[MERIT] / usable  # of the gain: the variance
         bounded = advance(p, theta, model, least, most, h, w, trial)
-        # this step is taken, and the next would not matter
-        if gain < SETTLED * unit or gain < 1e-9 or gain * gain < LEFT * unit * before:
+        # this step is taken; the next would be to it as it is to the one before
+        if gain < SETTLED * unit or gain < 1e-9 or gain * gain < SETTLED * unit * before:
             for i in range(7):
                 p[i] = trial[i]
             state, done = CONVERGED, trip + 1

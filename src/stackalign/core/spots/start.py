@@ -7,6 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from stackalign.core.compiled import fast_inlined, inlined, kernel
+from stackalign.core.spots.approximations import bits, number
 from stackalign.core.spots.moments import CIRCULAR, ROTATED
 
 _F = np.float32
@@ -30,14 +31,15 @@ def rim_weights(h, w, out):
 
 @fast_inlined
 def weigh_rim(smooth, base, rim, out):
-    """Write the contrast, less towards the rim; return its greatest and least value."""
-    high, low = _F(-1e30), _F(1e30)
+    """Write the contrast, less towards the rim; return its greatest and least value, if they are above and below 0."""
+    high = low = np.int32(-(2**31))
     for k in range(rim.shape[0]):
         v = (smooth[k] - base) * rim[k]
         out[k] = v
-        high = max(high, v)
-        low = min(low, v)
-    return high, low
+        # of whole numbers LLVM makes vector code, of the numbers themselves not: one might be NaN
+        high = max(high, bits(v))
+        low = max(low, bits(-v))
+    return number(high), -number(low)
 
 
 @inlined
