@@ -55,6 +55,8 @@ test-all: system lint types contracts  ## The slow tests too
 
 bench: $(STAMP)  ## Speed and accuracy against the peers, installed only here
 	$(BIN)/python -m pip install -q -c constraints.txt --group bench
+	test -x .venv-picasso/bin/python || { $(PYTHON) -m venv .venv-picasso && .venv-picasso/bin/pip install -q picassosr; } \
+		|| { rm -rf .venv-picasso; echo "picasso cannot be installed here: its rows are left out"; }
 	$(BIN)/pytest -m benchmark -s tests/benchmarks/*bench_*.py
 
 look: system $(STAMP)  ## Start the real program on a virtual screen, drive it and write look/*.png
@@ -71,4 +73,4 @@ build: $(STAMP)  ## Wheel and sdist into dist/
 	$(BIN)/python -m build --no-isolation
 
 clean:  ## Remove what these targets made
-	rm -rf .venv build dist demo look .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-picasso build dist demo look .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -110,9 +110,9 @@ def test_the_fit_follows_the_mouse_within_a_frame_of_interaction(panel: Any, qtb
     taken = []
     for k in range(20):
         panel.mouse.position = (30.0 + 0.2 * k, 40.0)
-        begun = time.perf_counter()
+        begun = time.process_time()  # what it takes, whatever else runs on the machine
         panel.mouse.fit()
-        taken.append(time.perf_counter() - begun)
+        taken.append(time.process_time() - begun)
     assert sorted(taken)[len(taken) // 2] < 0.05
     assert panel.canvas.boxes[-1].state == "live"
     panel.pick.setChecked(False)
