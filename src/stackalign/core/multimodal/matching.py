@@ -217,17 +217,17 @@ def match(
     rivals = chosen
     for level in reversed(range(bottom, top + 1)):
         if level < top:
-            step = 2 if max(float(np.prod(s)) for s in views.shapes(level)) > _DENSE else 1
-            refined = map_threads(
-                lambda p: improved(views, p.matrix, level, model=model, least_overlap=least_overlap, step=step),  # noqa: B023
-                chosen,
-            )
+            few: dict[str, Any] = {"passes": 1, "iterations": 10} if len(chosen) > 2 else {}  # enough to rank them
+            refined = _refined(views, chosen, level, model=model, least_overlap=least_overlap, **few)
             chosen = _distinct(refined, full, 0.5 * _APART * side, pursued) or chosen
         if level == max(top - 1, bottom):
             heights = map_threads(lambda p: _height(views, p, level, least_overlap), chosen)  # noqa: B023
             order = np.argsort(-np.array(heights), kind="stable")
             rivals, heights = [chosen[k] for k in order], [heights[k] for k in order]
             chosen = rivals[:2]
+            if level == bottom and level < top:
+                finished = _refined(views, chosen, level, model=model, least_overlap=least_overlap)
+                chosen = [p for p in finished if p is not None] or chosen
         elif level < top:
             chosen = chosen[:1]
     best = chosen[0]
@@ -270,6 +270,12 @@ def improved(
     if fit is None or fit.score <= -1 or not _seen_from_front(current, shapes):
         return None
     return Place(enlarged(current, factors), fit)
+
+
+def _refined(views: Views, places: Sequence[Place], level: int, **options: Any) -> list[Place | None]:
+    """Refine places at one resolution, a large image on every other pixel; see `improved`."""
+    step = 2 if max(float(np.prod(s)) for s in views.shapes(level)) > _DENSE else 1
+    return map_threads(lambda p: improved(views, p.matrix, level, step=step, **options), places)
 
 
 def _evidence(
@@ -338,12 +344,12 @@ def _searched(
 
 def _height(views: Views, place: Place, level: int, least_overlap: float) -> float:
     """Return the score above that of shifted copies, times the root of the overlap: what fits anywhere fits nowhere."""
-    above, _ = _above_shifted(views, place.matrix, level, least_overlap, turns=8, sampled=80)
+    above, _ = _above_shifted(views, place.matrix, level, least_overlap, turns=8, sampled=60)
     return above * float(np.sqrt(np.clip(place.fit.overlap, 0, 1)))
 
 
 def _above_shifted(
-    views: Views, matrix: Array, level: int, least_overlap: float, *, turns: int = 24, sampled: int = 150
+    views: Views, matrix: Array, level: int, least_overlap: float, *, turns: int = 24, sampled: int = 100
 ) -> tuple[float, float]:
     """Return by how much the score lies above the mean of those of shifted copies, and their standard deviation."""
     shape = views.shapes(level)[0]
