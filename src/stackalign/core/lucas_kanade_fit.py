@@ -201,7 +201,7 @@ class _State:
         self.results[steps.SCALE] = scale
         cut = {1: TUNING["huber"], 2: TUNING["tukey"]}.get(kind, 1.0)
         self.status = steps.settle(
-            self._padded, self.seen, np.array(as_volume(self.image).shape), images.basis, images.phi, template.flow,
+            self._padded, self.seen, np.array(as_volume(self.image).shape), images.basis, template.phi, template.flow,
             template.middle, template.radius, template.solid_group, template.swing, template.points, template.normal,
             template.thin, template.every, matrix, self.normal, self.results, kind, cut, template.tolerance, _LONGEST,
             reach, iterations,

@@ -38,6 +38,8 @@ class MotionTemplate:
     ----------
     images : TranslationTemplate
         Values, gradients and weights.
+    phi : float32 (d + 2, z, y, x)
+        Gradients, values and 1, each times the weight.
     coefficients, known : float32 (z, y, x)
         Spline coefficients of the values, and 1 where a pixel counts.
     model : TransformModel
@@ -63,6 +65,7 @@ class MotionTemplate:
     """
 
     images: TranslationTemplate
+    phi: NDArray[np.float32]
     coefficients: NDArray[np.float32]
     known: NDArray[np.float32]
     model: TransformModel
@@ -117,13 +120,16 @@ class MotionTemplate:
         points[:, 3 - d :] = edges
         spread = np.zeros((len(group), 4, 4))
         spread[:, 3 - d :, 3 - d :] = group
-        values = images.basis[-1] if d == 3 else images.basis[-1, 0]
-        padded = spline_coefficients(values, 3)
-        inner = tuple(slice(PAD, -PAD) if axis >= 3 - d else slice(None) for axis in range(3))
-        coefficients = np.ascontiguousarray(padded[inner])
-        known = (images.phi[-1] > 0).astype(np.float32)
+        coefficients = images.coefficients
+        if d == 3:  # there they have planes to spare
+            coefficients = np.ascontiguousarray(spline_coefficients(images.basis[-1], 3)[(slice(PAD, -PAD),) * 3])
+        known = (images.weight > 0).astype(np.float32)
+        phi = np.empty((d + 2, *images.weight.shape), np.float32)
+        np.multiply(images.basis, images.weight, out=phi[:-1])
+        phi[-1] = images.weight
         return cls(
             images,
+            phi,
             coefficients,
             known,
             model,
@@ -157,7 +163,7 @@ def _products(images: TranslationTemplate, flow: Array, middle: Array, radius: f
     total = np.zeros((len(flow) + 2,) * 2)
     rows = images.basis.shape[1] * images.basis.shape[2]
     spans = np.tile(np.array([0, images.basis.shape[3]]), (rows, 1))
-    kernels.gram(images.basis, images.phi[-1], flow, middle, radius, spans, every, False, total)
+    kernels.gram(images.basis, images.weight, flow, middle, radius, spans, every, False, total)
     return np.triu(total) + np.triu(total, 1).T
 
 
