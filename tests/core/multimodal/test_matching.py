@@ -142,6 +142,17 @@ def test_a_stack_is_aligned_to_a_foreign_image():
     assert not found.quality.flagged.any()
 
 
+def test_a_place_outside_the_ranges_that_were_asked_for_is_none():
+    """Only what starts there may end there."""
+    image = scene()
+    half = np.diag([2.0, 2.0, 1.0])
+    moving = sa.warp_frame(image, np.linalg.inv(half), output_shape=(48, 48), fill="edge")
+    near = sa.Multimodal(model="similarity", max_rotation=0, max_scale=1)
+    begun = sa.register_pair(-moving, image, near, initial=sa.Transform(half))
+    assert corner_distance(begun.transform.matrix, half, moving.shape) < 0.5
+    assert sa.register_pair(-moving, image, near).refused
+
+
 def test_a_mask_of_a_small_part_is_found_in_all_of_the_moving_image():
     """A mask that few blocks of the moving image can lie on leaves the right place among those that are searched."""
     image = scene((64, 160))

@@ -29,6 +29,7 @@ _SEARCHED = 52  # px: least side of the images that are searched
 _FINEST = 300_000  # px: larger images are refined on reduced ones only
 _DENSE = 100_000  # px: of larger images every other row and column is enough
 _SHARP = 1.3  # px: length over which the score of wrong places changes
+_BEYOND = 0.26  # rad, and share of a scale: by how much a place may lie outside the ranges that are searched
 _BETWEEN = 0.2  # rad, and of the logarithm of a scale: reached from one that is searched
 _APART = 0.02  # of the image's side: places closer together are one
 
@@ -203,10 +204,13 @@ def match(
     if initial is not None:
         starts.append(_within(initial, full, model))
 
+    allowed = _Ranges.of(angles, scales, initial, full) if everywhere else None
+
     def coarse(matrix: Array) -> Place | None:
-        return improved(
+        place = improved(
             views, matrix, top, model=model, levels=2, iterations=12, damping=0.02, least_overlap=least_overlap, step=2
         )
+        return place if place is None or allowed is None or allowed.hold(place.matrix) else None
 
     places = _distinct(map_threads(coarse, starts), full, _APART * side, len(starts))
     if not places:
@@ -217,24 +221,58 @@ def match(
     rivals = chosen
     for level in reversed(range(bottom, top + 1)):
         if level < top:
-            few: dict[str, Any] = {"passes": 1, "iterations": 10} if len(chosen) > 2 else {}  # enough to rank them
+            few: dict[str, Any] = {"passes": 1, "iterations": 10} if len(chosen) > 1 else {}  # enough to rank them
             refined = _refined(views, chosen, level, model=model, least_overlap=least_overlap, **few)
             chosen = _distinct(refined, full, 0.5 * _APART * side, pursued) or chosen
         if level == max(top - 1, bottom):
             heights = map_threads(lambda p: _height(views, p, level, least_overlap), chosen)  # noqa: B023
             order = np.argsort(-np.array(heights), kind="stable")
             rivals, heights = [chosen[k] for k in order], [heights[k] for k in order]
-            chosen = rivals[:2]
+            chosen = rivals[:1]
             if level == bottom and level < top:
                 finished = _refined(views, chosen, level, model=model, least_overlap=least_overlap)
                 chosen = [p for p in finished if p is not None] or chosen
-        elif level < top:
-            chosen = chosen[:1]
     best = chosen[0]
     searched = _searched(views.shapes(bottom), max_shift and max_shift / 2**bottom, angles, scales, model)
     evidence = _evidence(views, best, rivals, heights, top, bottom, model, families, rng, side, least_overlap, searched)
     # steps are exact to first order only: what has to be rigid is made so
     return Match(_within(best.matrix, full, model) if model is TransformModel.EUCLIDEAN else best.matrix, evidence)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranges:
+    """The rotations (radians) and magnifications that were asked for, with what is reached from the outermost ones."""
+
+    middle: float
+    turn: float
+    least: float
+    most: float
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(
+        cls, angles: Sequence[float], scales: Sequence[float], initial: Array | None, shape: tuple[int, int]
+    ) -> _Ranges:
+        turns, sizes = list(angles), list(scales)
+        if initial is not None:
+            turn, size = _turn_and_scale(initial, shape)
+            turns, sizes = [*turns, turn], [*sizes, size]
+        reach = 0.5 * (max(turns) - min(turns)) + _BEYOND
+        return cls(
+            0.5 * (max(turns) + min(turns)), reach, min(sizes) / (1 + _BEYOND), max(sizes) * (1 + _BEYOND), shape
+        )
+
+    def hold(self, matrix: Array) -> bool:
+        """Return whether a motion turns and magnifies the image by no more than that."""
+        turn, scale = _turn_and_scale(matrix, self.shape)
+        apart = abs((turn - self.middle + np.pi) % (2 * np.pi) - np.pi)
+        return bool(apart <= self.turn and self.least <= scale <= self.most)
+
+
+def _turn_and_scale(matrix: Array, shape: tuple[int, int]) -> tuple[float, float]:
+    """Return the rotation (radians) and magnification of the similarity nearest to a motion."""
+    near = _within(matrix, shape, TransformModel.SIMILARITY)
+    return float(np.arctan2(near[1, 0], near[0, 0])), float(np.hypot(near[0, 0], near[1, 0]))
 
 
 def improved(
