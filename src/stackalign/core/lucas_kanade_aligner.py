@@ -30,7 +30,7 @@ _NEAR = 0.75  # px at the corners: a first step up to this size needs no pyramid
 _POOR = 0.75  # confidence below which a start is given up for a search
 _DOUBTFUL = 0.95  # confidence below which a frame's structure is compared once more
 _SURE_AGREEMENT = 0.6  # what they must have in common where no peak of the search stood out
-_PULLED = 0.3  # px at the corners that something else must have pulled a frame away by to be left out
+_PULLED = 0.15  # px at the corners that something else must have pulled a frame away by to be left out
 _CHANCE = 5 / np.sqrt(4096)  # correlation that images without anything in common reach
 _VAGUE = 0.02  # of the frame's size: a motion that is known no better at the corners is not known
 
