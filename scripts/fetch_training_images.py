@@ -56,17 +56,17 @@ def main() -> None:
     folder = parser.parse_args().folder
     for part in ("train", "held_out"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows = {}
     with tempfile.TemporaryDirectory() as scratch:
         for found in (*debian(Path(scratch)), *scikit_learn(Path(scratch)), *scikit_image()):
             row = stored(folder, *found)
             if row:
-                rows.append(row)
+                rows[row[0]] = row  # of pictures of one name the last one stays
                 print(row[0])
     with (folder / "images.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "package", "version", "licence", "path", "sha256"])
-        writer.writerows(rows)
+        writer.writerows(rows.values())
     print(f"{len(rows)} images in {folder}")
 
 

@@ -90,3 +90,21 @@ def test_small_and_grey_like_sources_and_wrong_recipes():
     with pytest.raises(ValueError, match="fetch_training_images"):
         SyntheticPairs().pair([], 0)
     assert corners_of((3, 5)).tolist() == [[0, 0], [0, 4], [2, 4], [2, 0]]
+
+
+def test_views_without_structure_are_drawn_anew():
+    rng = np.random.default_rng(0)
+    image = np.full((400, 800, 3), 128, np.uint8)
+    image[:, 400:] = rng.integers(0, 256, (400, 400, 1))
+    plain = SyntheticPairs(size=64, template=40, reach=8, strength=0, zoom=(1, 2), seed=3)
+    chosen = plain.model_copy(update={"structure": 0.8})
+    flat = [k for k in range(20) if plain.pair([image], k).reference.std() < 0.02]
+    assert flat
+    for k in range(20):
+        pair, before = chosen.pair([image], k), plain.pair([image], k)
+        assert pair.reference.std() > 0.05
+        np.testing.assert_array_equal(pair.corners, before.corners)
+        if k not in flat and (before.reference.std(axis=0) > 0.02).mean() > 0.95:
+            np.testing.assert_array_equal(pair.reference, before.reference)
+    nothing = chosen.pair([np.full((400, 400, 3), 128, np.uint8)], 0)
+    assert np.isfinite(nothing.reference).all()

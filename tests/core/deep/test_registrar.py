@@ -9,7 +9,7 @@ from skimage import data
 
 import stackalign as sa
 from stackalign.core.deep import registrar as module
-from stackalign.core.deep.registrar import DeepHomography, chance_right
+from stackalign.core.deep.registrar import DeepHomography
 from stackalign.core.deep.requirement import choose_device, require_torch
 
 torch = pytest.importorskip("torch")
@@ -32,7 +32,7 @@ def weights(folder, name):
 def test_an_untrained_network_is_refused_and_gives_the_identity(tmp_path):
     method = DeepHomography(weights=weights(tmp_path, "features"))
     rng = np.random.default_rng(0)
-    pair = sa.register_pair(rng.normal(size=(96, 96)), rng.normal(size=(120, 130)), method)
+    pair = sa.register_pair(rng.normal(size=(52, 52)), rng.normal(size=(60, 64)), method)
     assert pair.refused
     assert pair.reason
     np.testing.assert_array_equal(pair.transform.matrix, np.eye(3))
@@ -40,30 +40,31 @@ def test_an_untrained_network_is_refused_and_gives_the_identity(tmp_path):
 
 def test_the_same_image_is_found_even_by_random_features(tmp_path):
     """Random convolutions of equal pixels are equal: matching alone must find a crop by whole cells."""
-    image = data.camera()[100:292, 150:342]
+    image = data.camera()[100:196, 150:246]
     method = DeepHomography(weights=weights(tmp_path, "features"))
     pair = sa.register_pair(image, image, method)
     assert not pair.refused
-    corners = np.array([[0.0, 0], [0, 191], [191, 191], [191, 0]])
+    corners = np.array([[0.0, 0], [0, 95], [95, 95], [95, 0]])
     assert np.abs(pair.transform(corners) - corners).max() < 0.5
     again = sa.register_pair(image, image, method)
     np.testing.assert_array_equal(pair.transform.matrix, again.transform.matrix)
 
 
-def test_channels_sizes_dtypes_masks_and_holes(tmp_path):
-    method = DeepHomography(weights=weights(tmp_path, "features"))
-    colour = data.astronaut()[50:195, 100:267]
+def test_channels_sizes_dtypes_masks_and_holes():
+    method = DeepHomography()
+    colour = data.astronaut()[50:146, 100:212]
     holes = colour.mean(-1)
-    holes[20:50, 30:70] = np.nan
+    holes[20:40, 30:60] = np.nan
     mask = np.ones(colour.shape[:2], bool)
-    mask[:, :30] = False
+    mask[:, :15] = False
     for moving, reference in (
         (colour, holes),
         (holes.astype(np.float32), colour),
-        (colour[:130], colour.astype(np.uint16)),
+        (colour[:90], colour.astype(np.uint16)),
     ):
         pair = sa.register_pair(moving, reference, method, mask=mask)
-        assert np.isfinite(pair.transform.matrix).all()
+        assert not pair.refused, pair.reason
+        assert np.abs(pair.transform([[20.0, 20.0]]) - 20).max() < 1
 
 
 def test_a_constant_image_is_refused(tmp_path):
@@ -135,10 +136,19 @@ def test_devices():
             choose_device("cuda")
 
 
-def test_the_probability_falls_with_every_objection():
-    best = chance_right(0.95, 0.3, 0.05)
-    assert best > 0.9
-    assert chance_right(0.4, 0.3, 0.05) < best
-    assert chance_right(0.95, 1.0, 0.05) < best
-    assert chance_right(0.95, 0.3, 2.0) < best
-    assert chance_right(0.9, 0.3, float("inf")) == 0
+def test_the_weights_that_ship_are_those_of_their_card_and_find_a_negative():
+    from stackalign.core.deep.pairs import SyntheticPairs, corner_error
+    from stackalign.core.deep.weights import digest, unpacked
+
+    file = module.PRETRAINED / "features.safetensors"
+    arrays, card = unpacked(file)
+    assert file.stat().st_size < 15e6
+    assert digest(arrays) == card["sha256"]
+    assert card["sha256"] in (module.PRETRAINED / "features.md").read_text(encoding="utf-8")
+    recipe = SyntheticPairs(size=144, template=96, reach=24, inverted=True, zoom=(1, 2), structure=0.6, seed=5)
+    method = DeepHomography()
+    pair = recipe.pair([data.coffee()], 0)
+    matrix = method.found(method.network(), pair.reference, pair.moving)
+    assert matrix is not None
+    ends = np.c_[[[0, 0], [0, 95], [95, 95], [95, 0]], np.ones(4)] @ matrix.T
+    assert corner_error(ends[:, :2] / ends[:, 2:], pair.corners) < 3

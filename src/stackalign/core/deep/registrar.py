@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from stackalign.core.deep.networks.base import PairNetwork
 
 PRETRAINED = Path(__file__).parent / "pretrained"
-LEAST_PROBABILITY = 0.5
+_RIVALLED = 0.9  # share of the best score: a place with such a rival is no start
 
 
 class DeepHomography(Parameters):
-    """Learnt features, matched over the whole range, then refined: a homography between different modalities."""
+    """Learnt features say where, edges and self-similarity refine and judge it: between different modalities."""
 
     method: Literal["deep"] = "deep"
     weights: str | None = Field(
@@ -34,6 +34,13 @@ class DeepHomography(Parameters):
         description="File that `stackalign train` wrote; none: the weights that come with stackalign",
     )
     device: str = Field("cpu", title="Device", description="'cpu', 'cuda' or 'auto'", min_length=1)
+    least_probability: float = Field(
+        0.7,
+        title="Least probability",
+        description="A result is refused if the probability that its corners are right within 3 pixels is smaller",
+        ge=0,
+        le=1,
+    )
     seed: int = Field(0, ge=0, title="Seed", description="Of the guesses that are tried")
 
     def network(self) -> PairNetwork:
@@ -78,7 +85,8 @@ class DeepHomography(Parameters):
         Returns
         -------
         PairRegistration
-            Refused where fewer than every other fine match agrees with the best homography, or another one is as good.
+            The learnt features' place, refined and judged as `Multimodal` does; where it would be refused, its own
+            search follows. A network that regresses corners is asked alone.
         """
         planes = [as_plane(reference, "the reference", 2), as_plane(moving, "the moving image", 2)]
         for name, image in zip(("the reference", "the moving image"), planes, strict=True):
@@ -90,28 +98,31 @@ class DeepHomography(Parameters):
             planes[0] = np.where(mask, planes[0], np.nan)
         if not hasattr(network, "log_sharpness"):
             return self._regressed(network, *planes)
+        start = self.found(network, planes[0], planes[1], None if initial is None else initial.matrix)
+        from stackalign.core.multimodal.registrar import Multimodal
+
+        training_free = Multimodal(least_probability=self.least_probability, seed=self.seed)
+        return training_free.fit_pair(
+            planes[1], planes[0], initial=None if start is None else Transform(start, TransformModel.PROJECTIVE)
+        )
+
+    def found(
+        self,
+        network: PairNetwork,
+        reference: NDArray[Any],
+        moving: NDArray[Any],
+        start: NDArray[np.float64] | None = None,
+    ) -> NDArray[np.float64] | None:
+        """Return where learnt features alone put one plane, moving -> reference; ``start`` if they are of two minds."""
         from stackalign.core.deep.inference import feature_maps
         from stackalign.core.deep.matching import match_features
         from stackalign.core.multimodal.corners import plausible
 
-        maps = [feature_maps(network, plane, device=self.device) for plane in planes]
-        found = match_features(
-            maps[0], maps[1], seed=self.seed, start=None if initial is None else initial.matrix.copy()
-        )
-        probability = chance_right(found.agreement, found.rival, found.spread)
-        if not plausible(found.matrix, planes[1].shape, 6.0):
-            return _refused("the best homography found is no view of a plane from its front")
-        if probability < LEAST_PROBABILITY:
-            reason = (
-                f"another place fits {found.rival:.0%} as well"
-                if found.rival > 0.9
-                else f"only {found.agreement:.0%} of the places agree on one homography"
-            )
-            return _refused(reason, probability)
-        error = np.full(2, found.spread / np.sqrt(2))
-        return PairRegistration(
-            Transform(found.matrix, TransformModel.PROJECTIVE), probability, False, "", float("nan"), error
-        )
+        maps = [feature_maps(network, plane, device=self.device) for plane in (reference, moving)]
+        best = match_features(maps[0], maps[1], seed=self.seed, start=None if start is None else start.copy())
+        if best.rival > _RIVALLED or not plausible(best.matrix, moving.shape, 6.0):
+            return start
+        return best.matrix
 
     def _regressed(
         self, network: PairNetwork, reference: NDArray[np.float32], moving: NDArray[np.float32]
@@ -137,20 +148,6 @@ class DeepHomography(Parameters):
 def _refused(reason: str, probability: float = 0.0) -> PairRegistration:
     nan = float("nan")
     return PairRegistration(Transform.identity(2), probability, True, reason, nan, np.full(2, np.nan))
-
-
-def chance_right(agreement: float, rival: float, spread: float) -> float:
-    """Return a probability that the mean corner error is under 3 px.
-
-    A logistic model of the share of fine matches that agree, of the best other place, and of the standard error.
-    """
-    if not np.isfinite(spread):
-        return 0.0
-    score = _LOGISTIC[0] + _LOGISTIC[1] * agreement + _LOGISTIC[2] * rival + _LOGISTIC[3] * np.log(max(spread, 1e-2))
-    return float(1 / (1 + np.exp(-score)))
-
-
-_LOGISTIC = (-11.5, 20.0, -1.0, -0.3)  # set by hand on synthetic pairs; to be fitted once weights are trained
 
 
 @lru_cache(maxsize=4)

@@ -39,9 +39,10 @@ class CascadedLucasKanade(PairNetwork):
         self.iterations = iterations
         widths = [width, 2 * width, 4 * width]
         self.stages = nn.ModuleList(
-            nn.Sequential(*convolution(a, b), *convolution(b, b)) for a, b in zip([1, *widths[:2]], widths, strict=True)
+            nn.Sequential(*convolution(a, b, "replicate"), *convolution(b, b, "replicate"))
+            for a, b in zip([1, *widths[:2]], widths, strict=True)
         )
-        self.heads = nn.ModuleList(nn.Conv2d(w, channels, 3, padding=1) for w in widths)
+        self.heads = nn.ModuleList(nn.Conv2d(w, channels, 3, padding=1, padding_mode="replicate") for w in widths)
 
     def pyramid(self, image: torch.Tensor) -> list[torch.Tensor]:
         """Return features at 1/2, 1/4 and 1/8 of the resolution, fine to coarse."""

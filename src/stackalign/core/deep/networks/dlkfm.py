@@ -104,9 +104,10 @@ class _Branch(nn.Module):
         super().__init__()
         widths = [width, 2 * width, 4 * width]
         self.stages = nn.ModuleList(
-            nn.Sequential(*convolution(a, b), *convolution(b, b)) for a, b in zip([1, *widths[:2]], widths, strict=True)
+            nn.Sequential(*convolution(a, b, "replicate"), *convolution(b, b, "replicate"))
+            for a, b in zip([1, *widths[:2]], widths, strict=True)
         )
-        self.heads = nn.ModuleList(nn.Conv2d(w, 1, 3, padding=1) for w in widths)
+        self.heads = nn.ModuleList(nn.Conv2d(w, 1, 3, padding=1, padding_mode="replicate") for w in widths)
 
     def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
         """Return maps at 1/2, 1/4 and 1/8 of the resolution, each of mean 0 and spread 1: else all could shrink."""

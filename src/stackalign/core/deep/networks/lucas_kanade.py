@@ -7,6 +7,8 @@ from torch.nn import functional as fn
 
 from stackalign.core.deep.homography import pixel_grid, warp
 
+_SHIFTED, _AFFINE = 14, 20  # pixels a side: smaller maps are only shifted, moved by an affinity
+
 
 def lucas_kanade(
     reference: torch.Tensor,
@@ -20,7 +22,8 @@ def lucas_kanade(
     """Return homographies that bring features together better.
 
     S. Baker and I. Matthews, Int. J. Computer Vision 56, 2004, section 3.2: the step is worked out on the moving image,
-    whose derivatives do not change, and undone on the reference's side.
+    whose derivatives do not change, and undone on the reference's side. A small map does not fix eight numbers: one of
+    less than 14 pixels a side is only shifted, one of less than 20 moved by an affinity.
 
     Parameters
     ----------
@@ -44,22 +47,37 @@ def lucas_kanade(
     along_y = torch.stack([one, u, v, zero, zero, zero, u * u, u * v])
     along_x = torch.stack([zero, zero, zero, one, u, v, u * v, v * v])
     jacobian = slopes[0].flatten(2)[:, :, None] * along_y + slopes[1].flatten(2)[:, :, None] * along_x  # (B, C, 8, P)
+    side = min(h, w)
+    free = [0, 3] if side < _SHIFTED else list(range(6 if side < _AFFINE else 8))
+    jacobian = jacobian[:, :, free]
     to_pixels = moving.new_tensor([[unit, 0, middle[0]], [0, unit, middle[1]], [0, 0, 1]])
     from_pixels = torch.linalg.inv(to_pixels)
     for _ in range(iterations):
         seen, inside = warp(reference, matrix, (h, w))
         weight = inside.flatten(2)
-        left = ((seen - moving).flatten(2) * weight)[:, :, None]
+        left = ((_levelled(seen.flatten(2), moving.flatten(2), weight) - moving.flatten(2)) * weight)[:, :, None]
         normal = torch.einsum("bcip,bcjp->bij", jacobian * weight[:, :, None], jacobian)
         right = (jacobian * left).sum((1, 3))
         scale = torch.diagonal(normal, dim1=1, dim2=2)
         ridge = torch.diag_embed(damping * scale + 1e-4 * scale.mean(1, keepdim=True) + 1e-8)
         step = torch.linalg.solve(normal + ridge, right)
+        step = step.new_zeros(len(step), 8).index_copy(1, torch.tensor(free, device=step.device), step)
         size = step.abs().amax(1, keepdim=True)
         step = step * (limit / size.clamp_min(limit))
         matrix = matrix @ to_pixels @ torch.linalg.inv(_change(step)) @ from_pixels
         matrix = matrix / matrix[:, 2:, 2:]
     return matrix
+
+
+def _levelled(seen: torch.Tensor, moving: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return ``seen`` (B, C, P) with the mean and spread of ``moving`` over what both show: contents differ outside."""
+    total = weight.sum(-1, keepdim=True).clamp_min(1.0)
+    means = [(x * weight).sum(-1, keepdim=True) / total for x in (seen, moving)]
+    spreads = [
+        (((x - mean).square() * weight).sum(-1, keepdim=True) / total + 1e-6).sqrt()
+        for x, mean in zip((seen, moving), means, strict=True)
+    ]
+    return means[1] + (seen - means[0]) * (spreads[1] / spreads[0]).clamp(0.3, 3.0)
 
 
 def _slopes(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

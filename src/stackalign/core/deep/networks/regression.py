@@ -53,9 +53,13 @@ class CornerHead(nn.Module):
         return reach * torch.tanh(self.out(maps).reshape(-1, 4, 2))
 
 
-def convolution(inside: int, outside: int) -> tuple[nn.Module, ...]:
-    """Return a 3 x 3 convolution, normalised over batches, cut at zero."""
-    return nn.Conv2d(inside, outside, 3, padding=1, bias=False), nn.BatchNorm2d(outside), nn.ReLU(inplace=True)
+def convolution(inside: int, outside: int, padding: str = "zeros") -> tuple[nn.Module, ...]:
+    """Return a 3 x 3 convolution, normalised over batches, cut at zero.
+
+    Features that are compared with those of a larger image need ``padding`` "replicate": zeros are an edge.
+    """
+    layer = nn.Conv2d(inside, outside, 3, padding=1, padding_mode=padding, bias=False)
+    return layer, nn.BatchNorm2d(outside), nn.ReLU(inplace=True)
 
 
 def reach_of(reference: torch.Tensor, moving: torch.Tensor) -> float:
