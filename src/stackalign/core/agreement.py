@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stackalign.core.reduction import binned, reduced, reduction
+from stackalign.core.reduction import as_read, binned, reduced, reduction
 from stackalign.core.resample import warp_frame
 
 if TYPE_CHECKING:
@@ -50,11 +50,7 @@ def noise_variance(image: NDArray[Any]) -> float:
     """
     from stackalign.core.noise_kernels import median_curve
 
-    width, last = image.shape[-1], image.shape[-2] - 2
-    if last < 1 or width < 3:
+    if min(image.shape[-2:]) < 3:
         return 0.0
-    planes = image.reshape(-1, *image.shape[-2:])[:: max(image.size // image.shape[-2] // width // _PLANES, 1)]
-    step = max(last // _ROWS, 1)
-    above, middle, below = (planes[:, k : k + last : step].astype(np.float32).reshape(-1, width) for k in range(3))
-    curve = median_curve(above, middle, below)
+    curve = median_curve(as_read(image).reshape(-1, *image.shape[-2:]), _PLANES, _ROWS)
     return float((1.4826 * curve / 6) ** 2) if np.isfinite(curve) else 0.0

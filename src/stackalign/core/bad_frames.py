@@ -9,13 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from zlib import crc32
 
 import numpy as np
 from scipy.ndimage import median_filter
 
 from stackalign.core.frame_check import read_frame
-from stackalign.core.reduction import binned
+from stackalign.core.reduction import as_read, binned
 from stackalign.core.threads import map_frames
 from stackalign.core.work import Progress
 
@@ -44,7 +43,7 @@ class _Traits:
     """What is kept of a frame."""
 
     reason: str
-    signature: int = 0
+    signature: tuple[float, ...] = ()  # the same for the same frame, and hardly ever for another
     still_rows: int = 0  # rows at the upper or lower end that repeat their neighbour to the last bit
     rows: int = 1
     tear: float = 0.0  # log of the strongest step between two rows over that of the rows around it
@@ -107,34 +106,12 @@ def _traits(stack: ImageStack, t: int) -> _Traits:
         image = np.where(known, image, image.dtype.type(image[known].mean()))
     if image.dtype.kind == "b":
         image = image.view(np.uint8)
-    step = max(image.shape[-1] // _COLUMNS, 1)
-    columns = np.ascontiguousarray(image.reshape(-1, image.shape[-1])[:, ::step])
-    still, tear, at = _rows(columns.astype(np.float32), image.ndim == 2)
+    from stackalign.core.detail_kernels import row_steps
+
+    lines = as_read(image).reshape(-1, image.shape[-1])
+    still, tear, at, energy = row_steps(lines, max(image.shape[-1] // _COLUMNS, 1), image.ndim == 2)
     sharpness, detail, thumb = _scales(image)
-    return _Traits("", crc32(columns.tobytes()), still, len(columns), tear, at, sharpness, detail, thumb)
-
-
-def _rows(lines: NDArray[np.float32], plane: bool) -> tuple[int, float, int]:
-    """Return still rows at the ends, and the strongest step between rows with its place (in planes only)."""
-    if len(lines) < 16:
-        return 0, 0.0, 0
-    steps = np.diff(lines, axis=0)
-    energy = np.einsum("yx,yx->y", steps, steps)
-    moving = np.flatnonzero(energy > 0)
-    if not len(moving):
-        return 0, 0.0, 0
-    still = max(int(moving[0]), len(energy) - 1 - int(moving[-1]))
-    still = still + 1 if still else 0
-    if not plane:
-        return still, 0.0, 0
-    inner = energy[4:-4]
-    # one row stands out: an edge of the scene is blurred by the lens over several
-    around = np.max([energy[4 + k : len(energy) - 4 + k] for k in (-4, -3, -2, -1, 1, 2, 3, 4)], axis=0)
-    ratio = inner / np.maximum(around, max(float(np.median(energy)), 1e-30))
-    k = int(np.argmax(ratio))
-    if (lines[k + 4 : k + 6, 1:] == lines[k + 4 : k + 6, :-1]).mean(axis=1).max() > 0.3:
-        return still, 0.0, 0  # the end of a filled border, as an earlier alignment leaves it
-    return still, float(np.log(max(ratio[k], 1e-30))), k + 5
+    return _Traits("", (energy, *detail), still, len(lines), tear, at, sharpness, detail, thumb)
 
 
 def _scales(image: NDArray[Any]) -> tuple[tuple[float, ...], tuple[float, ...], NDArray[np.float32]]:

@@ -1,4 +1,4 @@
-"""Numba kernel of the check for frames out of focus: detail of 2, 4 and 8 pixels, and the noise, in one reading."""
+"""Numba kernels of the check for bad frames: rows that repeat or tear, detail of 2, 4 and 8 pixels, and the noise."""
 
 # mypy: allow-untyped-defs, allow-untyped-calls
 
@@ -87,3 +87,64 @@ def detail(image):
     four = _halved(two)
     eight = _halved(four)
     return np.array([_steps(two), _steps(four), _steps(eight)]), _noise(image), eight
+
+
+@kernel
+def row_steps(lines, every, plane):
+    """Return how rows differ from those below them.
+
+    Parameters
+    ----------
+    lines : (N, x)
+        Rows.
+    every : int
+        Which columns are compared.
+    plane : bool
+        Whether the rows are those of one plane, so that a step between them is a tear.
+
+    Returns
+    -------
+    still : int
+        Rows at the upper or lower end that repeat their neighbour to the last bit.
+    tear : float
+        Log of the strongest step between two rows over that of the rows around it.
+    at : int
+        Where that is.
+    energy : float
+        Sum of all squared differences: the same for the same frame.
+    """
+    count, columns = lines.shape[0] - 1, (lines.shape[1] + every - 1) // every
+    energy = np.zeros(max(count, 0))
+    first, last, total = -1, -1, 0.0
+    for y in range(count):
+        part = np.float32(0)
+        for k in range(columns):
+            step = np.float32(lines[y + 1, k * every]) - np.float32(lines[y, k * every])
+            part += step * step
+        energy[y] = part
+        total += part
+        if part > 0:
+            first = y if first < 0 else first
+            last = y
+    if count < 15 or first < 0:
+        return 0, 0.0, 0, total
+    still = max(first, count - 1 - last)
+    still = still + 1 if still else 0
+    if not plane:
+        return still, 0.0, 0, total
+    # one row stands out: an edge of the scene is blurred by the lens over several
+    usual = max(float(np.median(energy)), 1e-30)
+    top, k = -1.0, 0
+    for y in range(4, count - 4):
+        around = usual
+        for j in range(1, 5):
+            around = max(around, energy[y - j], energy[y + j])
+        if energy[y] / around > top:
+            top, k = energy[y] / around, y
+    for y in range(k, k + 2):
+        same = 0
+        for i in range(columns - 1):
+            same += lines[y, i * every] == lines[y, (i + 1) * every]
+        if same > 0.3 * (columns - 1):
+            return still, 0.0, 0, total  # the end of a filled border, as an earlier alignment leaves it
+    return still, float(np.log(max(top, 1e-30))), k + 1, total

@@ -6,38 +6,48 @@ from __future__ import annotations
 
 import numpy as np
 
-from stackalign.core.compiled import kernel
+from stackalign.core.compiled import fast_inlined, kernel
 
 _BINS = 1024
 _RANGE = np.float32(4.0)  # times the mean size: beyond lies no median
 
 
+@fast_inlined
+def _curves(a, b, c, out):
+    two = np.float32(2)
+    for x in range(out.shape[0]):
+        left = np.float32(a[x]) - two * np.float32(b[x]) + np.float32(c[x])
+        here = np.float32(a[x + 1]) - two * np.float32(b[x + 1]) + np.float32(c[x + 1])
+        right = np.float32(a[x + 2]) - two * np.float32(b[x + 2]) + np.float32(c[x + 2])
+        out[x] = abs(left - two * here + right)
+
+
 @kernel
-def median_curve(above, middle, below):
+def median_curve(image, planes, rows):
     """Return the median absolute second difference along both axes; NaN do not count, and NaN comes of nothing.
 
     Parameters
     ----------
-    above, middle, below : float32 (N, x)
-        Rows, with those before and after them.
+    image : (z, y, x)
+    planes, rows : int
+        How many of them are looked at, spread evenly, if there are more.
     """
-    rows, width = above.shape[0], above.shape[1] - 2
-    size = np.empty(max(rows * width, 0), np.float32)
+    height, width = image.shape[1] - 2, image.shape[2] - 2
+    deep, step = max(image.shape[0] // planes, 1), max(height // rows, 1)
+    lines = (image.shape[0] + deep - 1) // deep * ((height + step - 1) // step)
+    size, line = np.empty(max(lines * width, 0), np.float32), np.empty(width, np.float32)
     n = 0
     total = 0.0
-    for y in range(rows):
-        a, b, c = above[y], middle[y], below[y]
-        part = np.float32(0)
-        for x in range(width):
-            left = a[x] - np.float32(2) * b[x] + c[x]
-            here = a[x + 1] - np.float32(2) * b[x + 1] + c[x + 1]
-            right = a[x + 2] - np.float32(2) * b[x + 2] + c[x + 2]
-            value = abs(left - np.float32(2) * here + right)
-            if value < np.inf:
-                size[n] = value
-                n += 1
-                part += value
-        total += part
+    for z in range(0, image.shape[0], deep):
+        for y in range(0, height, step):
+            _curves(image[z, y], image[z, y + 1], image[z, y + 2], line)
+            part = np.float32(0)
+            for x in range(width):
+                if line[x] < np.inf:
+                    size[n] = line[x]
+                    n += 1
+                    part += line[x]
+            total += part
     if n == 0:
         return np.nan
     if total == 0.0:

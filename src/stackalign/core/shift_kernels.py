@@ -1,7 +1,7 @@
 """Numba kernels that fit the shift of a whole frame: its spline, read on the template's grid, projected on images.
 
 All derivatives are those of the template and worked out once (inverse compositional). How long a step really must be
-is read off the frame's own slopes in the same pass: noise that is left in a template makes its own slopes too steep.
+is read off the frame's own slopes, on every few rows: noise that is left in a template makes its own slopes too steep.
 """
 
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -11,12 +11,13 @@ from __future__ import annotations
 import numpy as np
 
 from stackalign.core.compiled import fast_inlined, inlined, kernel
-from stackalign.core.translation_kernels import solved, spline_weights
+from stackalign.core.translation_kernels import judged, solved, spline_weights
 
 NO_OVERLAP, NO_STRUCTURE, NO_CORRELATION, MOVED, SETTLED = -3, -2, -1, 0, 1
 
 _NEAR = 0.2  # px: a step on every few rows, from which on all rows are taken
 _CLOSE = 0.05  # px: what is left after a step that the frame's own slopes scaled is some thousandths of it
+_CLOSER = 0.02  # px: the same, where slopes were taken on every few rows
 _FAR = 0.3  # px: beyond, the slopes at a place say little about the way to the best one
 _STEEP = 0.5  # of a step that slopes too steep leave: below, longer ones would be a guess
 _LOST = 0.1  # below, nothing of the scene is there to answer
@@ -349,7 +350,7 @@ def _boxed(shape, size, shift, d, box):
     return True
 
 
-@kernel
+@inlined
 def fit_shift(
     c,
     pad,
@@ -411,7 +412,7 @@ def fit_shift(
     outside, sums, column = np.zeros((count, count)), np.zeros((count, 1 + d)), np.zeros(count)
     step, scaled = np.zeros(d), np.zeros(d)
     longest_step = np.inf
-    thin = every
+    thin, told = every, False
     for done in range(1, iterations + 1):
         if not np.abs(shift - boxed).max() <= 0.25:
             if not _boxed(shape, size, shift, d, box):
@@ -424,7 +425,8 @@ def fit_shift(
             n = int(np.floor(-shift[axis]))
             weights[axis] = spline_weights(-shift[axis] - n)
             first[axis] = box[0, axis] + n + pad - 1
-        _project(c, first, weights, box, thin, phi, scale, thin == 1, sums)
+        sloped = thin > 1 or every == 1 or not told
+        _project(c, first, weights, box, thin, phi, scale, sloped, sums)
         if not solved(normal, sums[:, 0], theta):
             if thin > 1:  # all rows may tell what some do not
                 thin, boxed[0] = 1, np.inf
@@ -435,29 +437,29 @@ def fit_shift(
         for k in range(d):
             step[k] = theta[k] / theta[d]
         longest_step = np.abs(step).max()
-        near = False
-        if thin == 1:
+        if sloped:
+            told = True
             for k in range(d):
                 answer[:, k] = 0.0
                 if solved(normal, sums[:, 1 + k], column):
                     answer[:, k] = column[:d] / theta[d]
                 if size[3 - d + k] < 3:  # no slope is known
                     answer[:, k], answer[k, :], answer[k, k] = 0.0, 0.0, 1.0
-            near, least = longest_step < _FAR, np.inf
-            for k in range(d):
-                least = min(least, answer[k, k])
-            near = near and least > _STEEP and solved(answer, step, scaled)
-            if near:
-                step[:] = scaled
-                longest_step = np.abs(step).max()
-            elif not least > _LOST:
-                answer[:] = np.eye(d)
+        near, least = longest_step < _FAR, np.inf
+        for k in range(d):
+            least = min(least, answer[k, k])
+        near = near and least > _STEEP and solved(answer, step, scaled)
+        if near:
+            step[:] = scaled
+            longest_step = np.abs(step).max()
+        elif not least > _LOST:
+            answer[:] = np.eye(d)
         for k in range(d):
             shift[3 - d + k] += min(max(step[k], -longest), longest)
         if thin > 1:
             if longest_step < _NEAR:
                 thin, boxed[0] = 1, np.inf
-        elif longest_step < (_CLOSE if near else tolerance):
+        elif longest_step < ((_CLOSE if sloped else _CLOSER) if near else tolerance):
             return SETTLED, done
     return (SETTLED if longest_step < 0.02 else MOVED), iterations
 
@@ -489,3 +491,61 @@ def variances(normal, answer):
             for j in range(d):
                 out[k] += back[k, i] * inverse[i, j] * back[k, j]
     return np.maximum(out, 0.0)
+
+
+@kernel
+def fit_whole(
+    c, pad, volume, phi, scale, basis, whole, thinned, every, coefficients, known, noise, step,
+    shift, tolerance, longest, iterations, answer,
+):  # fmt: skip
+    """Fit the shift of a whole frame, and judge it: `fit_shift`, the residuals and the standard error, in one call.
+
+    Threads that work on a frame each then hardly wait for one another: Python is entered once a frame.
+
+    Parameters
+    ----------
+    c, pad, phi, scale, basis, whole, thinned, every, shift, tolerance, longest, iterations, answer
+        See `fit_shift`.
+    volume : (z, y, x)
+        The frame.
+    coefficients, known : float32 (z, y, x)
+        Of the template; volumes with one mirrored plane in front and two behind.
+    noise : float64 (3,)
+        Variance at zero, per intensity, and the least, of the template less its level.
+    step : int
+        Every which pixel is compared along each axis.
+
+    Returns
+    -------
+    status : int
+        See `fit_shift`.
+    out : float64 (10,)
+        Steps taken, gain, offset, pixels compared, correlation, mean squared residual, chi squared, and the variance of
+        the shift along the axes in units of the noise.
+    overlap : float
+        Share of the template's weight in view.
+    """
+    count = phi.shape[0]
+    d = count - 2
+    normal, theta, out = np.zeros((count, count)), np.zeros(count), np.zeros(10)
+    shape = np.array(volume.shape)
+    status, done = fit_shift(
+        c, pad, shape, phi, scale, basis, whole, thinned, every, shift, tolerance, longest, iterations, normal, theta,
+        answer,
+    )  # fmt: skip
+    out[0] = done
+    if status < 0:
+        return status, out, 0.0
+    out[1], out[2] = theta[d], theta[d + 1]
+    there, first, last = shift.copy(), 0, shape[0]
+    if d == 3:
+        first = max(int(np.ceil(-shift[0] - 1e-6)), 0)
+        last = max(min(int(np.floor(shape[0] - 1 - shift[0] + 1e-6)), shape[0] - 1) + 1, first)
+        there[0] += first + 1.0
+    nothing = np.zeros((1, 1, 1), np.float32)
+    n, correlation, residual, chi2 = judged(
+        volume[first:last], nothing, coefficients, known, there, theta[d:], noise, step
+    )  # fmt: skip
+    out[3], out[4], out[5], out[6] = n, correlation, residual, chi2
+    out[7 : 7 + d] = variances(normal, answer)
+    return status, out, normal[count - 1, count - 1] / whole[count - 1, count - 1]

@@ -7,6 +7,7 @@ offset are solved together by Gauss-Newton steps (inverse compositional: Baker &
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,8 @@ from stackalign.core import translation_kernels as kernels
 from stackalign.core.denoise import wiener
 from stackalign.core.holes import filled_along_lines
 from stackalign.core.noise import NoiseModel
-from stackalign.core.resample import spline_coefficients
+from stackalign.core.resample import spline_coefficients, spline_filtered
+from stackalign.core.threads import map_threads
 from stackalign.core.warp_kernels import PAD
 
 if TYPE_CHECKING:
@@ -128,16 +130,6 @@ class TranslationTemplate:
             self._later["shift"] = ShiftEquations.of(self)
         return self._later["shift"]  # type: ignore[no-any-return]
 
-    @property
-    def phi(self) -> NDArray[np.float32]:
-        """Gradients, values and 1, times the weight, float32 (K, z, y, x); worked out once."""
-        if "phi" not in self._later:
-            out = np.empty((len(self.basis) + 1, *self.weight.shape), np.float32)
-            np.multiply(self.basis, self.weight, out=out[:-1])
-            out[-1] = self.weight
-            self._later["phi"] = out
-        return self._later["phi"]  # type: ignore[no-any-return]
-
     @classmethod
     def of(
         cls,
@@ -202,7 +194,7 @@ class TranslationTemplate:
         inner = (whole, cut, cut) if d == 2 else (cut, cut, cut)
         volume = _volume(centred)
         basis = np.empty((d + 1, *volume.shape), np.float32)
-        template_kernels.slopes(padded, PAD, np.arange(3 - d, 3), basis[:-1])
+        map_threads(lambda k: template_kernels.slopes(padded, PAD, np.array([3 - d + k]), basis[k : k + 1]), range(d))
         basis[-1] = volume
         # variance of the filtered reference: noise that pulls a pixel down must not raise its weight
         least = _EVEN * template_kernels.mean_variance(volume, used, level, camera)
@@ -261,8 +253,8 @@ class ShiftEquations:
     ----------
     basis : float32 (K - 1, z, y, x)
         Gradients and values of the reference, smoothed by the B-spline like the frames.
-    phi : float32 (K, z, y, x)
-        Weighted gradients, values and 1, filtered.
+    phi, scale : int16 (K, z, y, x), float64 (K,)
+        Weighted gradients, values and 1, filtered, in units of the scale.
     normal : float64 (K, K)
         Sums of ``phi_i * basis_j``.
     thinned : float64 (K, K)
@@ -272,7 +264,8 @@ class ShiftEquations:
     """
 
     basis: NDArray[np.float32]
-    phi: NDArray[np.float32]
+    phi: NDArray[np.int16]
+    scale: NDArray[np.float64]
     normal: NDArray[np.float64]
     thinned: NDArray[np.float64]
     every: int
@@ -280,25 +273,34 @@ class ShiftEquations:
     @classmethod
     def of(cls, template: TranslationTemplate) -> ShiftEquations:
         """Work them out."""
-        if not template.filters:
-            basis, phi, normal = template.basis, template.phi, template.normal
-        else:
-            d, weight = template.ndim, template.weight
-            cut = slice(PAD, -PAD)
-            inner = (slice(None) if d == 2 else cut, cut, cut)
-            basis, phi = np.empty_like(template.basis), np.zeros((d + 2, *weight.shape), np.float32)
-            padded = spline_coefficients(_image(template.basis[-1], d), 1)
-            template_kernels.slopes(padded, PAD, np.array([*range(3 - d, 3), -1]), basis)
-            counted = weight > 0
+        d, weight, basis = template.ndim, template.weight, template.basis
+        counted = weight > 0
+        phi, scale = np.empty((d + 2, *weight.shape), np.int16), np.ones(d + 2)
+        if template.filters:
+            padded = spline_coefficients(_image(basis[-1], d), 1)
+            axes = [*range(3 - d, 3), -1]
+            basis = np.empty_like(basis)
+            map_threads(
+                lambda k: template_kernels.slopes(padded, PAD, np.array(axes[k : k + 1]), basis[k : k + 1]),
+                range(d + 1),
+            )
             for axis in range(3 - d, 3):
                 counted[(slice(None),) * axis + ([0, -1],)] = False
-            for k in range(d + 2):
-                image = weight if k == d + 1 else weight * template.basis[k]
-                # beyond what counts the reference is not known: what the filter spread there is cut off again
-                np.copyto(phi[k], spline_coefficients(_image(image, d), 3)[inner], where=counted)
-            normal = shift_kernels.gram(basis, phi, 1)
+
+        def project(k: int) -> None:
+            image = weight if k == d + 1 else weight * template.basis[k]
+            if template.filters:
+                image = _volume(spline_filtered(_image(image, d), 3))
+            # beyond what counts the reference is not known: what the filter spread there is cut off again
+            scale[k] = shift_kernels.quantised(image, counted, phi[k])
+
+        map_threads(project, range(d + 2))
         every = _EVERY if basis.shape[2] >= _TALL else 1
-        return cls(basis, phi, normal, normal if every == 1 else shift_kernels.gram(basis, phi, every), every)
+        normal = shift_kernels.gram(basis, phi, scale, 1)
+        thinned = normal if every == 1 else shift_kernels.gram(basis, phi, scale, every)
+        for k in np.flatnonzero(template.blind):
+            normal[k, k] = thinned[k, k] = 1.0  # all else in its row is zero, so that its step is zero too
+        return cls(basis, phi, scale, normal, thinned, every)
 
 
 def fit_translation(
@@ -337,18 +339,20 @@ def _fit_on_template(
     pad, coefficients = 0, volume
     if not template.filters:
         pad, coefficients = PAD, spline_coefficients(_image(volume, d), 3)
-    shift = np.zeros(3)
+    shift, answer, noise = np.zeros(3), np.eye(d), template.noise
     shift[3 - d :] = start
-    normal, theta, answer = np.zeros((d + 2, d + 2)), np.zeros(d + 2), np.eye(d)
-    status, done = shift_kernels.fit_shift(
-        coefficients, pad, np.array(volume.shape), equations.phi, equations.basis, equations.normal, equations.thinned,
-        equations.every, shift, _TOLERANCE, _LONGEST, iterations, normal, theta, answer,
+    camera = np.array([noise.constant + noise.slope * template.level, noise.slope, noise.floor])
+    status, out, overlap = shift_kernels.fit_whole(
+        coefficients, pad, volume, equations.phi, equations.scale, equations.basis, equations.normal, equations.thinned,
+        equations.every, template.coefficients, template.known, camera, _every_which(volume.shape), shift, _TOLERANCE,
+        _LONGEST, iterations, answer,
     )  # fmt: skip
     if status < 0:
         return _REASONS[status]
-    overlap = float(normal[-1, -1] / equations.normal[-1, -1])
-    settled = status == shift_kernels.SETTLED
-    return _finished(volume, _NOTHING, template, shift[3 - d :], theta, normal, answer, overlap, 0.0, done, settled)
+    return _finished(
+        template, shift[3 - d :], out[1], out[2], tuple(out[3:7].tolist()), out[7 : 7 + d], answer, overlap, 0.0,
+        int(out[0]), status == shift_kernels.SETTLED,
+    )  # fmt: skip
 
 
 def _as_read(image: NDArray[Any]) -> NDArray[Any]:
@@ -412,43 +416,42 @@ def _fit_on_frame(
             break
     overlap = float(normal[-1, -1] / template.normal[-1, -1])
     settled = bool(np.abs(step).max() < 0.02)
+    model = np.array([template.noise.constant + template.noise.slope * template.level, noise[1], noise[2]])
+    planes, there, every = _sampling(volume, template, shift[3 - d :])
+    told = kernels.judged(
+        volume[planes], seen[planes], template.coefficients, template.known, there, theta[d:], model, every
+    )  # fmt: skip
+    answer = np.eye(d)
     return _finished(
-        volume, seen, template, shift[3 - d :], theta, normal, np.eye(d), overlap, template.level, done, settled
-    )
+        template, shift[3 - d :], theta[d], theta[d + 1], told, shift_kernels.variances(normal, answer), answer,
+        overlap, template.level, done, settled,
+    )  # fmt: skip
 
 
 def _finished(
-    volume: NDArray[np.float32],
-    seen: NDArray[np.float32],
     template: TranslationTemplate,
     shift: NDArray[np.float64],
-    theta: NDArray[np.float64],
-    normal: NDArray[np.float64],
+    gain: float,
+    offset: float,
+    told: tuple[float, ...],
+    variance: NDArray[np.float64],
     answer: NDArray[np.float64],
     overlap: float,
     pedestal: float,
     iterations: int,
     converged: bool,
 ) -> Fit | str:
-    """Judge a solution; ``pedestal`` was subtracted from ``volume``."""
-    d = template.ndim
-    gain, offset = float(theta[d]), float(theta[d + 1])
-    noise = template.noise
-    model = np.array([noise.constant + noise.slope * template.level, noise.slope, noise.floor])
-    planes, there, step = _sampling(volume, template, shift)
-    count, correlation, residual, chi2 = kernels.judged(
-        volume[planes], seen[planes] if seen.size > 1 else seen, template.coefficients, template.known, there,
-        np.array([gain, offset]), model, step,
-    )  # fmt: skip
+    """Judge a solution by what was ``told``: pixels compared, correlation, mean squared residual and chi squared."""
+    count, correlation, residual, chi2 = told
     if count < 9:
         return _REASONS[shift_kernels.NO_OVERLAP]
     # the reference is itself an average of noisy frames
-    scale = chi2 * (1 + 1 / template.frames) if np.isfinite(template.frames) else chi2
-    error = np.sqrt(shift_kernels.variances(normal, answer) * scale) / gain
+    scale = chi2 * (1 + 1 / template.frames)
+    error = np.sqrt(variance * scale) / gain
     error[template.blind] = np.nan
     return Fit(
-        shift, error, gain, offset + pedestal - gain * template.level, correlation,
-        float(np.sqrt(residual)), chi2, overlap, iterations, converged, answer,
+        shift, error, float(gain), float(offset + pedestal - gain * template.level), correlation,
+        residual**0.5, chi2, float(overlap), iterations, converged, answer,
     )  # fmt: skip
 
 
@@ -499,9 +502,13 @@ def _sampling(
     """Return the planes to compare, the shift of these, and every which pixel is enough along each axis."""
     full = np.zeros(3)
     full[3 - template.ndim :] = shift
-    active = sum(n > 1 for n in volume.shape)
-    step = max(int((volume.size / _SAMPLES) ** (1 / max(active, 1))), 1)
-    return *_planes(volume.shape, template, full), step
+    return *_planes(volume.shape, template, full), _every_which(volume.shape)
+
+
+def _every_which(shape: tuple[int, ...]) -> int:
+    """Return every which pixel along each axis makes some thousand."""
+    active = sum(n > 1 for n in shape)
+    return max(int((math.prod(shape) / _SAMPLES) ** (1 / max(active, 1))), 1)
 
 
 def _planes(

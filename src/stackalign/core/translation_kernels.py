@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stackalign.core.compiled import fast_inlined, kernel
+from stackalign.core.compiled import fast_inlined, inlined, kernel
 
 # Sums of one pass: for the four or five parameters (z, y, x, gain, offset) the weighted normal equations, and plain
 # moments for the correlation. Their places in the returned vector:
@@ -248,7 +248,7 @@ def residuals(frame, seen, coefficients, valid, shift, brightness, step):
     return _residuals(frame, seen, coefficients, valid, shift, brightness, step)
 
 
-@kernel
+@inlined
 def judged(frame, seen, coefficients, valid, shift, brightness, noise, step):
     """Return what `statistics` says of the `residuals` of a frame; parameters as there."""
     pairs = _residuals(frame, seen, coefficients, valid, shift, brightness, step)
