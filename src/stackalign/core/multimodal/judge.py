@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 RIGHT = 3.0  # px: mean corner error up to which a result counts as right
 FAR = 64.0  # distances and heights beyond are as good as infinite
-#: of the logistic model, fitted to 67 synthetic pairs of seeds 1000 to 1613, searched once with 12 candidates; ``python
-#: -m tests.benchmarks.bench_multimodal --calibrate 240`` prints those of more pairs
+#: of the logistic model, fitted to 67 synthetic pairs of seeds 1000 to 1613, searched once with 12 candidates that were
+#: ranked at the coarsest resolution; ``python -m tests.benchmarks.bench_multimodal --calibrate 240`` fits more
 COEFFICIENTS = (3.754, 2.087, 1.122, -2.171, -0.891, -0.923, -0.634, -0.954)
 
 
