@@ -91,18 +91,6 @@ def _fraction(typingctx, value):
     return types.float32(types.float32), code
 
 
-@intrinsic
-def wide_vectors(typingctx):
-    """Let LLVM use vectors of 512 bits in the function that calls this, where the processor has them: it hesitates."""
-
-    def code(context, builder, signature, args):
-        # llvmlite's own method knows the attributes without a value only
-        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
-        return context.get_dummy_value()
-
-    return types.void(), code
-
-
 @kernel
 def exp(x):
     """Return exp(x) for x in [-80, 0], to 1e-7: arithmetic only, so that LLVM makes vector code of it."""

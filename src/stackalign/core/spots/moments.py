@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from stackalign.core.compiled import fast_inlined, kernel
-from stackalign.core.spots.approximations import exp, log, wide_vectors
+from stackalign.core.spots.approximations import exp, log
 
 # Models: free shape terms of S. Estimators.
 CIRCULAR, ELLIPTIC, ROTATED = 0, 1, 2
@@ -46,7 +46,6 @@ def moments(data, mask, inverse, yy, xx, y, x, l11, l21, l22, amplitude, offset,
     ``noise`` is the constant part of the variance: the camera's for MLE (the model is added), all of it for LSQ.
     ``inverse`` holds 1 / max(data + noise, small), so that the logarithm of the likelihood ratio loses no digits.
     """
-    wide_vectors()
     w0 = _ZERO
     a0 = a1 = a2 = a3 = a4 = a5 = _ZERO
     b0 = b1 = b2 = b3 = b4 = b5 = b6 = b7 = b8 = b9 = b10 = b11 = b12 = b13 = b14 = _ZERO
