@@ -250,6 +250,8 @@ class TranslationAligner:
         full = TranslationTemplate.of(
             reference, mask, noise=noise, frames=frames, window=self.parameters.weights(reference.shape)
         )
+        if full.filters:
+            _ = full.equations  # now, while all cores can share the work
         masked = reference if counted.all() else np.where(counted, reference, np.float32(np.nan))
         return _Template(self.parameters, masked, full, noise, frames, mask is None)
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import fft
 
+from stackalign.core.threads import spare
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -46,7 +48,7 @@ def wiener(
     axes = [a for a, n in enumerate(image.shape) if n >= 8]
     if not axes:
         return image
-    spectrum: NDArray[Any] = np.asarray(fft.dctn(image, axes=axes, norm="ortho", workers=1), np.float32)
+    spectrum: NDArray[Any] = np.asarray(fft.dctn(image, axes=axes, norm="ortho", workers=spare()), np.float32)
     volume = spectrum if spectrum.ndim == 3 else spectrum[None]
     # frequencies in units of the width of a bin; axes that are not transformed have none
     steps = np.zeros(3)
@@ -74,7 +76,7 @@ def wiener(
     if gain.max() < 0.02:
         return image
     scale_radially(volume, steps, gain.astype(np.float32))
-    return np.asarray(fft.idctn(spectrum, axes=axes, norm="ortho", workers=1, overwrite_x=True), np.float32)
+    return np.asarray(fft.idctn(spectrum, axes=axes, norm="ortho", workers=spare(), overwrite_x=True), np.float32)
 
 
 def _noise_shape(shape: tuple[int, ...], axes: list[int], corner: float) -> NDArray[np.float64]:

@@ -26,7 +26,7 @@ def _halved(image):
 def _steps(image):
     """Return the mean squared difference of neighbours in y and x."""
     count, height, width = image.shape
-    down = along = 0.0
+    down = along = np.float64(0)
     for n in range(count):
         for y in range(height):
             a = image[n, y]
@@ -48,7 +48,7 @@ def _steps(image):
 @fast_inlined
 def _noise(image):
     count, height, width = image.shape
-    total, rows = 0.0, 0
+    total, rows = np.float64(0), 0
     for n in range(count):
         for y in range(0, height // 8 * 8, 8):
             a, b, c = image[n, y], image[n, y + 1], image[n, y + 2]
@@ -115,7 +115,7 @@ def row_steps(lines, every, plane):
     """
     count, columns = lines.shape[0] - 1, (lines.shape[1] + every - 1) // every
     energy = np.zeros(max(count, 0))
-    first, last, total = -1, -1, 0.0
+    first, last, total = -1, -1, np.float64(0)
     for y in range(count):
         part = np.float32(0)
         for k in range(columns):
@@ -134,7 +134,7 @@ def row_steps(lines, every, plane):
         return still, 0.0, 0, total
     # one row stands out: an edge of the scene is blurred by the lens over several
     usual = max(float(np.median(energy)), 1e-30)
-    top, k = -1.0, 0
+    top, k = np.float64(-1), 0
     for y in range(4, count - 4):
         around = usual
         for j in range(1, 5):

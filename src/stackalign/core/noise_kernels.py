@@ -37,7 +37,7 @@ def median_curve(image, planes, rows):
     lines = (image.shape[0] + deep - 1) // deep * ((height + step - 1) // step)
     size, line = np.empty(max(lines * width, 0), np.float32), np.empty(width, np.float32)
     n = 0
-    total = 0.0
+    total = np.float64(0)
     for z in range(0, image.shape[0], deep):
         for y in range(0, height, step):
             _curves(image[z, y], image[z, y + 1], image[z, y + 2], line)

@@ -299,32 +299,40 @@ def _shift(
 
 def spline_coefficients(image: NDArray[Any], order: int) -> NDArray[Any]:
     """Return B-spline coefficients (z, y, x), padded by mirrored pixels."""
-    from stackalign.core.warp_kernels import PAD, POLES, filter_columns, filter_rows
+    from stackalign.core.warp_kernels import PAD
 
-    wide = image.dtype.itemsize > 4 or (image.dtype.itemsize == 4 and image.dtype.kind in "ui")
     volume = _volume(image)
     pads = [PAD if axis >= 3 - image.ndim else 0 for axis in range(3)]
-    padded = np.empty([n + 2 * p for n, p in zip(volume.shape, pads, strict=True)], np.float64 if wide else np.float32)
+    padded = np.empty([n + 2 * p for n, p in zip(volume.shape, pads, strict=True)], _spline_dtype(image))
     inner = tuple(slice(p, n + p) for n, p in zip(volume.shape, pads, strict=True))
-    if order == 1:
-        padded[inner] = volume
-    else:
-        poles = POLES[order]
-        work = volume.astype(padded.dtype, order="C")
-        nz, ny, nx = work.shape
-        rows = work.reshape(nz * ny, nx)
-        if nx > 1:
-            map_threads(lambda b: filter_rows(rows, *b, poles), bands(nz * ny))
-        if ny > 1:
-            map_threads(lambda b: [filter_columns(work[z], *b, poles) for z in range(nz)], bands(nx, 128))
-        if nz > 1:
-            columns = work.reshape(nz, ny * nx)
-            map_threads(lambda b: filter_columns(columns, *b, poles), bands(ny * nx, 128))
-        padded[inner] = work
+    padded[inner] = volume if order == 1 else _volume(spline_filtered(image, order))
     for axis, (n, p) in enumerate(zip(volume.shape, pads, strict=True)):
         if p:
             _mirror(np.moveaxis(padded, axis, 0), n, p)
     return padded
+
+
+def spline_filtered(image: NDArray[Any], order: int) -> NDArray[Any]:
+    """Return B-spline coefficients of the image's shape: the filter that interpolation of this order needs."""
+    from stackalign.core.warp_kernels import POLES, filter_columns, filter_rows
+
+    poles = POLES[order]
+    work = _volume(image).astype(_spline_dtype(image), order="C")
+    nz, ny, nx = work.shape
+    rows = work.reshape(nz * ny, nx)
+    if nx > 1:
+        map_threads(lambda b: filter_rows(rows, *b, poles), bands(nz * ny))
+    if ny > 1:
+        map_threads(lambda b: [filter_columns(work[z], *b, poles) for z in range(nz)], bands(nx, 128))
+    if nz > 1:
+        columns = work.reshape(nz, ny * nx)
+        map_threads(lambda b: filter_columns(columns, *b, poles), bands(ny * nx, 128))
+    return work.reshape(image.shape)
+
+
+def _spline_dtype(image: NDArray[Any]) -> type[np.floating]:
+    wide = image.dtype.itemsize > 4 or (image.dtype.itemsize == 4 and image.dtype.kind in "ui")
+    return np.float64 if wide else np.float32
 
 
 def _mirror(a: NDArray[Any], n: int, pad: int) -> None:

@@ -138,6 +138,11 @@ def bands(length: int, least: int = 32) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
+def spare() -> int:
+    """Return how many threads a library may use here: one where all cores have a frame of their own."""
+    return 1 if getattr(_inside, "busy", False) else threads()
+
+
 def _run(function: Callable[[A], R], item: A) -> R:
     _inside.busy = True  # frames in threads do not split themselves further: the cores are taken
     try:
