@@ -56,8 +56,9 @@ def lucas_kanade(
         seen, inside = warp(reference, matrix, (h, w))
         weight = inside.flatten(2)
         left = ((_levelled(seen.flatten(2), moving.flatten(2), weight) - moving.flatten(2)) * weight)[:, :, None]
-        normal = torch.einsum("bcip,bcjp->bij", jacobian * weight[:, :, None], jacobian)
-        right = (jacobian * left).sum((1, 3))
+        flow = _without_level(jacobian, moving.flatten(2)[:, :, None], weight[:, :, None])
+        normal = torch.einsum("bcip,bcjp->bij", flow * weight[:, :, None], flow)
+        right = (flow * left).sum((1, 3))
         scale = torch.diagonal(normal, dim1=1, dim2=2)
         ridge = torch.diag_embed(damping * scale + 1e-4 * scale.mean(1, keepdim=True) + 1e-8)
         step = torch.linalg.solve(normal + ridge, right)
@@ -78,6 +79,15 @@ def _levelled(seen: torch.Tensor, moving: torch.Tensor, weight: torch.Tensor) ->
         for x, mean in zip((seen, moving), means, strict=True)
     ]
     return means[1] + (seen - means[0]) * (spreads[1] / spreads[0]).clamp(0.3, 3.0)
+
+
+def _without_level(jacobian: torch.Tensor, moving: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return derivatives freed from what levelling takes away: a constant, and the map itself."""
+    total = weight.sum(-1, keepdim=True).clamp_min(1.0)
+    apart = moving - (moving * weight).sum(-1, keepdim=True) / total
+    flow = jacobian - (jacobian * weight).sum(-1, keepdim=True) / total
+    share = (flow * apart * weight).sum(-1, keepdim=True) / ((apart.square() * weight).sum(-1, keepdim=True) + 1e-6)
+    return flow - share * apart
 
 
 def _slopes(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
