@@ -14,6 +14,7 @@ from stackalign.core.consensus import NOISY, Blocks, agreed, dissent
 from stackalign.core.correlation_search import Normalisation, SearchTemplate, prepare_search, search
 from stackalign.core.holes import filled_along_lines
 from stackalign.core.preprocess import PairRegistrar
+from stackalign.core.ranges import MaxShift, MinOverlap
 from stackalign.core.reduction import binned, reduction
 from stackalign.core.reference import PairResult, Reference
 from stackalign.core.rounds import align_stack
@@ -41,21 +42,8 @@ class CrossCorrelation(PairRegistrar):
     """Translation, 2-D and 3-D: found by cross-correlation, refined by weighted least squares."""
 
     method: Literal["cross-correlation"] = "cross-correlation"
-    max_shift: float | None = Field(
-        None,
-        title="Largest shift",
-        description="Shifts beyond are not looked for; none: whatever leaves the least overlap",
-        gt=0,
-        json_schema_extra={"unit": "px"},
-    )
-    min_overlap: float = Field(
-        0.25,
-        title="Least overlap",
-        description="Share of the frame that must still cover the reference",
-        gt=0,
-        le=1,
-        json_schema_extra={"advanced": True},
-    )
+    max_shift: MaxShift = None
+    min_overlap: MinOverlap = 0.25
     subpixel: bool = Field(
         True,
         title="Sub-pixel",

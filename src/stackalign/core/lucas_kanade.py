@@ -9,6 +9,7 @@ from pydantic import Field
 
 from stackalign.core.lucas_kanade_aligner import MotionAligner
 from stackalign.core.preprocess import PairRegistrar
+from stackalign.core.ranges import MaxRotation, MaxScale, MaxShift, MinOverlap
 from stackalign.core.rounds import align_stack
 from stackalign.core.stack import ImageStack
 from stackalign.core.transform import TransformModel
@@ -37,38 +38,10 @@ class LucasKanade(PairRegistrar):
         description="Weight of pixels that contradict the motion, where residuals are larger than noise: as any other,"
         " less (huber), or none at all (tukey)",
     )
-    max_rotation: float = Field(
-        10.0,
-        title="Largest rotation",
-        description="Rotations up to this are looked for; 180: all",
-        ge=0,
-        le=180,
-        json_schema_extra={"unit": "deg"},
-    )
-    max_scale: float = Field(
-        1.0,
-        title="Largest scale",
-        description="Changes of size up to this factor, and down to its inverse, are looked for; a few per cent are"
-        " always found",
-        ge=1,
-        le=8,
-        json_schema_extra={"advanced": True},
-    )
-    max_shift: float | None = Field(
-        None,
-        title="Largest shift",
-        description="Shifts of the centre beyond are not looked for; none: whatever leaves the least overlap",
-        gt=0,
-        json_schema_extra={"unit": "px"},
-    )
-    min_overlap: float = Field(
-        0.25,
-        title="Least overlap",
-        description="Share of the reference (of the frame, if that is smaller) that must still be in view",
-        gt=0,
-        le=1,
-        json_schema_extra={"advanced": True},
-    )
+    max_rotation: MaxRotation = 10.0
+    max_scale: MaxScale = 1.0
+    max_shift: MaxShift = None
+    min_overlap: MinOverlap = 0.25
     iterations: int = Field(
         30,
         title="Steps",

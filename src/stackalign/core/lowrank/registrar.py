@@ -16,6 +16,7 @@ from stackalign.core.lowrank.solution import UNPLACED
 from stackalign.core.lowrank.start import searched
 from stackalign.core.lucas_kanade import LucasKanade
 from stackalign.core.preprocess import FilteredRegistrar
+from stackalign.core.ranges import MaxRotation, MaxShift
 from stackalign.core.reference import PairResult, Reference
 from stackalign.core.run_state import RunState
 from stackalign.core.stack import ImageStack
@@ -94,21 +95,8 @@ class Reals(FilteredRegistrar):
         description="Where adam runs; the other solvers use the processor",
         json_schema_extra={"advanced": True},
     )
-    max_rotation: float = Field(
-        20.0,
-        title="Largest rotation",
-        description="Rotations up to this are looked for",
-        ge=0,
-        le=180,
-        json_schema_extra={"unit": "deg"},
-    )
-    max_shift: float | None = Field(
-        None,
-        title="Largest shift",
-        description="Shifts beyond are not looked for; none: whatever leaves the least overlap",
-        gt=0,
-        json_schema_extra={"unit": "px"},
-    )
+    max_rotation: MaxRotation = 20.0
+    max_shift: MaxShift = None
     tolerance: float = Field(
         2e-3,
         title="Tolerance",

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from stackalign.core.frame_check import check_frame
 from stackalign.core.preprocess import PairRegistrar
+from stackalign.core.ranges import MaxRotation, MaxScale, MaxShift, MinOverlap
 from stackalign.core.reference import PairResult
 from stackalign.core.rounds import align_stack, first_usable
 from stackalign.core.stack import ImageStack
@@ -43,38 +44,10 @@ class Multimodal(PairRegistrar):
         title="Model",
         description="Family of the motion: translation, euclidean, similarity, affine, projective",
     )
-    max_rotation: float = Field(
-        30.0,
-        title="Largest rotation",
-        description="Rotations up to this are looked for; 180: all",
-        ge=0,
-        le=180,
-        json_schema_extra={"unit": "deg"},
-    )
-    max_scale: float = Field(
-        1.45,
-        title="Largest scale",
-        description="Changes of size up to this factor, and down to its inverse, are looked for; a fifth is always"
-        " found",
-        ge=1,
-        le=8,
-        json_schema_extra={"advanced": True},
-    )
-    max_shift: float | None = Field(
-        None,
-        title="Largest shift",
-        description="Shifts of the centre beyond are not looked for; none: whatever leaves the least overlap",
-        gt=0,
-        json_schema_extra={"unit": "px"},
-    )
-    min_overlap: float = Field(
-        0.4,
-        title="Least overlap",
-        description="Share of the smaller image that must lie on the other one",
-        gt=0,
-        le=1,
-        json_schema_extra={"advanced": True},
-    )
+    max_rotation: MaxRotation = 30.0
+    max_scale: MaxScale = 1.45
+    max_shift: MaxShift = None
+    min_overlap: MinOverlap = 0.4
     least_probability: float = Field(
         0.7,
         title="Least probability",
