@@ -26,6 +26,14 @@ def test_suggested_particles_are_followed_and_kept(call, here, movie):
     assert (here / "again.csv").read_bytes() == (here / "spots.csv").read_bytes()
 
 
+def test_align_with_picks_is_the_library_to_the_bit(call, here, movie):
+    assert call("track", movie, "--auto", "6", "-o", "spots.csv").exit_code == 0
+    result = call("align", movie, "-m", "particles", "--picks", "spots.picks.json", "-o", "out", "-q")
+    assert result.exit_code == 0, result.stderr
+    own = sa.register(sa.read_stack(movie), sa.Particles(picks=tuple(read_picks("spots.picks.json"))))
+    assert (sa.load_transforms("out/transforms.json").matrices == own.transforms.matrices).all()
+
+
 @pytest.mark.parametrize("words", [(), ("--auto", "3", "--picks", "a.json"), ("--auto", "0"), ("--set", "serach=3")])
 def test_bad_usage(call, here, movie, words):
     assert call("track", movie, *words).exit_code == 2
