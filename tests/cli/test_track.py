@@ -30,7 +30,7 @@ def test_align_with_picks_is_the_library_to_the_bit(call, here, movie):
     assert call("track", movie, "--auto", "6", "-o", "spots.csv").exit_code == 0
     result = call("align", movie, "-m", "particles", "--picks", "spots.picks.json", "-o", "out", "-q")
     assert result.exit_code == 0, result.stderr
-    own = sa.register(sa.read_stack(movie), sa.Particles(picks=tuple(read_picks("spots.picks.json"))))
+    own = sa.register(sa.read_stack(movie), sa.ParticleTracking(picks=tuple(read_picks("spots.picks.json"))))
     assert (sa.load_transforms("out/transforms.json").matrices == own.transforms.matrices).all()
 
 
