@@ -41,8 +41,8 @@ CONVERGED, ROUNDS_SPENT, AT_BOUND, TOO_FEW, FLAT = 0, 1, 2, 3, 4
 
 _F = np.float32
 _ZERO, _HALF, _ONE = _F(0), _F(0.5), _F(1)
-# twice the gain in log-likelihood: a step is a thirtieth of a standard error
-SETTLED = 1e-3
+# twice the gain in log-likelihood: a step is a twentieth of a standard error
+SETTLED = 3e-3
 _FAR, _HUGE = _F(-80.0), _F(np.inf)
 
 
