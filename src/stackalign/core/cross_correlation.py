@@ -12,7 +12,7 @@ from pydantic import Field
 from stackalign.core.agreement import noise_variance
 from stackalign.core.consensus import NOISY, Blocks, agreed, dissent
 from stackalign.core.correlation_search import Normalisation, SearchTemplate, prepare_search, search
-from stackalign.core.holes import filled_along_lines
+from stackalign.core.holes import filled_along_lines, masked
 from stackalign.core.preprocess import PairRegistrar
 from stackalign.core.ranges import MaxShift, MinOverlap
 from stackalign.core.reduction import binned, reduction
@@ -231,17 +231,12 @@ class TranslationAligner:
         """Return spectra and normal equations of a reference; see `PairAligner.prepare`."""
         from stackalign.core.translation import TranslationTemplate
 
-        known = np.isfinite(reference)
-        counted = known if mask is None else known & mask
-        if not counted.any():
-            raise ValueError("no pixel of the reference is left: the mask covers all that is known of it")
         full = TranslationTemplate.of(
             reference, mask, noise=noise, frames=frames, window=self.parameters.weights(reference.shape)
         )
         if full.filters:
             _ = full.equations  # now, while all cores can share the work
-        masked = reference if counted.all() else np.where(counted, reference, np.float32(np.nan))
-        return _Template(self.parameters, masked, full, noise, frames, mask is None)
+        return _Template(self.parameters, masked(reference, mask), full, noise, frames, mask is None)
 
     def align(self, frame: NDArray[Any], template: _Template, start: NDArray[np.float64] | None) -> PairResult:
         """Return how ``frame`` lies on the reference; see `PairAligner.align`."""

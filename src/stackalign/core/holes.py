@@ -10,6 +10,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+def masked(image: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+    """Return the image with NaN where the mask is False; the image itself where there is nothing to leave out."""
+    return image if mask is None or mask.all() else np.where(mask, image, np.float32(np.nan))
+
+
 def filled_along_lines(image: NDArray[Any], known: NDArray[np.bool_]) -> NDArray[Any]:
     """Return the image with unknown pixels replaced by the nearest known one of their row, else of their column.
 

@@ -10,6 +10,7 @@ import numpy as np
 from stackalign.core.agreement import LEAST_AGREEMENT, agreement, noise_variance
 from stackalign.core.consensus import NOISY, agreed, dissent
 from stackalign.core.geometry import centre
+from stackalign.core.holes import masked
 from stackalign.core.reduction import binned, enlarged, reduced
 from stackalign.core.reference import PairResult
 
@@ -73,19 +74,15 @@ class MotionAligner:
         from stackalign.core.lucas_kanade_template import MotionTemplate
         from stackalign.core.translation import TranslationTemplate
 
-        known = np.isfinite(reference)
-        counted = known if mask is None else known & mask
-        if not counted.any():
-            raise ValueError("no pixel of the reference is left: the mask covers all that is known of it")
         images = TranslationTemplate.of(
             reference, mask, noise=noise, frames=frames, window=self.parameters.weights(reference.shape)
         )
         spacing = self.spacing_of(reference.shape)
-        masked = reference if counted.all() else np.where(counted, reference, np.float32(np.nan))
+        image = masked(reference, mask)
         full = MotionTemplate.of(
             images, self.model, spacing, tell_tails=noise is not None and images.shape == self.frame_shape
         )
-        return MotionReference(full, masked, noise, frames, spacing, int(counted.sum()))
+        return MotionReference(full, image, noise, frames, spacing, int(np.isfinite(image).sum()))
 
     def align(self, frame: NDArray[Any], template: MotionReference, start: NDArray[np.float64] | None) -> PairResult:
         """Return how ``frame`` lies on the reference; see `PairAligner.align`."""

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from stackalign.core.frame_check import check_frame
+from stackalign.core.holes import masked
 from stackalign.core.preprocess import PairRegistrar
 from stackalign.core.ranges import MaxRotation, MaxScale, MaxShift, MinOverlap
 from stackalign.core.reference import PairResult
@@ -167,9 +168,7 @@ class MultimodalAligner:
         frames: float = 1.0,
     ) -> NDArray[np.float32]:
         """Return the reference with holes where it does not count; brightness and noise tell nothing here."""
-        image = np.asarray(reference, np.float32)
-        if mask is not None:
-            image = np.where(mask, image, np.float32(np.nan))
+        image = masked(np.asarray(reference, np.float32), mask)
         problem = check_frame(image[_known(image)])
         if problem:
             raise ValueError(f"the reference cannot be used: {problem}")
