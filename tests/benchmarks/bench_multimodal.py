@@ -24,6 +24,7 @@ from stackalign.core.multimodal.corners import corner_distance, matrices_of
 DATA = Path(__file__).parents[3] / "shared" / "data"
 FOLDERS = ("Nighttime", "Optical-Depth", "Optical-Infrared", "Optical-Map", "Optical-Optical", "Optical-SAR")
 SWAP = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])
+REGRESSORS = 9  # of `Evidence`
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "immunohistochemistry", "retina", "hubble_deep_field")
 PLANES = ("camera", "coins", "moon", "page", "brick", "grass", "gravel", "clock", "text")
 # what a user knows of a set: these lie turned by up to a right angle, at other scales
@@ -86,7 +87,8 @@ def roadscene(*, measured: bool = False) -> Iterator[Pair]:
 
 def refined(fixed: np.ndarray, moving: np.ndarray) -> np.ndarray:
     """Return the homography that refinement without any search ends at, from the identity."""
-    from stackalign.core.multimodal.matching import ImageViews, improved, levels_of
+    from stackalign.core.multimodal.places import improved
+    from stackalign.core.multimodal.views import ImageViews, levels_of
 
     views, matrix = ImageViews(fixed, moving), np.eye(3)
     top, bottom = levels_of(views)
@@ -173,7 +175,7 @@ def ours(pair: Pair, **settings: object) -> tuple[np.ndarray, bool, float]:
 def raw(pair: Pair, **settings: object) -> tuple[float, float]:
     """Return the probability and the corner error of what is found, whether it is refused or not."""
     from stackalign.core.multimodal.judge import judge
-    from stackalign.core.multimodal.matching import ImageViews
+    from stackalign.core.multimodal.views import ImageViews
 
     aligner = sa.Multimodal(**settings).aligner()
     options = {"model": aligner.model, "least_overlap": aligner.parameters.min_overlap}
@@ -279,18 +281,19 @@ def contents() -> list[np.ndarray]:
     return [image if image.ndim == 3 else np.repeat(image[..., None], 3, -1) for image in images]
 
 
-def evidence(count: int, seconds: float, file: Path | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return regressors, chances and corner errors of synthetic pairs, from nearly alike to hopeless.
+def evidence(count: int, first: int, seconds: float, files: list[Path]) -> np.ndarray:
+    """Return regressors, chances and corner errors of synthetic pairs, from nearly alike to hopeless, as rows.
 
-    Each has its own strength and content; of every tenth the images show different scenes. What ``file`` holds is
-    gone on with, and what is found in ``seconds`` is added to it.
+    Each has its own strength and content; of every tenth the images show different scenes. ``count`` pairs from number
+    ``first`` are gone on with for ``seconds`` and kept in the first of ``files``; what the others hold is added.
     """
     from stackalign.core.deep.pairs import SyntheticPairs
-    from stackalign.core.multimodal.matching import ImageViews, match
+    from stackalign.core.multimodal.matching import match
+    from stackalign.core.multimodal.views import ImageViews
 
     chosen, images, begun = sa.Multimodal(), contents(), time.monotonic()
-    rows = list(np.load(file)["rows"]) if file is not None and file.exists() else []
-    for k in range(len(rows), count):
+    rows = list(np.load(files[0])["rows"]) if files and files[0].exists() else []
+    for k in range(first + len(rows), first + count):
         if time.monotonic() - begun > seconds:
             break
         source = SyntheticPairs(seed=1000 + k, strength=(0.15, 0.3, 0.45, 0.6, 0.75, 0.0)[k % 6], inverted=k % 6 == 5)
@@ -300,21 +303,21 @@ def evidence(count: int, seconds: float, file: Path | None) -> tuple[np.ndarray,
             ImageViews(np.float32(pair.reference), np.float32(moving)), angles=chosen.angles(), scales=chosen.scales()
         )
         error = 1e4 if result is None else float(corner_distance(result.matrix, pair.matrix, moving.shape))
-        told = np.full(8, np.nan) if result is None else result.evidence.regressors()
+        told = np.full(REGRESSORS, np.nan) if result is None else result.evidence.regressors()
         chance = 1.0 if result is None else result.evidence.by_chance
         rows.append(np.r_[told, chance, 1e4 if k % 10 == 9 or not np.isfinite(error) else error])
-        if file is not None:
-            np.savez(file, rows=rows)
-    table = np.array(rows)
-    table = table[np.isfinite(table).all(1)]
-    return table[:, :8], table[:, 8], table[:, 9]
+        if files:
+            np.savez(files[0], rows=rows)
+    table = np.array(rows + [row for file in files[1:] for row in np.load(file)["rows"]])
+    return table[np.isfinite(table).all(1)]
 
 
-def calibrate(count: int, seconds: float, file: Path | None) -> None:
+def calibrate(count: int, first: int, seconds: float, files: list[Path]) -> None:
     """Fit the coefficients and print them; say how they do on pairs that they were not fitted to."""
     from stackalign.core.multimodal.judge import RIGHT, fitted
 
-    found, chances, errors = evidence(count, seconds, file)
+    table = evidence(count, first, seconds, files)
+    found, chances, errors = table[:, :-2], table[:, -2], table[:, -1]
     weights = fitted(found, errors < RIGHT)
     print(f"{len(found)} pairs\nCOEFFICIENTS = (" + ", ".join(f"{w:.3f}" for w in weights) + ")")
     held, part = np.empty(len(found)), np.arange(len(found)) % 5
@@ -347,10 +350,11 @@ def main() -> None:
     parser.add_argument("--csv", type=Path)
     parser.add_argument("--calibrate", type=int, metavar="PAIRS")
     parser.add_argument("--seconds", type=float, default=np.inf, help="stop calibrating then, and go on next time")
-    parser.add_argument("--keep", type=Path, help="npz file of what calibrating has found so far")
+    parser.add_argument("--first", type=int, default=0, help="number of the first pair to calibrate with")
+    parser.add_argument("--keep", type=Path, nargs="*", default=[], help="npz files of what calibrating has found")
     given = parser.parse_args()
     if given.calibrate:
-        calibrate(given.calibrate, given.seconds, given.keep)
+        calibrate(given.calibrate, given.first, given.seconds, given.keep)
     elif given.blocks:
         blocks_of_roadscene(given.every)
     elif given.reliability:

@@ -8,10 +8,12 @@ from scipy.ndimage import gaussian_filter
 
 import stackalign as sa
 from stackalign.core.multimodal.corners import corner_distance, matrices_of, offsets_of
+from stackalign.core.multimodal.evidence import agreement
 from stackalign.core.multimodal.features import FAMILIES, describe
-from stackalign.core.multimodal.judge import COEFFICIENTS, Evidence, fitted, judge
+from stackalign.core.multimodal.judge import BLOCK_SIDE, COEFFICIENTS, PLACE_SIDE, Evidence, fitted, judge
 from stackalign.core.multimodal.refine import FeatureImage, refine
 from stackalign.core.multimodal.search import search
+from stackalign.core.multimodal.views import ImageViews
 
 NEAR = {"max_rotation": 0.0, "max_scale": 1.0}
 
@@ -199,8 +201,8 @@ def test_volumes_are_refused_in_words():
         sa.register(np.zeros((2, 16, 16, 16), np.float32), sa.Multimodal())
 
 
-GOOD = Evidence(0.6, 15.0, 0.5, 0.3, 0.3, 0.5, 0.2, 1.0, 128.0, 5000.0)
-BAD = Evidence(0.1, 1.0, 1.0, np.inf, 20.0, 30.0, 5.0, 0.9, 128.0, 5000.0)
+GOOD = Evidence(0.6, 15.0, 0.5, 0.3, 0.3, 0.5, 0.2, 1.0, 128.0, 5000.0, blocks=30, agreeing=28, accident=0.03)
+BAD = Evidence(0.1, 1.0, 1.0, np.inf, 20.0, 30.0, 5.0, 0.9, 128.0, 5000.0, blocks=20, agreeing=1, accident=0.03)
 
 
 def test_the_verdict_follows_the_evidence():
@@ -219,22 +221,52 @@ def test_the_best_of_many_unrelated_places_is_no_evidence():
     rng, length = np.random.default_rng(0), 2.0
     fields = [gaussian_filter(rng.normal(size=(64, 64)), length, mode="wrap") for _ in range(300)]
     places = 64 * 64 / (2 * length**2)  # a field smoothed by s has -2 s^2 times its slope's variance as variance
-    chances = np.array([replace(GOOD, chance=f.max() / f.std(), places=places).by_chance for f in fields])
+    height = replace(GOOD, blocks=0, agreeing=0, places=places)
+    chances = np.array([replace(height, chance=f.max() / f.std()).by_chance for f in fields])
     # odds of 3 against chance belong to a p of .03, even odds to 1 / e
     assert np.mean(chances < 0.25) == pytest.approx(0.034, abs=0.025)
     assert np.mean(chances < 0.5) == pytest.approx(1 / np.e, abs=0.07)
-    lucky = replace(GOOD, chance=3.0, places=700.0)
+    lucky = replace(height, chance=3.0, places=700.0)
     assert judge(lucky).refused
     assert "no better there than elsewhere" in judge(lucky).reason
 
 
+def test_blocks_that_agree_are_no_chance_find_unless_few():
+    low = replace(GOOD, chance=3.0, places=1e6, dimensions=4, blocks=30, accident=0.03, freedom=4)
+    assert replace(low, agreeing=25).by_chance < 1e-6
+    assert judge(replace(low, agreeing=25)).probability > 0.5
+    chances = [replace(low, agreeing=k).by_chance for k in range(31)]
+    assert chances[4] == 1
+    assert (np.diff(chances) <= 1e-12).all()
+    # images of which little tells a place need as many blocks, not as large a share
+    assert replace(low, blocks=5, agreeing=5).by_chance > 0.5
+    # by accident one of so many places has this many
+    rng = np.random.default_rng(0)
+    most = rng.binomial(30, 0.03, (400, 20000)).max(1)
+    places = 20000 * (BLOCK_SIDE / PLACE_SIDE) ** 2
+    told = [replace(low, places=places, dimensions=2, freedom=0, agreeing=int(k)).by_chance for k in most]
+    assert np.mean(np.array(told) < 0.25) < 0.06
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_blocks_of_the_same_scene_agree_and_of_others_do_not(same):
+    image = scene((96, 96))
+    other = -np.tanh(image) if same else scene((96, 96), seed=5)
+    blocks, agreeing, accident = agreement(ImageViews(image, other), np.eye(3), 0)
+    assert blocks > 20
+    assert agreeing > 0.9 * blocks if same else agreeing < 0.15 * blocks
+    assert 0.03 < accident < 0.1
+    flat = np.full((96, 96), np.nan, np.float32)
+    assert agreement(ImageViews(image, flat), np.eye(3), 0)[:2] == (0, 0)
+
+
 def test_a_height_says_less_the_more_is_searched_for():
-    heights = np.linspace(2, 12, 41)
+    heights, alone = np.linspace(2, 12, 41), replace(GOOD, blocks=0, agreeing=0)
     for dimensions in (2, 3, 4):
-        chances = [replace(GOOD, chance=z, places=1e7, dimensions=dimensions).by_chance for z in heights]
+        chances = [replace(alone, chance=z, places=1e7, dimensions=dimensions).by_chance for z in heights]
         assert (np.diff(chances) <= 1e-12).all()
-    assert replace(GOOD, chance=6.8, places=1e5).by_chance < 0.01
-    assert replace(GOOD, chance=6.8, places=5e8, dimensions=4).by_chance > 0.3
+    assert replace(alone, chance=6.8, places=1e5).by_chance < 0.01
+    assert replace(alone, chance=6.8, places=5e8, dimensions=4).by_chance > 0.3
 
 
 @pytest.mark.parametrize("kind", ["noise", "another scene"])

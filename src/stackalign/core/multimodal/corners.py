@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_ROUND = (0, 1, 3, 2)  # the order of `geometry.corners`, walked around the image
+# corners in the order of `geometry.corners`, walked around the image, and what follows each of them, and each side
+_ROUND, _NEXT, _AFTER = [0, 1, 3, 2], [1, 3, 2, 0], [1, 2, 3, 0]
 
 
 def matrices_of(offsets: ArrayLike, shape: Sequence[int]) -> Array:
@@ -95,15 +96,11 @@ def plausible(matrix: ArrayLike, shape: Sequence[int], most: float = 3.0) -> boo
     The moved corners must form a convex quadrilateral that is not mirrored; ``most`` bounds what it does to areas (as
     the square) at each corner, and to the sides.
     """
-    moved = corners(shape)[list(_ROUND)] + offsets_of(matrix, shape)[list(_ROUND)]
-    if not np.isfinite(moved).all():
+    still = corners(shape).T
+    moved = np.asarray(matrix, float) @ np.vstack([still, np.ones(4)])
+    if not (np.isfinite(moved).all() and moved[2].min() > 0):
         return False
-    sides = np.roll(moved, -1, 0) - moved
-    before = np.roll(corners(shape)[list(_ROUND)], -1, 0) - corners(shape)[list(_ROUND)]
-    turns = sides[:, 0] * np.roll(sides[:, 1], -1) - sides[:, 1] * np.roll(sides[:, 0], -1)
-    flat = before[:, 0] * np.roll(before[:, 1], -1) - before[:, 1] * np.roll(before[:, 0], -1)
-    areas = turns / flat
-    lengths = np.linalg.norm(sides, axis=1) / np.linalg.norm(before, axis=1)
-    return bool(
-        (areas > most**-2).all() and (areas < most**2).all() and (lengths > 1 / most).all() and (lengths < most).all()
-    )
+    sides, before = (ends[:, _NEXT] - ends[:, _ROUND] for ends in (moved[:2] / moved[2], still))
+    turns, flat = (s[0] * s[1, _AFTER] - s[1] * s[0, _AFTER] for s in (sides, before))
+    areas, lengths = turns / flat, np.sqrt((sides**2).sum(0) / (before**2).sum(0))
+    return bool(most**-2 < areas.min() and areas.max() < most**2 and 1 / most < lengths.min() and lengths.max() < most)

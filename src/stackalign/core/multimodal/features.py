@@ -38,7 +38,7 @@ def describe(image: NDArray[Any]) -> FeatureImage:
     """
     from scipy.ndimage import binary_erosion
 
-    from stackalign.core.multimodal.kernels import interleaved
+    from stackalign.core.multimodal.feature_kernels import interleaved
 
     plane, known = _plane(image)
     if not known.all():
@@ -61,7 +61,7 @@ def self_similarity(plane: NDArray[np.float32], *, sigma: float = 1.0) -> Featur
     with a Gaussian patch of ``sigma`` pixels. A patch is as far from its left neighbour as that one from its right
     neighbour: four blurred maps of squared differences give all eight.
     """
-    from stackalign.core.multimodal.kernels import blurred, exponents, squared_differences
+    from stackalign.core.multimodal.feature_kernels import blurred, exponents, squared_differences
 
     h, w = plane.shape
     padded = np.pad(np.ascontiguousarray(plane, np.float32), 2, mode="edge")
@@ -97,7 +97,7 @@ def oriented_edges(
         Standard deviations, pixels: of the derivative, of the pooling of each map, of the mean that is taken away, of
         the window that the strength is measured in.
     """
-    from stackalign.core.multimodal.kernels import blurred, harmonics
+    from stackalign.core.multimodal.feature_kernels import blurred, harmonics
 
     soft, raw = np.empty((1, *plane.shape), np.float32), np.empty((EDGES, *plane.shape), np.float32)
     blurred(np.ascontiguousarray(plane, np.float32)[None], _taps(sigma, 3.0), soft)

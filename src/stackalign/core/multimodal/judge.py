@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 RIGHT = 3.0  # px: mean corner error up to which a result counts as right
+PLACE_SIDE = 1.3  # px: length over which the score of wrong places changes
+BLOCK_SIDE = 3.0  # px: along each axis, where a block is said to agree
 FAR = 64.0  # distances and heights beyond are as good as infinite
 #: of the logistic model, fitted to 67 synthetic pairs of seeds 1000 to 1613, searched once with 12 candidates that were
 #: ranked at the coarsest resolution; ``python -m tests.benchmarks.bench_multimodal --calibrate 240`` fits more
-COEFFICIENTS = (3.754, 2.087, 1.122, -2.171, -0.891, -0.923, -0.634, -0.954)
+COEFFICIENTS = (3.754, 2.087, 1.122, -2.171, -0.891, -0.923, -0.634, -0.954, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,14 @@ class Evidence:
         over the length that scores of wrong places change over.
     dimensions : int
         How many of those there are: 2 to 4.
+    blocks : int
+        How many blocks of what both show tell where they belong.
+    agreeing : int
+        How many of those belong where they lie, to a pixel.
+    accident : float
+        The share of those that would by accident.
+    freedom : int
+        Numbers of the motion that were not searched for, but only refined: 0 to 4.
     """
 
     score: float
@@ -61,17 +71,33 @@ class Evidence:
     size: float
     places: float
     dimensions: int = 2
+    blocks: int = 0
+    agreeing: int = 0
+    accident: float = 1.0
+    freedom: int = 0
 
     @property
     def by_chance(self) -> float:
         """The probability that chance alone put the best of all wrong places as high, both being as likely before.
 
+        The best place of two unrelated images is always consistent with itself, the more so the fewer numbers a motion
+        has: only how well the images agree there tells. How high the correlation is tests that, and how many blocks
+        agree, where any can: of two tests the smaller p counts, twice. It is turned into odds by their bound -e p ln p
+        (Sellke, Bayarri & Berger, American Statistician 55, 2001, eq. 2 and 3).
+        """
+        p = self._chance_of_height()
+        if self.blocks:
+            p = min(2 * min(p, self._chance_of_blocks()), 1.0)
+        p = max(p, 1e-300)
+        odds = -np.e * p * np.log(p)
+        return float(odds / (1 + odds)) if p < 1 / np.e else 0.5 + 0.5 * float((p - 1 / np.e) / (1 - 1 / np.e))
+
+    def _chance_of_height(self) -> float:
+        """Return the p that one of all wrong places lies as high as this one.
+
         The expected number of peaks of a smooth Gaussian field in D dimensions above a height z is places z^(D - 1)
         exp(-z^2 / 2) / (2 pi)^((D + 1) / 2) (Worsley et al., Human Brain Mapping 4, 1996, the leading power of the term
-        of the volume). The p of one such peak is turned into odds
-        by their bound -e p ln p (Sellke, Bayarri & Berger, American Statistician 55, 2001, eq. 2 and 3). The best place
-        of two unrelated images is always consistent with itself, the more so the fewer numbers a motion has: only its
-        height tells. The best other place is wrong for sure: where it lies higher than the highest of so many is
+        of the volume). The best other place is wrong for sure: where it lies higher than the highest of so many is
         expected to, the field has heavier tails, and the height is measured in units of that one instead.
         """
         if not np.isfinite(self.chance) or self.chance <= 1:
@@ -81,13 +107,26 @@ class Evidence:
         for _ in range(8):  # one peak is expected above it
             highest = float(np.sqrt(2 * np.log(max(density * highest**power, np.e))))
         height = max(min(self.chance, highest / max(self.rival, 1e-3)), 1.0)
-        peaks = density * height**power * np.exp(-(height**2) / 2)
-        p = max(float(-np.expm1(-peaks)), 1e-300)
-        odds = -np.e * p * np.log(p)
-        return float(odds / (1 + odds)) if p < 1 / np.e else 0.5 + 0.5 * float((p - 1 / np.e) / (1 - 1 / np.e))
+        return float(-np.expm1(-density * height**power * np.exp(-(height**2) / 2)))
+
+    def _chance_of_blocks(self) -> float:
+        """Return the p that as many blocks agree at one of all wrong places.
+
+        A contrario (Moisan & Stival, Int. J. Computer Vision 57, 2004, sec. 3): the number of places that a block tells
+        apart, times the tail of the binomial distribution. What was only refined can make a block agree for each two
+        numbers.
+        """
+        from scipy.stats import binom
+
+        given = self.freedom / 2
+        if self.agreeing <= given:
+            return 1.0
+        tests = max(self.places * (PLACE_SIDE / BLOCK_SIDE) ** self.dimensions, 1.0)
+        tail = binom.sf(np.ceil(self.agreeing - given) - 1, np.ceil(self.blocks - given), min(self.accident, 1.0))
+        return float(min(tests * tail, 1.0))
 
     def regressors(self) -> Array:
-        """Return the regressors of the logistic model, (8,): distances and heights on scales that saturate."""
+        """Return the regressors of the logistic model, (9,): distances and heights on scales that saturate."""
 
         def log(distance: float) -> float:
             return float(np.log1p(np.clip(np.nan_to_num(distance, nan=FAR, posinf=FAR), 0.0, FAR)))
@@ -102,6 +141,7 @@ class Evidence:
                 log(self.restarts),
                 log(self.subsets),
                 log(self.spread),
+                (self.agreeing + 0.5) / (self.blocks + 1),
             ]
         )
 
@@ -134,7 +174,7 @@ def judge(evidence: Evidence, *, threshold: float = 0.7, coefficients: ArrayLike
         Of `stackalign.core.multimodal.matching.match`.
     threshold : float
         Probability below which the result is refused.
-    coefficients : array_like (8,)
+    coefficients : array_like (9,)
         Of the logistic model, in the order of `Evidence.regressors`. Features of another kind need their own.
     """
     consistent = float(1 / (1 + np.exp(-np.asarray(coefficients, float) @ evidence.regressors())))
@@ -150,7 +190,7 @@ def fitted(regressors: ArrayLike, right: ArrayLike, *, ridge: float = 1.0) -> Ar
 
     Parameters
     ----------
-    regressors : array_like (N, 8)
+    regressors : array_like (N, 9)
     right : array_like of bool (N,)
     """
     x, y = np.asarray(regressors, float), np.asarray(right, float)

@@ -8,6 +8,7 @@ subspace of those.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,7 +58,7 @@ class Refined:
     spread: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class FeatureImage:
     """Feature maps as the kernels take them: (y, x, channel), with the weight of each pixel."""
 
@@ -84,9 +85,14 @@ class FeatureImage:
         """Pixels along y and x."""
         return self.values.shape[:2]
 
+    @cached_property
+    def known(self) -> int:
+        """How many pixels count."""
+        return int(np.count_nonzero(self.weight))
+
     def halved(self) -> FeatureImage:
         """Return means over 2 x 2 pixels."""
-        from stackalign.core.multimodal.kernels import halved
+        from stackalign.core.multimodal.feature_kernels import halved
 
         h, w = (n // 2 for n in self.shape)
         values = np.empty((h, w, self.values.shape[2]), np.float32)
@@ -156,24 +162,24 @@ def refine(
     while len(pyramid) < levels and min(*pyramid[-1][0].shape, *pyramid[-1][1].shape) >= 16:
         pyramid.append((pyramid[-1][0].halved(), pyramid[-1][1].halved()))
     begun = current = np.asarray(matrix, float)
-    found: Refined | None = None
+    converged, spread = False, np.nan
     for level in reversed(range(len(pyramid))):
         factors = (2**level, 2**level)
-        found = _descend(
+        matrix, converged, spread = _descend(
             *pyramid[level], reduced(current, factors), TransformModel(model), iterations, robust, damping, max_change,
-            tolerance, least_overlap, step,
+            tolerance, step,
         )  # fmt: skip
-        current = enlarged(found.matrix, factors)
-    assert found is not None
+        current = enlarged(matrix, factors)
+    score, overlap = score_of(*pyramid[0], current, least_overlap=least_overlap, step=step)
     moved = corner_distance(begun, current, pyramid[0][1].shape)
-    return Refined(current, found.score, found.overlap, float(moved), found.converged, found.spread)
+    return Refined(current, score, overlap, float(moved), converged, spread)
 
 
 def score_of(
     fixed: FeatureImage, moving: FeatureImage, matrix: Array, *, least_overlap: float = 0.25, step: int = 1
 ) -> tuple[float, float]:
     """Return (score, overlap) of a homography moving -> fixed; see `Refined`."""
-    from stackalign.core.multimodal.kernels import overlap_sums
+    from stackalign.core.multimodal.descent_kernels import overlap_sums
 
     try:
         backward = np.linalg.inv(matrix)
@@ -207,15 +213,6 @@ def flow_of(shape: Sequence[int]) -> tuple[Array, Array, float]:
     return np.stack([along_y, along_x], 1).reshape(8, 8), middle, radius
 
 
-def _step(motion: Array, middle: Array, radius: float) -> Array:
-    """Return the homography (3, 3) of a small motion, eight numbers as in `flow_of`, exact to first order."""
-    p = motion / radius
-    small = np.array([[1 + p[1], p[2], p[0]], [p[4], 1 + p[5], p[3]], [-p[6], -p[7], 1.0]])
-    here = np.array([[1 / radius, 0, -middle[0] / radius], [0, 1 / radius, -middle[1] / radius], [0, 0, 1.0]])
-    back = np.array([[radius, 0, middle[0]], [0, radius, middle[1]], [0, 0, 1.0]])
-    return np.asarray(back @ small @ here)
-
-
 def _subspace(model: TransformModel) -> Array:
     """Return the combinations of the eight motions, as columns, that a model allows."""
     free = np.eye(8)
@@ -234,11 +231,10 @@ def _subspace(model: TransformModel) -> Array:
 
 def _smaller(fixed: FeatureImage, moving: FeatureImage, matrix: Array) -> float:
     """Return the area, in pixels of fixed, of the smaller of both images as they lie."""
-    h, w = moving.shape
     middle = np.append(centre(moving.shape), 1.0)
     depth = float(matrix[2] @ middle)
-    area = abs(np.linalg.det(matrix)) / max(abs(depth) ** 3, 1e-9) * h * w
-    return float(min(area * (moving.weight > 0).mean(), (fixed.weight > 0).sum()))
+    area = abs(np.linalg.det(matrix)) / max(abs(depth) ** 3, 1e-9) * moving.known
+    return float(min(area, fixed.known))
 
 
 def _descend(
@@ -251,57 +247,20 @@ def _descend(
     damping: float,
     max_change: float,
     tolerance: float,
-    least_overlap: float,
     step: int,
-) -> Refined:
-    from stackalign.core.multimodal.kernels import mean_distance, normal_equations
+) -> tuple[Array, bool, float]:
+    """Return a refined homography, whether the last step was small, and the standard error of the corners."""
+    from stackalign.core.multimodal.descent_kernels import descended
 
     to_corners, middle, radius = flow_of(fixed.shape)
-    space = to_corners @ _subspace(model)  # columns: corner offsets
-    space, _ = np.linalg.qr(space)
-    flows = np.linalg.inv(to_corners)
-    from_corners = flows @ space
-    ends = corners(moving.shape)
+    space, _ = np.linalg.qr(to_corners @ _subspace(model))  # columns: corner offsets
     reach = max_change * min(*fixed.shape, np.sqrt(_smaller(fixed, moving, matrix)))
-    begun = current = matrix / matrix[2, 2]
-    gain, cut, converged, spread = 1.0, 0.0, False, np.nan
-    h = fixed.shape[0]
-    for k in range(iterations + 1):
-        backward = np.linalg.inv(current)
-        normal, right, sums = normal_equations(
-            fixed.values, moving.values, fixed.weight, moving.weight, backward / backward[2, 2], gain, cut, middle,
-            radius, step, 0, h,
-        )  # fmt: skip
-        if sums[3] <= 0 or sums[1] <= 0 or not np.isfinite(right).all():
-            break
-        best = max(sums[0] / sums[1], 0.05)
-        if k == 0:  # brightness and residual of the start are not known yet
-            gain, cut = best, robust * sums[5] / sums[3]
-            continue
-        projected = from_corners.T @ normal @ from_corners
-        target = from_corners.T @ right / gain
-        mean = np.trace(projected) / len(projected)
-        if not mean > 0:
-            break
-        move = space @ np.linalg.solve(projected + damping * mean * np.eye(len(projected)), target)
-        size = float(np.abs(move).max())
-        limit = 0.1 * min(fixed.shape)
-        if size > limit:
-            move *= limit / size
-        following = _step(flows @ move, middle, radius) @ current
-        following = following / following[2, 2]
-        if not mean_distance(following, begun, ends) <= reach:
-            break
-        current = following
-        gain, cut = best, robust * sums[5] / sums[3]
-        error = np.linalg.inv(projected + damping * mean * np.eye(len(projected)))
-        noise = sums[5] / sums[3] / fixed.values.shape[2] / gain**2
-        spread = float(np.sqrt(max(np.trace(error), 0.0) * noise * ALIKE / 8)) * step
-        if size < tolerance:
-            converged = True
-            break
+    begun = matrix / matrix[2, 2]
+    current, converged, spread = descended(
+        fixed.values, moving.values, fixed.weight, moving.weight, begun, np.ascontiguousarray(space),
+        np.linalg.inv(to_corners), middle, radius, corners(moving.shape), reach, ALIKE, iterations, robust, damping,
+        tolerance, step,
+    )  # fmt: skip
     if not plausible(current, moving.shape, 6.0):
-        current, converged = begun, False
-    score, overlap = score_of(fixed, moving, current, least_overlap=least_overlap, step=step)
-    moved = float(corner_distance(begun, current, moving.shape))
-    return Refined(current, score, overlap, moved, converged, spread)
+        return begun, False, float(spread)
+    return current, bool(converged), float(spread)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stackalign.core.multimodal.judge import Evidence
-    from stackalign.core.multimodal.matching import Match, Views
+    from stackalign.core.multimodal.matching import Match
+    from stackalign.core.multimodal.views import Views
     from stackalign.core.noise import NoiseModel
     from stackalign.core.pair import PairRegistration
     from stackalign.core.registration import ReferenceLike, Registration
@@ -176,7 +177,7 @@ class MultimodalAligner:
 
     def align(self, frame: NDArray[Any], template: NDArray[np.float32], start: Array | None) -> PairResult:
         """Return how ``frame`` lies on the reference; see `PairAligner.align`."""
-        from stackalign.core.multimodal.matching import ImageViews
+        from stackalign.core.multimodal.views import ImageViews
 
         image, box = np.asarray(frame, np.float32), _known(template)
         part = template[box]
@@ -193,7 +194,7 @@ class MultimodalAligner:
     ) -> PairResult:
         """Look for a small reference, or the part of one that a mask leaves, in the moving image."""
         from stackalign.core.geometry import centre
-        from stackalign.core.multimodal.matching import ImageViews
+        from stackalign.core.multimodal.views import ImageViews
 
         there = np.eye(3)  # the part -> the reference
         there[:2, 2] = box[0].start, box[1].start

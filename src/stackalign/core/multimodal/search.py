@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from stackalign.core.geometry import centre, corners
-from stackalign.core.multimodal.corners import plausible
+from stackalign.core.multimodal.block_fits import agreed_motions
 from stackalign.core.multimodal.refine import FeatureImage
 from stackalign.core.threads import map_threads
-from stackalign.core.transform_fit import fit_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,7 +115,15 @@ def search(
     motions = [(a, s) for s in scales for a in angles]
     placed = map_threads(lambda motion: _placed(scene, view, grid, *motion, peaks), motions)
     found = sorted((c for part in placed for c in part), key=lambda c: -c.score)
-    return [Candidate(c.matrix(grid), c.score, c.significance) for c in found[:count]]
+    best = found[:count]
+    if not best:
+        return []
+    places, weights = np.stack([c.found for c in best]), np.stack([c.weights for c in best])
+    agreed = agreed_motions(grid.centres(), places, weights, np.array([c.give for c in best], float), grid.shape)
+    return [
+        Candidate(motion if np.isfinite(motion).all() else c.similarity, c.score, c.significance)
+        for c, motion in zip(best, agreed, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,6 +162,17 @@ class _Grid:
         lines = [np.linspace(min(half, n / 2), max(n - half, n / 2), self.blocks) - 0.5 for n in self.shape]
         return np.stack(np.meshgrid(*lines, indexing="ij"), -1).reshape(-1, 2)
 
+    def allowed(self, scene: _Scene, counted: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Return where the middle of the moving image may lie, if so many blocks can be compared there."""
+        # the smaller of both images counts: a small fixed one, or a mask, never shows all blocks of a large moving one
+        out = counted >= np.float32(self.least_overlap * max(float(counted.max()), 1.0))
+        out[scene.shape[0] :] = False  # it is in view
+        out[:, scene.shape[1] :] = False
+        if self.max_shift is not None:
+            away = [np.arange(n) - (f - 1) / 2 for n, f in zip(scene.padded, scene.shape, strict=True)]
+            out &= np.hypot(away[0][:, None], away[1]) <= self.max_shift
+        return np.asarray(out)
+
     def side(self, scale: float) -> int:
         """Return the side of a block in a copy of this magnification, an odd number of pixels."""
         return 2 * max(round(self.block_size * min(self.shape) * scale / 2), 3) + 1
@@ -187,21 +205,19 @@ class _Scene:
         """Return the correlation with a block at every place of its first pixel, circularly; 0 where it is not seen."""
         from scipy import fft
 
-        from stackalign.core.multimodal.kernels import cross_spectra
+        from stackalign.core.multimodal.search_kernels import cross_spectra, normalised, weighted_maps
 
         whole = bool((block.weight == 1).all())
-        maps = np.moveaxis(block.values, -1, 0)
-        weighted = maps if whole else maps * block.weight
-        energy = np.einsum("kyx,kyx->yx", maps, weighted)
-        stack = np.concatenate([weighted, energy[None]] if whole else [weighted, energy[None], block.weight[None]])
+        stack = np.empty((len(self.values) + (1 if whole else 2), *block.shape), np.float32)
+        weighted_maps(block.values, block.weight, stack)
         spectra = self._spectrum(stack)
         parts = np.empty((2 if whole else 4, *self.known.shape), np.complex64)
         cross_spectra(self.values, self.energy, self.known, spectra, parts)
         found = fft.irfft2(parts, self.padded)
         of_fixed, seen = self._box(block.shape) if whole else found[2:]
-        enough = seen > _LEAST_VIEW * max(float(block.weight.sum()), 1e-6)
-        norm = np.sqrt(np.maximum(found[1], np.float32(1e-9)) * np.maximum(of_fixed, np.float32(1e-9)))
-        return np.asarray(np.where(enough, found[0] / norm, np.float32(0)), np.float32)
+        out = np.empty(self.padded, np.float32)
+        normalised(found, of_fixed, seen, np.float32(_LEAST_VIEW * max(float(block.weight.sum()), 1e-6)), out)
+        return out
 
     def _spectrum(self, maps: NDArray[np.float32]) -> NDArray[Any]:
         """Return the spectra of small maps; rows of zeros are not transformed."""
@@ -222,27 +238,21 @@ class _Scene:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Fitting:
-    """A place where blocks fit together: where each of them went."""
+    """A place where blocks fit together: where each of them went, and how much each counts."""
 
     score: float
     significance: float
     similarity: Array
-    blocks: list[int]
     found: Array
     weights: Array
     give: int
-
-    def matrix(self, grid: _Grid) -> Array:
-        """Return the motion that most blocks agree on, or the similarity that was tried."""
-        fitted = _fitted(grid.centres()[self.blocks], self.found, self.weights, grid.shape, self.give)
-        return self.similarity if fitted is None else fitted
 
 
 def _placed(scene: _Scene, view: Turned, grid: _Grid, angle: float, scale: float, peaks: int) -> list[_Fitting]:
     """Return the best places of one rotation and scale."""
     from scipy.ndimage import maximum_filter
 
-    from stackalign.core.multimodal.kernels import pooled
+    from stackalign.core.multimodal.search_kernels import gathered, pooled
 
     c, s = scale * np.cos(angle), scale * np.sin(angle)
     linear = np.array([[c, -s], [s, c]])
@@ -256,31 +266,22 @@ def _placed(scene: _Scene, view: Turned, grid: _Grid, angle: float, scale: float
     middles = grid.centres() @ linear.T + onto[:2, 2]
     starts = np.round(middles).astype(int) - side // 2
     give = max(round(grid.give * min(grid.shape) * scale), 1)
-    stiffness = grid.cost / give**2
     usable = []
     total, counted = np.zeros(scene.padded, np.float32), np.zeros(scene.padded, np.float32)
     for k, (y, x) in enumerate(starts):
         part = FeatureImage(copy.values[y : y + side, x : x + side], copy.weight[y : y + side, x : x + side])
-        if part.weight.shape != (side, side) or (part.weight > 0).mean() < _LEAST_VIEW:
+        if part.shape != (side, side) or part.known < _LEAST_VIEW * side**2:
             continue
         score = scene.correlation(part)
         best, along_y, along_x = np.empty_like(score), np.empty(score.shape, np.int16), np.empty(score.shape, np.int16)
-        pooled(score, give, stiffness, best, along_y, along_x)
-        shift = (-y + canvas[0] // 2, -x + canvas[1] // 2)  # index: where the canvas's middle lies
-        total += np.roll(best, shift, (0, 1))
-        counted += np.roll(score != 0, shift, (0, 1))
+        pooled(score, give, grid.cost / give**2, best, along_y, along_x)
+        # index: where the canvas's middle lies
+        gathered(best, score, -y + canvas[0] // 2, -x + canvas[1] // 2, total, counted)
         usable.append((k, y, x, along_y, along_x, score))
     if not usable:
         return []
     total /= len(usable)
-    # the smaller of both images counts: a small fixed one, or a mask, never shows all blocks of a large moving one
-    allowed = counted >= np.float32(grid.least_overlap * max(float(counted.max()), 1.0))
-    inside = np.zeros_like(allowed)
-    inside[: scene.shape[0], : scene.shape[1]] = True  # the middle of the moving image is in view
-    allowed &= inside
-    if grid.max_shift is not None:
-        away = [np.arange(n) - (f - 1) / 2 for n, f in zip(scene.padded, scene.shape, strict=True)]
-        allowed &= np.hypot(away[0][:, None], away[1]) <= grid.max_shift
+    allowed = grid.allowed(scene, counted)
     if not allowed.any():
         return []
     total = np.where(allowed, total, np.float32(-1))
@@ -292,43 +293,15 @@ def _placed(scene: _Scene, view: Turned, grid: _Grid, angle: float, scale: float
     h, w = scene.padded
     for top in tops:
         at = np.array(np.unravel_index(top, total.shape))
-        found, weights = [], []
+        found, weights = np.tile(centre(scene.shape), (len(starts), 1)), np.zeros(len(starts))
         for k, y, x, along_y, along_x, score in usable:
             i, j = at - np.array(canvas) // 2 + (y, x)
             di, dj = int(along_y[i % h, j % w]), int(along_x[i % h, j % w])
             rest = middles[k] - (np.array([y, x]) + side // 2)  # centres were rounded
-            found.append(np.array([i + di, j + dj]) + side // 2 + rest)
-            weights.append(max(float(score[(i + di) % h, (j + dj) % w]), 0.0))
+            found[k] = np.array([i + di, j + dj]) + side // 2 + rest
+            weights[k] = max(float(score[(i + di) % h, (j + dj) % w]), 0.0)
         matrix = onto.copy()
         matrix[:2, 2] += at - np.array(canvas) // 2
         value = float(total.ravel()[top])
-        blocks = [k for k, *_ in usable]
-        out.append(_Fitting(value, (value - middle) / spread, matrix, blocks, np.array(found), np.array(weights), give))
+        out.append(_Fitting(value, (value - middle) / spread, matrix, found, weights, give))
     return out
-
-
-def _fitted(where: Array, found: Array, weights: Array, shape: tuple[int, int], give: float) -> Array | None:
-    """Return the homography, or else the affine motion, that most blocks agree on; None if there is neither."""
-    best = None
-    for model in ("affine", "projective"):
-        matrix, used = best, weights.copy()
-        if matrix is not None:
-            used = weights * _agreement(matrix, where, found, give)
-        for _ in range(4):
-            try:
-                matrix = fit_matrix(where, found, model, used)
-            except ValueError:
-                return best
-            used = weights * _agreement(matrix, where, found, give)
-        if matrix is None or not plausible(matrix, shape, 4.0):
-            break
-        best = matrix
-    return best
-
-
-def _agreement(matrix: Array, where: Array, found: Array, give: float) -> Array:
-    """Return weights that fall with the distance between where blocks went and where a motion puts them."""
-    there = np.c_[where, np.ones(len(where))] @ matrix.T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        distance = ((there[:, :2] / there[:, 2:] - found) ** 2).sum(1)
-    return np.asarray(1 / (1 + np.nan_to_num(distance, nan=1e9) / (0.2 * give + 1) ** 2))

@@ -1,0 +1,170 @@
+"""Collect what speaks for and against a place: shifted copies, rivals, exchanged roles, restarts, families."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stackalign.core.multimodal.corners import corner_distance
+from stackalign.core.multimodal.judge import PLACE_SIDE, Evidence
+from stackalign.core.multimodal.places import disturbed, improved
+from stackalign.core.multimodal.refine import ALIKE
+from stackalign.core.reduction import reduced
+from stackalign.core.threads import map_threads
+from stackalign.core.transform import TransformModel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from stackalign.core.multimodal.places import Place
+    from stackalign.core.multimodal.views import Views
+
+    Array = NDArray[np.float64]
+
+_DISTANCES = (0.12, 0.18, 0.24, 0.3)  # of shifted copies, as shares of what is in view
+_BLOCKS, _LEAST_SIDE = 6, 10  # along each axis of what both show; px: the least side of one
+_WINDOW = 8  # px: how far around its place a block is looked for
+_SHOWN = 0.8  # of a block that both must show
+_CLEAR = 0.9  # a shift that fits a block tells only if no other reaches this share of its score
+_BETWEEN = 0.2  # rad, and of the logarithm of a scale: reached from one that is searched
+
+
+def collected(
+    views: Views,
+    best: Place,
+    rivals: Sequence[Place],
+    heights: Sequence[float],
+    top: int,
+    bottom: int,
+    model: TransformModel,
+    families: Sequence[slice],
+    rng: np.random.Generator,
+    side: float,
+    least_overlap: float,
+    searched: tuple[float, int],
+) -> Evidence:
+    """Collect what speaks for and against the best place."""
+    full = views.shapes(0)[1]
+    judged = min(bottom + 1, top)
+    options: dict[str, Any] = {"model": model, "least_overlap": least_overlap, "levels": 2, "step": 2}
+    above, spread = _above_shifted(views, best.matrix, bottom, least_overlap)
+    blocks, agreeing, accident = agreement(views, best.matrix, bottom)
+    far = [corner_distance(p.matrix, best.matrix, full) > 0.1 * side for p in rivals]
+    here = max((v for v, apart in zip(heights, far, strict=True) if not apart), default=best.value)
+    rival = max((v for v, apart in zip(heights, far, strict=True) if apart), default=0.0) / max(here, 1e-3)
+    starts = [disturbed(best.matrix, full, rng, 0.04, model) for _ in range(3)]
+    ended = map_threads(lambda m: improved(views, m, judged, **options), starts)
+    mirrored = improved(views.swapped(), _inverse(starts[0]), judged, **options)
+    alone = [improved(views, best.matrix, judged, channels=c, **options) for c in families]
+    return Evidence(
+        score=best.fit.score,
+        chance=above / spread,
+        rival=float(max(rival, 0.0)),
+        inverse=_apart(best.matrix, mirrored and _inverse(mirrored.matrix), full),
+        restarts=float(np.median([_apart(best.matrix, p and p.matrix, full) for p in ended])),
+        subsets=max((_apart(best.matrix, p and p.matrix, full) for p in alone), default=np.inf),
+        spread=best.fit.spread * 2**bottom,
+        overlap=best.fit.overlap,
+        size=side,
+        places=searched[0],
+        dimensions=searched[1],
+        blocks=blocks,
+        agreeing=agreeing,
+        accident=accident,
+        freedom=max(model.parameters(2) - searched[1], 0),
+    )
+
+
+def places_searched(
+    shapes: tuple[tuple[int, int], tuple[int, int]],
+    max_shift: float | None,
+    angles: Sequence[float],
+    scales: Sequence[float],
+    model: TransformModel,
+) -> tuple[float, int]:
+    """Return how many places, far enough apart to differ, the best one was chosen from, and of how many dimensions."""
+    area = float(np.prod(shapes[0]))
+    if max_shift is not None:
+        area = min(area, np.pi * max_shift**2)
+    count, dimensions = max(area / PLACE_SIDE**2, 1.0), 2
+    arm = float(np.hypot(*shapes[1])) / np.sqrt(12)  # root mean square distance of a pixel from the middle
+    spans = []
+    if model.rank >= TransformModel.EUCLIDEAN.rank:
+        spans.append(float(np.ptp(angles)) + _BETWEEN)
+    if model.rank >= TransformModel.SIMILARITY.rank:
+        spans.append(float(np.ptp(np.log(scales))) + _BETWEEN)
+    for span in spans:
+        count *= max(span * arm / PLACE_SIDE, 1.0)
+    return count, dimensions + len(spans)
+
+
+def height(views: Views, place: Place, level: int, least_overlap: float) -> float:
+    """Return the score above that of shifted copies, times the root of the overlap: what fits anywhere fits nowhere."""
+    above, _ = _above_shifted(views, place.matrix, level, least_overlap, turns=8, sampled=60)
+    return above * float(np.sqrt(np.clip(place.fit.overlap, 0, 1)))
+
+
+def _above_shifted(
+    views: Views, matrix: Array, level: int, least_overlap: float, *, turns: int = 24, sampled: int = 100
+) -> tuple[float, float]:
+    """Return by how much the score lies above the mean of those of shifted copies, and their standard deviation."""
+    from stackalign.core.multimodal.evidence_kernels import shifted_scores
+
+    shape = views.shapes(level)[0]
+    fixed, moved = views.fixed(level), views.moved(level, reduced(matrix, (2**level, 2**level)), shape)
+    reach = float(np.sqrt(max(moved.known, 1)))
+    angles = np.arange(turns) * 2 * np.pi / turns
+    around = np.stack([np.sin(angles), np.cos(angles)], -1)
+    shifts = np.concatenate([np.zeros((1, 2)), *(distance * reach * around for distance in _DISTANCES)])
+    step = max(int(reach / sampled), 1)  # so many pixels along a side are enough
+    least = 0.5 * least_overlap * min(moved.known, fixed.known)
+    scores = shifted_scores(
+        fixed.values, moved.values, fixed.weight, moved.weight, np.round(shifts).astype(np.int64), least, step
+    )
+    here, wrong = scores[0], scores[1:][scores[1:] > -1]
+    if len(wrong) < 6:
+        return 0.0, 1.0
+    # those of images without any structure scatter as much; less is seen where sparse structure misses itself
+    least = float(np.sqrt(ALIKE)) / reach
+    return float(here - np.mean(wrong)), max(float(np.std(wrong, ddof=1)), least)
+
+
+def agreement(views: Views, matrix: Array, level: int) -> tuple[int, int, float]:
+    """Return how many blocks tell where they belong, how many of them lie there, and the share that does by accident.
+
+    A block tells if one shift fits it clearly better than all others; it lies there if that is a pixel at most.
+    """
+    from stackalign.core.multimodal.evidence_kernels import block_peaks
+
+    shape = views.shapes(level)[0]
+    fixed, moved = views.fixed(level), views.moved(level, reduced(matrix, (2**level, 2**level)), shape)
+    both = (fixed.weight > 0) & (moved.weight > 0)
+    side = max(int(np.sqrt(both.sum()) / _BLOCKS), _LEAST_SIDE)
+    if min(shape) < side:
+        return 0, 0, 1.0
+    rows, columns = (n // side for n in shape)
+    cells = both[: rows * side, : columns * side].reshape(rows, side, columns, side).mean((1, 3))
+    starts = np.argwhere(cells > _SHOWN).astype(np.int64) * side
+    step = max(side // 12, 1)
+    shifts, tops, tried = block_peaks(
+        fixed.values, moved.values, fixed.weight, moved.weight, starts, side, _WINDOW, 2, 0.6, step
+    )
+    tell = (tops[:, 1] < _CLEAR * tops[:, 0]) & (tops[:, 1] > -1)
+    if not tell.any():
+        return 0, 0, 1.0
+    there = tell & (np.abs(shifts).max(1) <= 1)
+    return int(tell.sum()), int(there.sum()), float(np.mean(9 / tried[tell]))
+
+
+def _inverse(matrix: Array) -> Array:
+    return np.asarray(np.linalg.inv(matrix), np.float64)
+
+
+def _apart(first: Array, second: Any, shape: tuple[int, int]) -> float:
+    if second is None:
+        return float("inf")
+    distance = float(corner_distance(first, second, shape))
+    return distance if np.isfinite(distance) else float("inf")

@@ -1,0 +1,123 @@
+"""Places where the moving image may belong: refined at one resolution, disturbed, thinned out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stackalign.core.geometry import corners
+from stackalign.core.multimodal.corners import matrices_of, offsets_of, plausible
+from stackalign.core.multimodal.refine import FeatureImage, Refined, refine
+from stackalign.core.reduction import enlarged, reduced
+from stackalign.core.threads import map_threads
+from stackalign.core.transform import TransformModel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from stackalign.core.multimodal.views import Views
+
+    Array = NDArray[np.float64]
+
+_DENSE = 100_000  # px: of larger images every other row and column is enough
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """A homography moving -> fixed at full size, with its fit at the resolution that it was refined at."""
+
+    matrix: Array
+    fit: Refined
+
+    @property
+    def value(self) -> float:
+        """The score times the root of the overlap: chance alone reaches the same height for any overlap."""
+        return self.fit.score * float(np.sqrt(np.clip(self.fit.overlap, 0, 1)))
+
+
+def improved(
+    views: Views,
+    matrix: Array,
+    level: int,
+    *,
+    passes: int = 2,
+    channels: slice | None = None,
+    **options: Any,
+) -> Place | None:
+    """Refine a homography at one resolution; the moving image is described anew, as it lies, before each pass.
+
+    ``options`` are those of `refine`. None where the images do not overlap, or the motion is none of a flat image.
+    """
+    fixed, shapes = views.fixed(level), views.shapes(level)
+    if channels is not None:
+        fixed = _part(fixed, channels)
+    factors = (2**level, 2**level)
+    current, fit = reduced(matrix, factors), None
+    for _ in range(passes):
+        if not _seen_from_front(current, shapes):
+            return None
+        moved = views.moved(level, current, shapes[0])
+        if moved.known < 64:
+            return None
+        if channels is not None:
+            moved = _part(moved, channels)
+        fit = refine(fixed, moved, np.eye(3), **options)
+        current = fit.matrix @ current
+        if fit.moved < 0.02:
+            break
+    if fit is None or fit.score <= -1 or not _seen_from_front(current, shapes):
+        return None
+    return Place(enlarged(current, factors), fit)
+
+
+def all_improved(views: Views, places: Sequence[Place], level: int, **options: Any) -> list[Place | None]:
+    """Refine places at one resolution, a large image on every other pixel; see `improved`."""
+    step = 2 if max(float(np.prod(s)) for s in views.shapes(level)) > _DENSE else 1
+    return map_threads(lambda p: improved(views, p.matrix, level, step=step, **options), places)
+
+
+def disturbed(
+    matrix: Array, shape: tuple[int, int], rng: np.random.Generator, amount: float, model: TransformModel
+) -> Array:
+    """Return a motion whose corners lie ``amount`` (a share of the side, standard deviation) beside."""
+    noise = rng.normal(0, amount * np.sqrt(shape[0] * shape[1]), (4, 2))
+    if model is TransformModel.TRANSLATION:
+        noise[:] = noise.mean(0)
+    moved = matrices_of(offsets_of(matrix, shape) + noise, shape)
+    return within(moved, shape, model) if np.isfinite(moved).all() else matrix
+
+
+def within(matrix: Array, shape: tuple[int, int], model: TransformModel) -> Array:
+    """Return the motion of a model that carries the corners of an image about where ``matrix`` carries them."""
+    from stackalign.core.transform_fit import fit_matrix
+
+    if model is TransformModel.PROJECTIVE:
+        return matrix
+    still = corners(shape)
+    return fit_matrix(still, still + offsets_of(matrix, shape), model.value)
+
+
+def distinct(places: Sequence[Place | None], shape: tuple[int, int], apart: float, count: int) -> list[Place]:
+    """Return the best places, none close to a better one."""
+    ranked = sorted((p for p in places if p is not None), key=lambda p: -p.value)
+    ends = offsets_of(np.array([p.matrix for p in ranked]).reshape(-1, 3, 3), shape)
+    chosen: list[int] = []
+    for k in range(len(ranked)):
+        if (np.sqrt(((ends[chosen] - ends[k]) ** 2).sum(-1)).mean(-1) > apart).all():
+            chosen.append(k)
+    return [ranked[k] for k in chosen[:count]]
+
+
+def _seen_from_front(matrix: Array, shapes: tuple[tuple[int, int], tuple[int, int]]) -> bool:
+    """Return whether a motion moving -> fixed is one of a flat image: a small view of a large one need not show all."""
+    if abs(np.linalg.det(matrix)) < 1e-9:
+        return False
+    return plausible(matrix, shapes[1], 8.0) or plausible(np.linalg.inv(matrix), shapes[0], 8.0)
+
+
+def _part(features: FeatureImage, channels: slice) -> FeatureImage:
+    return FeatureImage(np.ascontiguousarray(features.values[..., channels]), features.weight)
