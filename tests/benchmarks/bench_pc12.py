@@ -20,7 +20,7 @@ from stackalign.core.geometry import corners
 from stackalign.core.lucas_kanade_fit import fit_motion
 from stackalign.core.lucas_kanade_template import MotionTemplate
 from stackalign.core.resample import warp_frame
-from stackalign.core.translation import TranslationTemplate
+from stackalign.core.translation_template import TranslationTemplate
 
 from .peers import Absent, stackreg
 

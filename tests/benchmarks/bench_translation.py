@@ -23,7 +23,8 @@ from stackalign.core.noise import NoiseModel
 from stackalign.core.reduction import binned, reduction
 from stackalign.core.threads import set_threads
 from stackalign.core.transform import TransformModel
-from stackalign.core.translation import ShiftEquations, TranslationTemplate, fit_translation
+from stackalign.core.translation import fit_translation
+from stackalign.core.translation_template import ShiftEquations, TranslationTemplate
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,7 @@ from stackalign.core.lucas_kanade_fit import fit_motion
 from stackalign.core.lucas_kanade_template import MotionTemplate
 from stackalign.core.noise import NoiseModel
 from stackalign.core.transform import Transform, TransformModel
-from stackalign.core.translation import TranslationTemplate
+from stackalign.core.translation_template import TranslationTemplate
 
 MODELS = list(TransformModel)
 

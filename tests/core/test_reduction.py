@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import stackalign as sa
-from stackalign.core.reduction import binned, enlarged, reduced, reduction
+from stackalign.core.reduction import binned, enlarged, reduced, reduction, stacked
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.int32, np.float32, np.float64, bool])
@@ -61,3 +61,20 @@ def test_a_motion_of_reduced_frames_is_that_of_full_frames():
     assert np.allclose(enlarged(turned, factors) @ big, [4 * there[0] + 1.5, 2 * there[1] + 0.5, 1])
     shift = enlarged(sa.Transform.from_translation((1.5, -2.0)).matrix, factors)
     assert np.allclose(shift[:2, 2], (6.0, -4.0))
+
+
+def test_frames_that_follow_each_other_in_memory_are_stacked_without_a_copy():
+    movie = np.zeros((5, 6, 7), np.uint16)
+    movie[:] = np.arange(5 * 6 * 7).reshape(movie.shape)
+    view = stacked([movie[1], movie[2], movie[3]])
+    assert np.shares_memory(view, movie)
+    np.testing.assert_array_equal(view, movie[1:4])
+    for frames in (
+        [movie[0], movie[2]],
+        [movie[2], movie[1]],
+        [movie[0].copy(), movie[1]],
+        [movie[:, :, k] for k in (1, 2)],
+    ):
+        copy = stacked(frames)
+        assert not np.shares_memory(copy, movie)
+        np.testing.assert_array_equal(copy, np.stack(frames))

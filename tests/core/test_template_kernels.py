@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_erosion
 
-from stackalign.core import shift_kernels, template_kernels
+from stackalign.core import projection_kernels, template_kernels
 from stackalign.core.resample import spline_coefficients
 
 
@@ -47,11 +47,11 @@ def test_products_and_moments_are_those_of_the_pixels_that_count():
     )
     every = np.concatenate([basis, np.ones_like(basis[:1])]).reshape(4, -1)
     wanted = (every * weight.ravel()) @ every.T
-    np.testing.assert_allclose(shift_kernels.products(basis, weight), wanted, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(projection_kernels.products(basis, weight), wanted, rtol=1e-4, atol=1e-3)
     phi = np.concatenate([basis * weight, weight[None]])
     coarse, scale = np.empty(phi.shape, np.int16), np.empty(4)
     for k in range(4):
-        scale[k] = shift_kernels.quantised(phi[k], counted, coarse[k])
+        scale[k] = projection_kernels.quantised(phi[k], counted, coarse[k])
     assert np.abs(coarse * scale[:, None, None, None] - phi).max() <= 0.501 * scale.max()
-    found = shift_kernels.gram(basis, coarse, scale, 1)
+    found = projection_kernels.gram(basis, coarse, scale, 1)
     np.testing.assert_allclose(found, wanted, atol=2e-4 * np.sqrt(np.outer(np.diag(wanted), np.diag(wanted))).max())

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from stackalign.core.noise import NoiseModel
-from stackalign.core.translation import Fit, TranslationTemplate, fit_translation, intensity_residuals
+from stackalign.core.translation import Fit, fit_translation, intensity_residuals
+from stackalign.core.translation_template import TranslationTemplate
 from tests.contract.cases import moved, scene
 
 SHIFTS_2D = [(0, 0), (0.5, -0.5), (1.3, -2.7), (-0.01, 0.002)]

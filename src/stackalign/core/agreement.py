@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 LEAST_AGREEMENT = 0.45  # below, a motion is not believed
 _COMPARED = {2: 128, 3: 48}  # pixels along an axis of the images whose agreement is judged
-_ROWS = 32  # of a plane, from which its noise is estimated
-_PLANES = 8  # of a volume
+NOISE_ROWS = 32  # of a plane, from which its noise is estimated
+NOISE_PLANES = 8  # of a volume
 _LEAST_RELIABLE = 0.6  # below, noise hides so much that a correlation must speak for itself
 
 
@@ -52,5 +52,10 @@ def noise_variance(image: NDArray[Any]) -> float:
 
     if min(image.shape[-2:]) < 3:
         return 0.0
-    curve = median_curve(as_read(image).reshape(-1, *image.shape[-2:]), _PLANES, _ROWS)
+    curve = median_curve(as_read(image).reshape(-1, *image.shape[-2:]), NOISE_PLANES, NOISE_ROWS)
+    return noise_of_curve(curve)
+
+
+def noise_of_curve(curve: float) -> float:
+    """Return the variance of white noise whose second differences have this median; 0 if there is none (NaN)."""
     return float((1.4826 * curve / 6) ** 2) if np.isfinite(curve) else 0.0

@@ -58,7 +58,8 @@ def align_to_average(run: RunState) -> Work[None]:
     home = np.linalg.inv(starts[base])
     starts = {t: home @ m for t, m in starts.items()}
     # what has drifted out of view would be taken for another part of the scene, and spoil the mean
-    sample = spread([t for t in usable if _in_view(run.stack.frame_shape, starts[t])], SAMPLE)
+    seen = _in_view(run.stack.frame_shape, np.array([starts[t] for t in usable]))
+    sample = spread([t for t, there in zip(usable, seen, strict=True) if there], SAMPLE)
     mask = _moved_mask(run, starts)
     template = None
     known: list[PairResult | None] = [None] * len(run.stack)
@@ -130,12 +131,12 @@ def _estimate(run: RunState, sample: Sequence[int], known: Sequence[PairResult |
         yield run.progress(done, len(used), message)
 
 
-def _in_view(shape: tuple[int, ...], matrix: NDArray[np.float64]) -> bool:
-    """Return whether a frame that lies at ``matrix`` covers a good part of the field."""
+def _in_view(shape: tuple[int, ...], matrices: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which of the frames that lie at ``matrices`` (T, ...) cover a good part of the field, (T,)."""
     lattice = np.stack(np.meshgrid(*(np.linspace(0, n - 1, 9) for n in shape), indexing="ij"), -1)
-    places = moved_points(matrix, lattice.reshape(-1, len(shape)))
+    places = moved_points(matrices, lattice.reshape(-1, len(shape)))
     inside = (places >= -0.5) & (places <= np.array(shape) - 0.5)
-    return bool(inside.all(-1).mean() >= _VIEW)
+    return np.asarray(inside.all(-1).mean(-1) >= _VIEW)
 
 
 def _central(run: RunState, sample: Sequence[int], starts: dict[int, NDArray[np.float64]]) -> int:
@@ -185,14 +186,12 @@ def _settle_gauge(
     """Keep the mean from wandering: the motion that its frames made together in this round is taken back from all."""
     shape = np.maximum(run.stack.frame_shape, 2).tolist()
     points = corners(shape)
-    there = [
-        moved_points(r.matrix @ np.linalg.inv(before[t]), points)
-        for t in sample
-        if (r := known[t]) is not None and not r.reason and t in before
-    ]
+    there, _ = _both(before, known, sample)
     if not there:
         return
-    common = fitted(points, np.median(there, axis=0), run.aligner.model, run.stack.pixel_size)
+    then, now = np.array([before[t] for t in there]), np.array(list(there.values()))
+    places = moved_points(now @ np.linalg.inv(then), points)
+    common = fitted(points, np.median(places, axis=0), run.aligner.model, run.stack.pixel_size)
     back = np.linalg.inv(common)
     for t in frames:
         r = known[t]
@@ -210,15 +209,19 @@ def _change(
     run: RunState, before: dict[int, NDArray[np.float64]], known: Sequence[PairResult | None], sample: Sequence[int]
 ) -> tuple[float, float]:
     """Return how far the corners of the frames moved in this round (rms, px), and their median standard error."""
-    points = corners(run.stack.frame_shape)
-    moved, errors = [], []
-    for t in sample:
-        r = known[t]
-        if r is None or r.reason or t not in before:
-            continue
-        moved.append(((moved_points(r.matrix, points) - moved_points(before[t], points)) ** 2).mean())
-        errors.append(float(np.sqrt(np.nanmean(r.error**2))) if np.isfinite(r.error).any() else np.nan)
-    if not moved:
+    now, errors = _both(before, known, sample)
+    if not now:
         return 0.0, 0.0
-    finite = [e for e in errors if np.isfinite(e)]
-    return float(np.sqrt(np.mean(moved))), float(np.median(finite)) if finite else 0.0
+    points, matrices = corners(run.stack.frame_shape), np.array(list(now.values()))
+    way = moved_points(matrices, points) - moved_points(np.array([before[t] for t in now]), points)
+    told = np.isfinite(errors)
+    sizes = np.sqrt((np.where(told, errors, 0) ** 2).sum(-1) / np.maximum(told.sum(-1), 1))[told.any(-1)]
+    return float(np.sqrt((way**2).mean())), float(np.median(sizes)) if len(sizes) else 0.0
+
+
+def _both(
+    before: dict[int, NDArray[np.float64]], known: Sequence[PairResult | None], sample: Sequence[int]
+) -> tuple[dict[int, NDArray[np.float64]], NDArray[np.float64]]:
+    """Return where frames lie now that were aligned before, too, and their standard errors (T, d)."""
+    there = {t: r for t in sample if (r := known[t]) is not None and not r.reason and t in before}
+    return {t: r.matrix for t, r in there.items()}, np.array([r.error for r in there.values()])

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.ndimage import median_filter
 
-from stackalign.core.frame_check import read_frame
-from stackalign.core.reduction import as_read, binned
-from stackalign.core.threads import map_frames
+from stackalign.core.frame_check import check_frame, content, read_frame
+from stackalign.core.reduction import as_read, stacked
+from stackalign.core.threads import batches, map_frames
 from stackalign.core.work import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from numpy.typing import NDArray
 
@@ -36,6 +36,7 @@ _SCATTER = 8.0  # standard deviations of the other frames
 _WINDOW = 31  # frames whose median is what is usual: a focus that drifts slowly is not a bad frame
 _THUMB = 8  # pixels along each side of a coarse image
 _STRIP = 32  # rows
+_LEAST_SIDE = 64  # pixels: in smaller frames detail of 8 px tells nothing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,9 +81,10 @@ def find_bad_frames(
     """
     count = len(stack)
     traits: list[_Traits] = []
-    for done, found in enumerate(map_frames(partial(_traits if neighbours else _reason, stack), range(count)), start=1):
-        traits.append(found)
-        yield Progress(done, count, "Looking for bad frames")
+    some = batches(range(count), stack.frame_bytes)
+    for batch, found in zip(some, map_frames(partial(_traits if neighbours else _reasons, stack), some), strict=True):
+        traits += found
+        yield Progress(batch[-1] + 1, count, "Looking for bad frames")
     bad = {t: f.reason for t, f in enumerate(traits) if f.reason}
     rest = [t for t in range(count) if t not in bad]
     if neighbours and len(rest) >= _LEAST:
@@ -93,47 +95,71 @@ def find_bad_frames(
     return dict(sorted(bad.items()))
 
 
-def _reason(stack: ImageStack, t: int) -> _Traits:
-    return _Traits(read_frame(stack, t)[1])
+def _reasons(stack: ImageStack, frames: Sequence[int]) -> list[_Traits]:
+    return [_Traits(read_frame(stack, t)[1]) for t in frames]
 
 
-def _traits(stack: ImageStack, t: int) -> _Traits:
-    frame, reason = read_frame(stack, t)
-    if reason:
-        return _Traits(reason)
-    image = np.asarray(frame)
-    if image.dtype.kind == "f" and not (known := np.isfinite(image)).all():
-        image = np.where(known, image, image.dtype.type(image[known].mean()))
-    if image.dtype.kind == "b":
-        image = image.view(np.uint8)
-    from stackalign.core.detail_kernels import row_steps
+def _traits(stack: ImageStack, frames: Sequence[int]) -> list[_Traits]:
+    """Read some frames and reduce each to what is kept of it."""
+    found: dict[int, _Traits] = {}
+    images: dict[int, NDArray[Any]] = {}
+    for t in frames:
+        frame, reason = read_frame(stack, t, checked=True)
+        image = np.asarray(frame)
+        if not reason and image.dtype.kind == "f" and not (known := np.isfinite(image)).all():
+            reason = check_frame(image)
+            if not reason:
+                image = np.where(known, image, image.dtype.type(image[known].mean()))
+        elif not reason and image.dtype.itemsize > 2:
+            reason = check_frame(image)  # float32, as the kernels read it, might not tell its values apart
+        if reason:
+            found[t] = _Traits(reason)
+        else:
+            images[t] = as_read(image.view(np.uint8) if image.dtype.kind == "b" else image)
+    if images:
+        found |= zip(images, _measured(stacked(list(images.values())), stack.dtype), strict=True)
+    return [found[t] for t in frames]
 
-    lines = as_read(image).reshape(-1, image.shape[-1])
-    still, tear, at, energy = row_steps(lines, max(image.shape[-1] // _COLUMNS, 1), image.ndim == 2)
-    sharpness, detail, thumb = _scales(image)
-    return _Traits("", (energy, *detail), still, len(lines), tear, at, sharpness, detail, thumb)
+
+def _measured(frames: NDArray[Any], dtype: np.dtype[Any]) -> list[_Traits]:
+    """Return what is kept of frames (n, ...) that came in this dtype; blank and saturated ones are said to be so."""
+    from stackalign.core import detail_kernels as kernels
+
+    n, plane = len(frames), frames.ndim == 3
+    frames = frames.reshape(n, -1, *frames.shape[-2:])
+    depth, height, width = frames.shape[1:]
+    strip = apart = rows = 0
+    columns = width // 8 // max(width // 8 // _THUMB, 1)
+    if min(height, width) >= _LEAST_SIDE:
+        if height // (2 * _STRIP) > 3:  # every other strip of rows tells as much, in half the time
+            strip, apart, rows = _STRIP, 2 * _STRIP, depth * (height // (2 * _STRIP))
+        else:
+            strip, apart, rows = height, height, depth * (height // 8 // max(height // 8 // _THUMB, 1))
+    told, thumbs = np.zeros((n, 11)), np.empty((n, rows, columns), np.float32)
+    top = float(np.iinfo(dtype).max) if dtype.kind in "ui" else np.inf
+    kernels.frame_traits(frames, top, max(width // _COLUMNS, 1), plane, strip, apart, told, thumbs)
+    traits = []
+    for row, thumb in zip(told.tolist(), thumbs, strict=True):
+        low, high, at_high, still, tear, at, energy, *energies, noise = row
+        reason = content(low, high, at_high / (depth * height * width), dtype)
+        sharpness, detail = _scales(energies, noise) if rows else ((), ())
+        traits.append(
+            _Traits(reason)
+            if reason
+            else _Traits(
+                "", (energy, *detail), int(still), depth * height, tear, int(at), sharpness, detail, thumb.copy()
+            )
+        )
+    return traits
 
 
-def _scales(image: NDArray[Any]) -> tuple[tuple[float, ...], tuple[float, ...], NDArray[np.float32]]:
-    """Return detail of 2 and 4 px against that of 8 px, both as energies less the noise, and a coarse image."""
-    if min(image.shape[-2:]) < 64:
-        return (), (), np.empty(0, np.float32)
-    if (count := image.shape[-2] // (2 * _STRIP)) > 3:  # every other strip of rows tells as much, in half the time
-        strips = image[..., : count * 2 * _STRIP, :].reshape(*image.shape[:-2], count, 2 * _STRIP, image.shape[-1])
-        image = strips[..., :_STRIP, :]
-    from stackalign.core.detail_kernels import detail
-
-    planes = np.ascontiguousarray(image, np.float32).reshape(-1, *image.shape[-2:])
-    energies, noise, eight = detail(planes)
+def _scales(energies: Sequence[float], noise: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return detail of 2 and 4 px against that of 8 px, and as it is, both as energies less the noise."""
     # white noise of variance v leaves 4 v / b^2 in the squared differences along both axes of blocks of b pixels
-    fine, middle, coarse = (float(e) - 4 * noise / size**2 for e, size in zip(energies, (2, 4, 8), strict=True))
-    height, width = eight.shape[-2:]
-    rows = height if count > 3 else max(height // _THUMB, 1)
-    thumb = binned(eight, (1, rows, max(width // _THUMB, 1)))
-    thumb = thumb.reshape(-1, thumb.shape[-1])
+    fine, middle, coarse = (e - 4 * noise / size**2 for e, size in zip(energies, (2, 4, 8), strict=True))
     if coarse <= 0:
-        return (0.0, 0.0), (0.0, 0.0), thumb
-    return (fine / coarse, middle / coarse), (fine, middle), thumb
+        return (0.0, 0.0), (0.0, 0.0)
+    return (fine / coarse, middle / coarse), (fine, middle)
 
 
 def _half_read(traits: list[_Traits], frames: list[int]) -> dict[int, str]:

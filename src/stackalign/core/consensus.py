@@ -40,6 +40,7 @@ _FEW = 20  # pixels of a block that is compared
 _SMOOTH = 2  # pixels of a block: in larger ones, linear interpolation costs next to no detail
 _SEEN = 0.8  # of a block: with less of it, what was filled in counts
 _PASSES = 4  # fits to blocks that agree
+_LIMITS = np.array([_FEW, _TELLS, _DIFFERS, _VAGUE, _STAYS])
 
 
 class _Fitted(Protocol):
@@ -131,29 +132,53 @@ class Blocks:
         gain, offset : float
             Brightness of the moving image against the reference.
         """
+        image = as_read(moving)
+        known = np.isfinite(image) if image.dtype.kind == "f" else None
+        noise = noise_variance(image)
+        if known is None or known.all():
+            return self.consensus_of(image[None], matrix[None], np.array([[gain, offset]]), np.array([noise]))[0]
         from stackalign.core.consensus_kernels import ask, lay
 
         factors, fixed = self.factors, self.image
+        laid, back = np.full_like(fixed, np.nan), np.linalg.inv(np.asarray(matrix, float))
         if max(factors) <= _SMOOTH:
-            small = binned(moving, factors)
+            small = binned(image, factors)
             laid = warp_frame(small, reduced(matrix, factors), order=3, fill="nan", output_shape=fixed.shape)
-        else:
-            image, laid, back = as_read(moving), np.empty_like(fixed), np.linalg.inv(np.asarray(matrix, float))
-            known = np.isfinite(image) if image.dtype.kind == "f" else None
-            if known is None or known.all():
-                lay(image, back, *factors, laid)
-            elif known.any():
-                seen = np.empty_like(fixed)
-                lay(filled_along_lines(image, known), back, *factors, laid)
-                lay(known.astype(np.float32), back, *factors, seen)
-                laid[~(seen > _SEEN)] = np.nan
-            else:
-                laid[:] = np.nan
-        noise = (noise_variance(moving) / gain**2 + self.noise) / float(np.prod(factors))
+        elif known.any():
+            seen = np.empty_like(fixed)
+            lay(filled_along_lines(image, known), back, *factors, laid)
+            lay(known.astype(np.float32), back, *factors, seen)
+            laid[~(seen > _SEEN)] = np.nan
+        noise = (noise / gain**2 + self.noise) / float(np.prod(factors))
         told, still = np.empty((_BLOCKS, _BLOCKS), bool), np.empty((_BLOCKS, _BLOCKS), bool)
-        limits = np.array([_FEW, _TELLS, _DIFFERS, _VAGUE, _STAYS])
-        ask(laid, fixed, gain, offset, noise, np.asarray(factors, float), limits, told, still)
+        ask(laid, fixed, gain, offset, noise, np.asarray(factors, float), _LIMITS, told, still)
         return Consensus(told, still)
+
+    def consensus_of(
+        self, frames: NDArray[Any], matrices: Array, brightness: Array, noise: NDArray[np.float64]
+    ) -> list[Consensus]:
+        """Return which blocks each of some frames without holes agrees with, in one go.
+
+        Parameters
+        ----------
+        frames : ndarray (n, y, x)
+        matrices : ndarray (n, 3, 3)
+            Frame -> reference.
+        brightness : ndarray (n, 2)
+            Gain and offset of each frame against the reference.
+        noise : ndarray (n,)
+            Variance of the noise of each frame.
+        """
+        from stackalign.core.consensus_kernels import ask_frames
+
+        fine, factors = max(self.factors) <= _SMOOTH, np.array(self.factors)
+        back = np.linalg.inv(np.asarray(matrices, float))
+        if fine:
+            back = np.array([reduced(m, self.factors) for m in back])
+        both = (noise / brightness[:, 0] ** 2 + self.noise) / float(factors.prod())
+        told, still = (np.empty((len(frames), _BLOCKS, _BLOCKS), bool) for _ in range(2))
+        ask_frames(as_read(frames), fine, back, factors, self.image, brightness, both, _LIMITS, told, still)
+        return [Consensus(t, s) for t, s in zip(told, still, strict=True)]
 
 
 def agreed(
@@ -163,6 +188,7 @@ def agreed(
     again: Callable[[NDArray[Any], _Fit], _Fit | None],
     *,
     least: float = 0.0,
+    found: Consensus | None = None,
 ) -> tuple[_Fit, float]:
     """Fit again to the blocks that agree with a motion, until these do not change.
 
@@ -179,6 +205,8 @@ def agreed(
     least : float
         Pixels, at the corners of the reference, that a part must move the fit to be better than the whole: tissue that
         bends, and cells that light up, disagree in places, too.
+    found : Consensus, optional
+        What the blocks say of the whole frame, if that is known.
 
     Returns
     -------
@@ -187,7 +215,7 @@ def agreed(
     support : float
         Share of the blocks that could tell that agree with it.
     """
-    found = blocks.consensus(frame, fit.matrix, fit.gain, fit.offset)
+    found = found or blocks.consensus(frame, fit.matrix, fit.gain, fit.offset)
     for _ in range(_PASSES):
         if not LEAST_SUPPORT <= found.support < MOST_SUPPORT:
             break

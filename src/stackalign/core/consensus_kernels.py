@@ -7,6 +7,10 @@ from __future__ import annotations
 import numpy as np
 
 from stackalign.core.compiled import fast_inlined, inlined, kernel
+from stackalign.core.reduction_kernels import block_means
+from stackalign.core.warp_kernels import POLES, filter_columns, filter_rows
+
+_CUBIC = POLES[3]
 
 
 @inlined
@@ -70,8 +74,8 @@ def _sums(laid, fixed, gain, offset, out):
             to[11] += v * v
 
 
-@kernel
-def ask(laid, fixed, gain, offset, noise, scale, limits, told, still):
+@inlined
+def _ask(laid, fixed, gain, offset, noise, scale, limits, told, still):
     """Tell which blocks of an image agree with another one that was laid on it.
 
     A step of a shift and an offset, by least squares in each block, tells how far it would rather go.
@@ -144,7 +148,7 @@ def _shifted_row(frame, y0, fraction, count, x0, line):
 
 @inlined
 def _lay_shifted(frame, sy, sx, fy, fx, out):
-    """As `lay`, for a shift: a box of pixels moved by a fraction is a box with lighter ends."""
+    """As `_lay`, for a shift: a box of pixels moved by a fraction is a box with lighter ends."""
     height, width = frame.shape
     ny, nx = int(np.floor(sy)), int(np.floor(sx))
     fraction_y, fraction_x = sy - ny, np.float32(sx - nx)
@@ -169,8 +173,8 @@ def _lay_shifted(frame, sy, sx, fy, fx, out):
             out[y, x] = scale * total
 
 
-@kernel
-def lay(frame, backward, fy, fx, out):
+@inlined
+def _lay(frame, backward, fy, fx, out):
     """Fill ``out`` with the mean over blocks of a frame that is laid on a reference; NaN where a block is not covered.
 
     A reduced frame cannot be moved instead: what is finer than its pixels would be taken for motion.
@@ -209,6 +213,110 @@ def lay(frame, backward, fy, fx, out):
                 if not within:
                     break
             out[y, x] = total * scale if within else np.nan
+
+
+@inlined
+def _taps(place, n, index, weight):
+    """Fill ``index`` with the four pixels around a place on a line of ``n``, mirrored, and ``weight`` with theirs."""
+    whole = min(int(place), max(n - 2, 0))
+    t = np.float32(place - whole)
+    s = np.float32(1) - t
+    sixth, two_thirds = np.float32(1 / 6), np.float32(2 / 3)
+    weight[0], weight[3] = sixth * s * s * s, sixth * t * t * t
+    weight[1] = two_thirds - np.float32(0.5) * t * t * (np.float32(2) - t)
+    weight[2] = two_thirds - np.float32(0.5) * s * s * (np.float32(2) - s)
+    for k in range(4):
+        at = abs(whole - 1 + k)
+        index[k] = at if at < n else 2 * n - 2 - at
+
+
+@inlined
+def _lay_fine(frame, backward, fy, fx, out):
+    """Fill ``out`` with a frame that is reduced and laid on a reference by its cubic spline; NaN beyond the frame.
+
+    Parameters
+    ----------
+    frame : (Y, X)
+    backward : float64 (3, 3)
+        Reference -> frame, reduced pixels.
+    fy, fx : int
+        Pixels of a block along each axis.
+    out : float32 (y, x)
+    """
+    height, width = frame.shape[0] // fy, frame.shape[1] // fx
+    small = np.empty((1, height, width), np.float32)
+    block_means(frame.reshape((1, frame.shape[0], frame.shape[1])), 1, fy, fx, small)
+    c = small[0]
+    filter_columns(c, 0, width, _CUBIC)
+    filter_rows(c, 0, height, _CUBIC)
+    m = backward
+    rows, columns = np.empty(4, np.int64), np.empty(4, np.int64)
+    wy, wx = np.empty(4, np.float32), np.empty(4, np.float32)
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            depth = 1.0 / (m[2, 0] * y + m[2, 1] * x + m[2, 2])
+            v = (m[0, 0] * y + m[0, 1] * x + m[0, 2]) * depth
+            u = (m[1, 0] * y + m[1, 1] * x + m[1, 2]) * depth
+            out[y, x] = np.nan
+            if not (0 <= v <= height - 1 and 0 <= u <= width - 1):
+                continue
+            _taps(v, height, rows, wy)
+            _taps(u, width, columns, wx)
+            total = np.float32(0)
+            for j in range(4):
+                line = c[rows[j]]
+                total += wy[j] * (
+                    wx[0] * line[columns[0]]
+                    + wx[1] * line[columns[1]]
+                    + wx[2] * line[columns[2]]
+                    + wx[3] * line[columns[3]]
+                )
+            out[y, x] = total
+
+
+@kernel
+def lay(frame, backward, fy, fx, out):
+    """Fill ``out`` with the mean over blocks of a frame that is laid on a reference; see `_lay`."""
+    _lay(frame, backward, fy, fx, out)
+
+
+@kernel
+def ask(laid, fixed, gain, offset, noise, scale, limits, told, still):
+    """Tell which blocks of an image agree with another one that was laid on it; see `_ask`."""
+    _ask(laid, fixed, gain, offset, noise, scale, limits, told, still)
+
+
+@kernel
+def ask_frames(frames, fine, backwards, factors, fixed, brightness, noise, limits, told, still):
+    """Lay frames without holes on a reference, and tell which of its blocks each agrees with.
+
+    Parameters
+    ----------
+    frames : (n, Y, X)
+    fine : bool
+        Whether blocks are so small that frames are reduced first and read by a spline.
+    backwards : float64 (n, 3, 3)
+        Reference -> frame; in reduced pixels if ``fine``.
+    factors : int64 (2,)
+        Pixels of a block along each axis.
+    fixed : float32 (y, x)
+        The reduced reference.
+    brightness : float64 (n, 2)
+        Gain and offset of each frame against it.
+    noise : float64 (n,)
+        Variance of the noise of frame and reference together, reduced.
+    limits : float64 (5,)
+        See `_ask`.
+    told, still : bool (n, blocks, blocks)
+        Filled; see `_ask`.
+    """
+    laid, scale = np.empty_like(fixed), factors.astype(np.float64)
+    for n in range(frames.shape[0]):
+        if fine:
+            _lay_fine(frames[n], backwards[n], factors[0], factors[1], laid)
+        else:
+            _lay(frames[n], backwards[n], factors[0], factors[1], laid)
+        _ask(laid, fixed, brightness[n, 0], brightness[n, 1], noise[n], scale, limits, told[n], still[n])
 
 
 @kernel

@@ -65,7 +65,8 @@ def contradicted(
     if len(frames) < 2:
         return []
     points = corners(shape)
-    steps = [_apart(found[a].matrix, found[b].matrix, points) for a, b in pairwise(frames)]
+    places = moved_points(np.array([found[t].matrix for t in frames]), points)
+    steps = np.sqrt((np.diff(places, axis=0) ** 2).sum(-1).mean(-1)).tolist()
     limit = max(_LEAST, _LONG * float(np.median(steps)))
     groups = [[frames[0]]]
     for (a, b), step in zip(pairwise(frames), steps, strict=True):

@@ -88,7 +88,7 @@ def prepare_search(
 
 
 def search(frame: Real, mask: NDArray[np.bool_] | None, template: SearchTemplate) -> Peak:
-    """Return the shift of ``frame`` (moving -> reference) with the most significant correlation.
+    """Return the shift of one frame (moving -> reference) with the most significant correlation.
 
     Parameters
     ----------
@@ -99,27 +99,56 @@ def search(frame: Real, mask: NDArray[np.bool_] | None, template: SearchTemplate
     template : SearchTemplate
         The reference.
     """
+    if mask is None:
+        return search_frames(frame[None], template)[0]
     values = _centred(frame, mask)
     spectrum = fft.rfftn(values, template.padded)
     overlap = _overlap_of(template, mask)
-    if template.normalisation == "phase":
-        cross = template.values * np.conj(spectrum)
-        both = fft.irfftn(cross / np.maximum(np.abs(cross), 1e-6 * np.abs(cross).max() + 1e-30), template.padded)
-    else:
-        both = _correlate(template.values, spectrum, template)
     if template.normalisation != "overlap":
-        score = np.where(overlap.allowed, both, np.float32(-np.inf))
-        correlation = score / max(float(np.sqrt((values**2).sum() * overlap.squares)), 1e-30)
-        return _peak(score, correlation, overlap.allowed, template)
-    if mask is None and not template.masked:
-        from stackalign.core.search_kernels import score_overlap
+        return _plain_peak(spectrum, float((values**2).sum()), overlap, template)
+    return _masked_peak(values, spectrum, _correlate(template.values, spectrum, template), overlap, template)
 
-        score = np.empty_like(both)
-        score_overlap(
-            _volume(both), _volume(values), *map(_volume, (overlap.allowed, overlap.share, overlap.mean)),
-            _volume(overlap.variance), _volume(overlap.root), overlap.most, _volume(score),
-        )  # fmt: skip
-        return _peak(score, both, overlap.allowed, template)
+
+def search_frames(frames: Real, template: SearchTemplate) -> list[Peak]:
+    """Return the shift of each of some frames (n, ...) without holes; see `search`."""
+    axes = tuple(range(1, frames.ndim))
+    mean = frames.mean(axes, np.float64, keepdims=True)
+    spread = frames.std(axes, np.float64, keepdims=True)
+    scale = np.where(spread > 0, 1 / np.where(spread > 0, spread, 1), 1)
+    values = (frames - mean.astype(np.float32)) * scale.astype(np.float32)
+    spectra = fft.rfftn(values, template.padded, axes)
+    overlap = _overlap_of(template, None)
+    if template.normalisation != "overlap":
+        squares = (values**2).sum(axes)
+        return [_plain_peak(s, float(q), overlap, template) for s, q in zip(spectra, squares, strict=True)]
+    both = fft.irfftn(template.values * np.conj(spectra, out=spectra), template.padded, axes)
+    if template.masked:
+        pairs = zip(values, np.conj(spectra), both, strict=True)
+        return [_masked_peak(value, spectrum, b, overlap, template) for value, spectrum, b in pairs]
+    from stackalign.core.search_kernels import overlap_peaks
+
+    lead = (len(frames), *(1,) * (4 - frames.ndim))
+    told = np.empty((len(frames), 6))
+    overlap_peaks(
+        both.reshape(lead + template.padded), values.reshape(lead + template.shape),
+        *map(_volume, (overlap.allowed, overlap.share, overlap.mean)), _volume(overlap.variance),
+        _volume(overlap.root), overlap.most, _limits(template), told,
+    )  # fmt: skip
+    return [_found(row, frames.ndim - 1) for row in told]
+
+
+def _plain_peak(spectrum: Spectrum, squares: float, overlap: _Overlap, template: SearchTemplate) -> Peak:
+    """Judge shifts by the phase correlation, or by the plain one."""
+    cross = template.values * np.conj(spectrum)
+    if template.normalisation == "phase":
+        cross /= np.maximum(np.abs(cross), 1e-6 * np.abs(cross).max() + 1e-30)
+    both = fft.irfftn(cross, template.padded)
+    score = np.where(overlap.allowed, both, np.float32(-np.inf))
+    return _peak(score, score / max(float(np.sqrt(squares * overlap.squares)), 1e-30), overlap.allowed, template)
+
+
+def _masked_peak(values: Real, spectrum: Spectrum, both: Real, overlap: _Overlap, template: SearchTemplate) -> Peak:
+    """Judge shifts by the correlation of what overlaps, where frame or template have holes."""
     squares = fft.rfftn(values * values, template.padded)
     sum_f = _correlate(template.mask, spectrum, template)
     below = _correlate(template.mask, squares, template)
@@ -226,33 +255,22 @@ def _closer(template: SearchTemplate, limits: Sequence[float]) -> NDArray[np.boo
 def _peak(
     score: NDArray[np.floating], correlation: NDArray[np.floating], allowed: NDArray[np.bool_], template: SearchTemplate
 ) -> Peak:
-    from stackalign.core.search_kernels import highest
+    from stackalign.core.search_kernels import peak
 
-    d = len(template.shape)
-    lead = (1,) * (3 - d)
-    limits, place = np.full(3, np.inf), np.zeros(3, np.int64)
+    d, told = len(template.shape), np.empty(6)
+    shape = np.array((1,) * (3 - d) + template.shape)
+    peak(_volume(score), _volume(correlation), _volume(allowed), shape, _limits(template), told)
+    return _found(told, d)
+
+
+def _limits(template: SearchTemplate) -> NDArray[np.float64]:
+    """Return below which shift along each of three axes a peak is looked for."""
+    limits = np.full(3, np.inf)
     if template.max_shift is not None:
-        limits[3 - d :] = [max(m, 0) + 0.5 for m in template.max_shift]
-    significance, runner_up = highest(_volume(score), _volume(allowed), np.array(lead + template.shape), limits, place)
-    index = tuple(place[3 - d :].tolist())
-    whole, fraction = [], []
-    for axis, (i, n, size) in enumerate(zip(index, template.shape, template.padded, strict=True)):
-        whole.append(i if i < n else i - size)
-        fraction.append(_parabola(score, index, axis))
-    return Peak(np.array(whole, float) + np.array(fraction), float(correlation[index]), significance, runner_up)
+        limits[3 - len(template.shape) :] = [max(m, 0) + 0.5 for m in template.max_shift]
+    return limits
 
 
-def _parabola(score: NDArray[np.floating], index: tuple[int, ...], axis: int) -> float:
-    size = score.shape[axis]
-    if size < 3:
-        return 0.0
-    values = []
-    for step in (-1, 0, 1):
-        at = list(index)
-        at[axis] = (index[axis] + step) % size
-        values.append(float(score[tuple(at)]))
-    left, middle, right = values
-    curve = left - 2 * middle + right
-    if not np.isfinite(curve) or curve >= 0:
-        return 0.0
-    return float(np.clip(0.5 * (left - right) / curve, -0.5, 0.5))
+def _found(told: NDArray[np.float64], d: int) -> Peak:
+    significance, runner_up, correlation = told[:3].tolist()
+    return Peak(told[6 - d :].copy(), correlation, significance, runner_up)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,26 +11,37 @@ import numpy as np
 from pydantic import Field
 
 from stackalign.core.agreement import noise_variance
-from stackalign.core.consensus import NOISY, Blocks, agreed, dissent
-from stackalign.core.correlation_search import Normalisation, SearchTemplate, prepare_search, search
+from stackalign.core.consensus import NOISY, Blocks, Consensus, agreed, dissent
+from stackalign.core.correlation_search import (
+    Normalisation,
+    Peak,
+    SearchTemplate,
+    prepare_search,
+    search,
+    search_frames,
+)
 from stackalign.core.holes import filled_along_lines, masked
 from stackalign.core.preprocess import PairRegistrar
 from stackalign.core.ranges import MaxShift, MinOverlap
-from stackalign.core.reduction import binned, reduction
+from stackalign.core.reduction import binned, binned_frames, reduction
 from stackalign.core.reference import PairResult, Reference
 from stackalign.core.rounds import align_stack
 from stackalign.core.stack import ImageStack
 from stackalign.core.transform import TransformModel
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
     from stackalign.core.displacement import DisplacementModel
     from stackalign.core.noise import NoiseModel
     from stackalign.core.registration import ReferenceLike, Registration
-    from stackalign.core.translation import Fit, TranslationTemplate
+    from stackalign.core.translation import Fit
+    from stackalign.core.translation_template import TranslationTemplate
     from stackalign.core.work import Work
 
+_CHANCE = 5 / 64  # a correlation that some thousand pixels of noise may have
 _PULLED = 0.3  # pixels that something else must have pulled a frame away by to be left out
 _SHADES = 2.0  # times the noise of most pixels: what that of bright ones may add
 _CLEAR = 8.0  # standard deviations of a peak that needs no second look at a finer scale
@@ -157,6 +169,11 @@ class _Template:
         self._parameters, self.reference, self._frames = parameters, reference, frames
 
     @cached_property
+    def contrast(self) -> float:
+        """Weighted variance of the reference, intensity squared."""
+        return self.full.contrast()
+
+    @cached_property
     def blocks(self) -> Blocks:
         """What a frame is asked to agree with."""
         return Blocks.of(self.reference)
@@ -191,7 +208,7 @@ class _Template:
     @cached_property
     def reduced(self) -> tuple[tuple[tuple[int, ...], TranslationTemplate], ...]:
         """Binning factors and normal equations, coarsest first; without the full size."""
-        from stackalign.core.translation import TranslationTemplate
+        from stackalign.core.translation_template import TranslationTemplate
 
         found = []
         for factors in _ladder(self.reference.shape):
@@ -229,7 +246,7 @@ class TranslationAligner:
         frames: float = 1.0,
     ) -> _Template:
         """Return spectra and normal equations of a reference; see `PairAligner.prepare`."""
-        from stackalign.core.translation import TranslationTemplate
+        from stackalign.core.translation_template import TranslationTemplate
 
         full = TranslationTemplate.of(
             reference, mask, noise=noise, frames=frames, window=self.parameters.weights(reference.shape)
@@ -240,20 +257,37 @@ class TranslationAligner:
 
     def align(self, frame: NDArray[Any], template: _Template, start: NDArray[np.float64] | None) -> PairResult:
         """Return how ``frame`` lies on the reference; see `PairAligner.align`."""
-        from stackalign.core.translation import fit_translation
+        return self.align_many(np.asarray(frame)[None], template, [start])[0]
 
-        d = np.ndim(frame)
-        if start is not None:
-            found = fit_translation(frame, template.full, np.asarray(start, float)[:-1, -1])
-            if not isinstance(found, str) and found.converged:
-                return self._result(found, frame, template)
-        shift, reason = self._searched(frame, template)
-        if shift is None:
-            return PairResult.failed(d, reason)
-        found = fit_translation(frame, template.full, shift)
-        if isinstance(found, str):
-            return PairResult.failed(d, found)
-        return self._result(found, frame, template)
+    def align_many(
+        self, frames: NDArray[Any], template: _Template, starts: Sequence[NDArray[np.float64] | None]
+    ) -> list[PairResult]:
+        """Return how each of some frames lies on the reference; see `ManyAligner.align_many`."""
+        from stackalign.core.translation import fit_translations
+
+        d = frames.ndim - 1
+        results: dict[int, PairResult] = {}
+        shifts = {k: np.asarray(start, float)[:-1, -1] for k, start in enumerate(starts) if start is not None}
+        for begun in (True, False):
+            if not begun:
+                rest = [k for k in range(len(frames)) if k not in results]
+                shifts = {}
+                for k, (shift, reason) in zip(rest, self._searched(_part(frames, rest), template), strict=True):
+                    if shift is None:
+                        results[k] = PairResult.failed(d, reason)
+                    else:
+                        shifts[k] = shift
+            if not shifts:
+                continue
+            some = _part(frames, list(shifts))
+            fits = fit_translations(some, template.full, np.array(list(shifts.values())))
+            said = self._consensus(some, fits, template)
+            for k, frame, found, blocks in zip(shifts, some, fits, said, strict=True):
+                if not isinstance(found, str) and (found.converged or not begun):
+                    results[k] = self._result(found, frame, template, blocks)
+                elif not begun:
+                    results[k] = PairResult.failed(d, str(found))
+        return [results[k] for k in range(len(frames))]
 
     def residuals(self, frame: NDArray[Any], template: _Template, result: PairResult) -> NDArray[np.float64]:
         """Return (intensity, residual) pairs of some thousand pixels; see `PairAligner.residuals`."""
@@ -261,72 +295,107 @@ class TranslationAligner:
 
         return intensity_residuals(frame, template.full, result.matrix[:-1, -1], result.gain, result.offset)
 
-    def _searched(self, frame: NDArray[Any], template: _Template) -> tuple[NDArray[np.float64] | None, str]:
-        """Search the whole range, scale by scale, until a peak stands out clearly."""
-        from stackalign.core.translation import fit_translation
-
-        best, best_margin, reason = None, -np.inf, "no scale of it can be compared with the reference"
-        smaller: dict[tuple[int, ...], NDArray[np.float32]] = {}
+    def _searched(self, frames: NDArray[Any], template: _Template) -> list[tuple[NDArray[np.float64] | None, str]]:
+        """Search the whole range for each frame, scale by scale, until a peak stands out clearly."""
+        if not len(frames):
+            return []
+        best: list[tuple[tuple[int, ...], NDArray[np.float64]] | None] = [None] * len(frames)
+        margins = [-np.inf] * len(frames)
+        pending = list(range(len(frames)))
         for factors, prepared in template.searches:
-            small = smaller[factors] = binned(frame, factors)
-            finite = np.isfinite(small)
-            holes = None if finite.all() else finite
-            peak = search(small if holes is None else np.where(finite, small, np.float32(0)), holes, prepared)
-            margin = peak.significance - max(_LEAST, 0.5 * peak.runner_up)
-            if margin > best_margin:
-                scale = np.asarray(factors, float)
-                best, best_margin = (factors, peak.shift * scale), margin
-            if peak.significance > _CLEAR and peak.significance > 1.4 * peak.runner_up:
+            peaks = _peaks(binned_frames(_part(frames, pending), factors), prepared)
+            unclear = []
+            for k, peak in zip(pending, peaks, strict=True):
+                margin = peak.significance - max(_LEAST, 0.5 * peak.runner_up)
+                if margin > margins[k]:
+                    best[k], margins[k] = (factors, peak.shift * factors), margin
+                if not (peak.significance > _CLEAR and peak.significance > 1.4 * peak.runner_up):
+                    unclear.append(k)
+            pending = unclear
+            if not pending:
                 break
-        if best is None or best_margin < 0:
-            if best is not None:
-                reason = "no peak of the correlation stands out: it may show nothing of the reference"
-            return None, reason
-        factors, shift = best
-        for finer, reduced in template.reduced:
-            if np.prod(finer) > np.prod(factors):
-                continue
-            start = shift / np.asarray(finer, float)
-            small = smaller[finer] if finer in smaller else binned(frame, finer)
-            found = fit_translation(small, reduced, start)
-            if not isinstance(found, str) and found.converged and np.abs(found.shift - start).max() < 2.5:
-                shift = found.shift * np.asarray(finer, float)
-        return shift, ""
+        found = [None if b is None or margin < 0 else b for b, margin in zip(best, margins, strict=True)]
+        self._refine(frames, template, found)
+        unlike = "no peak of the correlation stands out: it may show nothing of the reference"
+        unseen = "no scale of it can be compared with the reference"
+        return [
+            (None, unseen if b is None else unlike) if f is None else (f[1], "")
+            for f, b in zip(found, best, strict=True)
+        ]
 
-    def _result(self, fit: Fit, frame: NDArray[Any], template: _Template) -> PairResult:
+    def _refine(
+        self,
+        frames: NDArray[Any],
+        template: _Template,
+        found: list[tuple[tuple[int, ...], NDArray[np.float64]] | None],
+    ) -> None:
+        """Refine what was found at some reduction on finer ones, one after the other, in place."""
+        from stackalign.core.translation import fit_translations
+
+        for finer, equations in template.reduced:
+            begun = {k: f for k, f in enumerate(found) if f is not None and np.prod(finer) <= np.prod(f[0])}
+            if not begun:
+                continue
+            starts = np.array([shift for _, shift in begun.values()]) / finer
+            small = binned_frames(_part(frames, list(begun)), finer)
+            fits = fit_translations(small, equations, starts, judged=False)
+            for (k, (factors, _)), start, fit in zip(begun.items(), starts, fits, strict=True):
+                if not isinstance(fit, str) and fit.converged and np.abs(fit.shift - start).max() < 2.5:
+                    found[k] = factors, fit.shift * finer
+
+    def _result(self, fit: Fit, frame: NDArray[Any], template: _Template, blocks: Consensus | None) -> PairResult:
         support = 1.0
-        if np.ndim(frame) == 2 and fit.converged and self._disturbed(fit, frame, template):
-            fit, support = self._agreed(fit, frame, template)
+        if blocks is not None:
+            fit, support = self._agreed(fit, frame, template, blocks)
         shift, reason = fit.shift, dissent(support)
         limit = self.parameters.max_shift
-        chance = 5 / np.sqrt(4096)
         if not fit.converged:
             reason = "it did not settle on one place"
         elif limit is not None and np.abs(shift).max() > limit + 1e-6:
             reason = f"the shift lies beyond the largest one allowed, {limit:g} px"
         elif fit.overlap < self.parameters.min_overlap:
             reason = f"only {fit.overlap:.0%} of the reference is in view"
-        elif fit.correlation < chance:
+        elif fit.correlation < _CHANCE:
             reason = f"it does not correlate with the reference ({fit.correlation:.2f})"
         if not self.parameters.subpixel:
             shift = np.round(shift)
         matrix = np.eye(len(shift) + 1)
         matrix[:-1, -1] = shift
-        signal = template.full.contrast() * fit.gain**2
-        expected = np.sqrt(signal / (signal + fit.residual**2 / max(fit.chi2, 1e-12))) if signal > 0 else 1.0
-        confidence = float(np.clip(fit.correlation / expected, 0, 1))
+        signal = template.contrast * fit.gain**2
+        expected = math.sqrt(signal / (signal + fit.residual**2 / max(fit.chi2, 1e-12))) if signal > 0 else 1.0
+        confidence = min(max(fit.correlation / expected, 0.0), 1.0)
         return PairResult(
             matrix, fit.correlation, fit.residual, confidence, fit.error, reason, fit.gain, fit.offset, fit.answer
         )  # fmt: skip
 
-    def _disturbed(self, fit: Fit, frame: NDArray[Any], template: _Template) -> bool:
-        """Whether more is left than the noise of both images: something may move through the scene."""
-        noise = noise_variance(frame) + fit.gain**2 * template.blocks.noise
-        # a model of the noise tells what bright parts add; but what walks through all frames is taken for noise
-        limit = _SHADES if template.noise is not None and fit.chi2 < NOISY else NOISY
-        return fit.residual**2 > limit * noise
+    def _consensus(
+        self, frames: NDArray[Any], fits: Sequence[Fit | str], template: _Template
+    ) -> list[Consensus | None]:
+        """Return what the blocks of the field say of each frame; None where nothing moves through the scene."""
+        said: list[Consensus | None] = [None] * len(fits)
+        if frames.ndim != 3:
+            return said
+        asked = {
+            k: (f, noise_variance(frames[k]) if math.isnan(f.noise) else f.noise)
+            for k, f in enumerate(fits)
+            if not isinstance(f, str) and f.converged
+        }
+        asked = {k: (f, noise) for k, (f, noise) in asked.items() if _disturbed(f, noise, template)}
+        if not asked:
+            return said
+        some = _part(frames, list(asked))
+        if some.dtype.kind == "f" and not np.isfinite(some).all():
+            for k, (f, _) in asked.items():
+                said[k] = template.blocks.consensus(frames[k], f.matrix, f.gain, f.offset)
+            return said
+        matrices = np.array([f.matrix for f, _ in asked.values()])
+        brightness = np.array([[f.gain, f.offset] for f, _ in asked.values()])
+        noise = np.array([noise for _, noise in asked.values()])
+        for k, told in zip(asked, template.blocks.consensus_of(some, matrices, brightness, noise), strict=True):
+            said[k] = told
+        return said
 
-    def _agreed(self, fit: Fit, frame: NDArray[Any], template: _Template) -> tuple[Fit, float]:
+    def _agreed(self, fit: Fit, frame: NDArray[Any], template: _Template, found: Consensus) -> tuple[Fit, float]:
         """Fit again to the blocks that agree with a shift; returns their share, too."""
         from stackalign.core.translation import fit_translation
 
@@ -334,7 +403,32 @@ class TranslationAligner:
             other = fit_translation(part, template.full, begun.shift)
             return None if isinstance(other, str) or not other.converged else other
 
-        return agreed(fit, frame, template.blocks, again, least=_PULLED)
+        return agreed(fit, frame, template.blocks, again, least=_PULLED, found=found)
+
+
+def _disturbed(fit: Fit, noise: float, template: _Template) -> bool:
+    """Whether more is left than the noise of both images: something may move through the scene."""
+    # a model of the noise tells what bright parts add; but what walks through all frames is taken for noise
+    limit = _SHADES if template.noise is not None and fit.chi2 < NOISY else NOISY
+    return fit.residual**2 > limit * (noise + fit.gain**2 * template.blocks.noise)
+
+
+def _part(frames: NDArray[Any], which: Sequence[int]) -> NDArray[Any]:
+    """Return some of the frames, without a copy if these are all of them."""
+    return frames if len(which) == len(frames) else frames[which]
+
+
+def _peaks(frames: NDArray[np.float32], prepared: SearchTemplate) -> list[Peak]:
+    """Search for each of some reduced frames, which may have holes."""
+    finite = np.isfinite(frames)
+    if finite.all():
+        return search_frames(frames, prepared)
+    return [
+        search(
+            frame if known.all() else np.where(known, frame, np.float32(0)), None if known.all() else known, prepared
+        )
+        for frame, known in zip(frames, finite, strict=True)
+    ]
 
 
 def _ladder(shape: tuple[int, ...]) -> list[tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""Numba kernels of the check for bad frames: rows that repeat or tear, detail of 2, 4 and 8 pixels, and the noise."""
+"""Numba kernel of the check for bad frames: rows that repeat or tear, detail of 2, 4 and 8 pixels, and the noise."""
 
 # mypy: allow-untyped-defs, allow-untyped-calls
 
@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stackalign.core.compiled import fast_inlined, kernel
+from stackalign.core.compiled import fast_inlined, inlined, kernel
 
 
 @fast_inlined
@@ -64,8 +64,8 @@ def _noise(image):
     return total / (36 * max(rows * (width - 2), 1))
 
 
-@kernel
-def detail(image):
+@inlined
+def _detail(image):
     """Return the energy of detail by its size, the noise, and the image at an eighth of its size.
 
     Parameters
@@ -89,8 +89,8 @@ def detail(image):
     return np.array([_steps(two), _steps(four), _steps(eight)]), _noise(image), eight
 
 
-@kernel
-def row_steps(lines, every, plane):
+@inlined
+def _row_steps(lines, every, plane):
     """Return how rows differ from those below them.
 
     Parameters
@@ -148,3 +148,83 @@ def row_steps(lines, every, plane):
         if same > 0.3 * (columns - 1):
             return still, 0.0, 0, total  # the end of a filled border, as an earlier alignment leaves it
     return still, float(np.log(max(top, 1e-30))), k + 1, total
+
+
+@fast_inlined
+def _range(row, low, high):
+    least, most = low, high
+    for x in range(row.shape[0]):
+        least = min(least, row[x])
+        most = max(most, row[x])
+    return least, most
+
+
+@fast_inlined
+def _equal(row, value):
+    count = 0
+    for x in range(row.shape[0]):
+        count += row[x] == value
+    return count
+
+
+@fast_inlined
+def _copied(row, out):
+    for x in range(out.shape[0]):
+        out[x] = np.float32(row[x])
+
+
+#: columns of what `frame_traits` tells
+LOW, HIGH, AT_HIGH, STILL, TEAR, TEAR_AT, ENERGY, TWO, FOUR, EIGHT, NOISE = range(11)
+
+
+@kernel
+def frame_traits(frames, top, every, plane, strip, apart, out, thumbs):
+    """Tell of each frame what the check for bad ones compares, and what it holds at all.
+
+    Parameters
+    ----------
+    frames : (n, z, y, x)
+        Without NaN.
+    top : float
+        The largest value that a pixel can have.
+    every : int
+        Which columns are compared from row to row.
+    plane : bool
+        Whether a frame is one plane, so that a step between rows is a tear.
+    strip, apart : int
+        Rows of a strip, and from one strip to the next, in which detail is looked at; 0: nowhere.
+    out : float64 (n, 11)
+        Filled with: least and largest value, how many pixels are at the top; what `_row_steps` and `_detail` return.
+    thumbs : float32 (n, rows, columns)
+        Filled with a coarse image, of the strips only: means over as many of the eighth-size pixels as fit.
+    """
+    depth, height, width = frames.shape[1:]
+    count = height // apart if apart > 0 else 0
+    strips = np.empty((depth * count, strip, width), np.float32)
+    for n in range(frames.shape[0]):
+        frame, told = frames[n], out[n]
+        low = high = frame[0, 0, 0]
+        for z in range(depth):
+            for y in range(height):
+                low, high = _range(frame[z, y], low, high)
+        told[LOW], told[HIGH], told[AT_HIGH] = low, high, 0
+        if high >= top:
+            for z in range(depth):
+                for y in range(height):
+                    told[AT_HIGH] += _equal(frame[z, y], high)
+        told[STILL], told[TEAR], told[TEAR_AT], told[ENERGY] = _row_steps(
+            frame.reshape(depth * height, width), every, plane
+        )
+        if count == 0:
+            continue
+        for z in range(depth):
+            for k in range(count):
+                for y in range(strip):
+                    _copied(frame[z, k * apart + y], strips[z * count + k, y])
+        energies, told[NOISE], eight = _detail(strips)
+        told[TWO], told[FOUR], told[EIGHT] = energies[0], energies[1], energies[2]
+        lines = eight.reshape(eight.shape[0] * eight.shape[1], eight.shape[2])
+        tall, wide = lines.shape[0] // thumbs.shape[1], lines.shape[1] // thumbs.shape[2]
+        for i in range(thumbs.shape[1]):
+            for j in range(thumbs.shape[2]):
+                thumbs[n, i, j] = lines[i * tall : (i + 1) * tall, j * wide : (j + 1) * wide].mean()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +13,14 @@ from stackalign.core.generators import moved_points
 from stackalign.core.geometry import corners
 from stackalign.core.mean_image import Aligned, mean_image
 from stackalign.core.noise import NoiseModel
-from stackalign.core.reduction import binned, enlarged, reduction
+from stackalign.core.reduction import binned_frames, enlarged, reduction
 from stackalign.core.reference import PairResult
-from stackalign.core.run_state import safely, spread
-from stackalign.core.threads import map_ahead, map_frames, spread_over
+from stackalign.core.run_state import batched, safely, safely_many, spread
+from stackalign.core.threads import batches, map_ahead, map_frames, spread_over
 from stackalign.core.work import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -46,23 +45,22 @@ def drafted(run: RunState) -> Work[dict[int, NDArray[np.float64]]]:
         factors, target = tuple(a * b for a, b in zip(factors, finer, strict=True)), target // 2
     small: dict[int, NDArray[np.float32]] = {}
 
-    def shrink(t: int) -> NDArray[np.float32]:
-        return binned(run.load(t), factors)
+    def shrink(frames: Sequence[int]) -> list[NDArray[np.float32]]:
+        return list(binned_frames([run.load(t) for t in frames], factors))
 
-    for t, image in enumerate(map_frames(shrink, range(count))):
-        if t not in run.unusable:
-            small[t] = image
-        yield Progress(t + 1, count, "Reading frames")
+    some = batches(range(count), stack.frame_bytes)
+    for batch, images in zip(some, map_frames(shrink, some), strict=True):
+        small |= {t: image for t, image in zip(batch, images, strict=True) if t not in run.unusable}
+        yield Progress(batch[-1] + 1, count, "Reading frames")
     usable = list(small)
     if len(usable) < 2:
         return {t: np.eye(stack.ndim + 1) for t in usable}
     sample = spread(usable, SAMPLE)
     results = yield from _draft_sample(run.aligner, small, sample)
     template: Any = _draft_mean(run.aligner, small, results, sample)
-    work = map_ahead(partial(_draft_one, run.aligner, small, template, results), usable)
-    for done, (t, result) in enumerate(zip(usable, work, strict=True), start=1):
-        results[t] = result
-        yield Progress(done, len(usable), "Finding the motion on reduced frames")
+    yield from _draft_many(
+        run.aligner, small, template, usable, results, dict(results), "Finding the motion on reduced frames"
+    )
     _straighten(run.aligner, small, results)
     found = {t: results[t] for t in usable if not results[t].reason}
     run.brightness = {t: (r.gain, r.offset) for t, r in found.items()}
@@ -80,11 +78,8 @@ def _draft_sample(
             template = aligner.prepare(small[base], None)
         except ValueError:
             continue
-        work = map_ahead(partial(_draft_one, aligner, small, template, {}), sample)
         results: dict[int, PairResult] = {}
-        for done, (t, result) in enumerate(zip(sample, work, strict=True), start=1):
-            results[t] = result
-            yield Progress(done, len(sample), "Comparing reduced frames")
+        yield from _draft_many(aligner, small, template, sample, results, {}, "Comparing reduced frames")
         if sum(not r.reason for r in results.values()) > sum(not r.reason for r in best.values()):
             best = results
         if sum(not r.reason for r in best.values()) > 0.5 * len(sample):
@@ -142,19 +137,33 @@ def _straighten(
         results[t] = PairResult.failed(len(shape), REASON)
 
 
-def _draft_one(
+def _draft_many(
     aligner: PairAligner[Any],
     small: dict[int, NDArray[np.float32]],
     template: Any,
-    before: dict[int, PairResult],
-    t: int,
-) -> PairResult:
-    last = before.get(t)
-    if last is not None and not last.reason:
-        result = safely(aligner, small[t], template, last.matrix)
-        if not result.reason and result.correlation >= last.correlation - 0.05:
-            return result
-    return safely(aligner, small[t], template, None)
+    frames: Sequence[int],
+    results: dict[int, PairResult],
+    before: Mapping[int, PairResult],
+    message: str,
+) -> Work[None]:
+    """Align reduced frames to a template; ``results`` are filled. ``before`` tells where some lay on a rougher one."""
+
+    def align(batch: Sequence[int]) -> list[PairResult]:
+        last = [r if (r := before.get(t)) is not None and not r.reason else None for t in batch]
+        images = [small[t] for t in batch]
+        found = safely_many(aligner, images, template, [None if r is None else r.matrix for r in last])
+        return [
+            safely(aligner, image, template, None)
+            if r is not None and (result.reason or result.correlation < r.correlation - 0.05)
+            else result
+            for image, r, result in zip(images, last, found, strict=True)
+        ]
+
+    done, some = 0, batched(aligner, frames, small[frames[0]].nbytes)
+    for batch, found in zip(some, map_ahead(align, some), strict=True):
+        results.update(zip(batch, found, strict=True))
+        done += len(batch)
+        yield Progress(done, len(frames), message)
 
 
 def _recentred(results: dict[int, PairResult], sample: Sequence[int], shape: tuple[int, ...]) -> dict[int, PairResult]:
@@ -176,5 +185,5 @@ def last_value(work: Any) -> Any:
 def central_frame(matrices: dict[int, NDArray[np.float64]], shape: tuple[int, ...]) -> int:
     """Return the frame whose corners lie closest to the median of all."""
     frames, points = list(matrices), corners(shape)
-    places = np.array([moved_points(matrices[t], points).ravel() for t in frames])
+    places = moved_points(np.array([matrices[t] for t in frames]), points).reshape(len(frames), -1)
     return frames[int(np.argmin(np.linalg.norm(places - np.median(places, axis=0), axis=1)))]

@@ -44,10 +44,16 @@ def check_frame(frame: NDArray[Any]) -> str:
         if share < 1:
             image = image[finite]
     low, high = image.min(), image.max()
+    at_high = 0.0
+    if image.dtype.kind in "ui" and high == np.iinfo(image.dtype).max:
+        at_high = float(np.mean(image == high))
+    return content(float(low), float(high), at_high, image.dtype)
+
+
+def content(low: float, high: float, at_high: float, dtype: np.dtype[Any]) -> str:
+    """Return why a frame cannot be aligned whose values lie between two, a share of them at the upper one."""
     if low == high:
         return f"blank: all pixels are {low:g}"
-    if image.dtype.kind in "ui":
-        top = np.iinfo(image.dtype).max
-        if high == top and float(np.mean(image == top)) > 0.5:
-            return f"saturated: over half of the pixels are at {top}"
+    if dtype.kind in "ui" and high == np.iinfo(dtype).max and at_high > 0.5:
+        return f"saturated: over half of the pixels are at {np.iinfo(dtype).max}"
     return ""

@@ -72,7 +72,7 @@ class MotionAligner:
         """Return derivatives and normal equations of a reference; see `PairAligner.prepare`."""
         from stackalign.core.lucas_kanade_levels import MotionReference
         from stackalign.core.lucas_kanade_template import MotionTemplate
-        from stackalign.core.translation import TranslationTemplate
+        from stackalign.core.translation_template import TranslationTemplate
 
         images = TranslationTemplate.of(
             reference, mask, noise=noise, frames=frames, window=self.parameters.weights(reference.shape)

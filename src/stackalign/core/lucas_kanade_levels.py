@@ -87,7 +87,7 @@ class MotionReference:
 
     def _reduced(self) -> list[ReferenceLevel]:
         from stackalign.core.lucas_kanade_template import MotionTemplate
-        from stackalign.core.translation import TranslationTemplate
+        from stackalign.core.translation_template import TranslationTemplate
 
         shape, model = self.image.shape, self.full.model
         simple = min(model, TransformModel.EUCLIDEAN, key=lambda m: m.rank)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stackalign.core.lucas_kanade_template import MotionTemplate
-    from stackalign.core.translation import TranslationTemplate
+    from stackalign.core.translation_template import TranslationTemplate
 
     Array = NDArray[np.float64]
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stackalign.core.transform import TransformModel
-    from stackalign.core.translation import TranslationTemplate
+    from stackalign.core.translation_template import TranslationTemplate
 
     Array = NDArray[np.float64]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from stackalign.core.compiled import fast_inlined, kernel
-from stackalign.core.shift_kernels import tapped, weighted
+from stackalign.core.projection_kernels import tapped, weighted
 from stackalign.core.translation_kernels import overlap, spline_weights
 
 

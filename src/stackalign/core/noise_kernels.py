@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stackalign.core.compiled import fast_inlined, kernel
+from stackalign.core.compiled import fast_inlined, inlined, kernel
 
 _BINS = 1024
 _RANGE = np.float32(4.0)  # times the mean size: beyond lies no median
@@ -22,16 +22,9 @@ def _curves(a, b, c, out):
         out[x] = abs(left - two * here + right)
 
 
-@kernel
-def median_curve(image, planes, rows):
-    """Return the median absolute second difference along both axes; NaN do not count, and NaN comes of nothing.
-
-    Parameters
-    ----------
-    image : (z, y, x)
-    planes, rows : int
-        How many of them are looked at, spread evenly, if there are more.
-    """
+@inlined
+def middle_curve(image, planes, rows):
+    """Return what `median_curve` does; for other kernels."""
     height, width = image.shape[1] - 2, image.shape[2] - 2
     deep, step = max(image.shape[0] // planes, 1), max(height // rows, 1)
     lines = (image.shape[0] + deep - 1) // deep * ((height + step - 1) // step)
@@ -53,8 +46,8 @@ def median_curve(image, planes, rows):
     if total == 0.0:
         return 0.0
     # a histogram up to a few times the mean holds the median; within its bin values are taken to be spread evenly
-    step = _RANGE * np.float32(total / n) / np.float32(_BINS)
-    scale = np.float32(1) / step
+    bin_size = _RANGE * np.float32(total / n) / np.float32(_BINS)
+    scale = np.float32(1) / bin_size
     count, zeros = np.zeros(_BINS + 1, np.int64), 0
     for k in range(n):
         zeros += size[k] == 0
@@ -65,6 +58,19 @@ def median_curve(image, planes, rows):
     below_bin = 0
     for k in range(_BINS):
         if below_bin + count[k] >= half:
-            return float(step) * (k + (half - below_bin) / count[k])
+            return float(bin_size) * (k + (half - below_bin) / count[k])
         below_bin += count[k]
-    return float(step) * _BINS
+    return float(bin_size) * _BINS
+
+
+@kernel
+def median_curve(image, planes, rows):
+    """Return the median absolute second difference along both axes; NaN do not count, and NaN comes of nothing.
+
+    Parameters
+    ----------
+    image : (z, y, x)
+    planes, rows : int
+        How many of them are looked at, spread evenly, if there are more.
+    """
+    return middle_curve(image, planes, rows)

@@ -38,6 +38,33 @@ def binned(frame: NDArray[Any], factors: Sequence[int]) -> NDArray[np.float32]:
     return out
 
 
+def binned_frames(frames: Sequence[NDArray[Any]] | NDArray[Any], factors: Sequence[int]) -> NDArray[np.float32]:
+    """Return frames binned as `binned` does, (n, ...); planes in one go."""
+    if len(frames) > 1 and frames[0].ndim == 2:
+        return binned(stacked(frames), (1, *factors))
+    return np.stack([binned(frame, factors) for frame in frames])
+
+
+def stacked(frames: Sequence[NDArray[Any]] | NDArray[Any]) -> NDArray[Any]:
+    """Return frames as one array (n, ...); without a copy where they follow each other in memory, as in a movie."""
+    if isinstance(frames, np.ndarray):
+        return frames
+    first, owner = frames[0], frames[0].base
+    if not isinstance(owner, np.ndarray) or owner.dtype != first.dtype or not owner.flags.c_contiguous:
+        return np.stack(frames)
+    begin = _address(first)
+    for k, frame in enumerate(frames):
+        alike = frame.base is owner and frame.shape == first.shape and frame.flags.c_contiguous
+        if not alike or _address(frame) != begin + k * first.nbytes:
+            return np.stack(frames)
+    offset = (begin - _address(owner)) // first.itemsize
+    return owner.reshape(-1)[offset : offset + len(frames) * first.size].reshape(len(frames), *first.shape)
+
+
+def _address(image: NDArray[Any]) -> int:
+    return int(image.__array_interface__["data"][0])
+
+
 def as_read(frame: NDArray[Any]) -> NDArray[Any]:
     """Return a frame as the kernels read it: uint8, uint16 or float32, in one piece."""
     return np.require(frame, frame.dtype if frame.dtype in _READ else np.float32, ["C", "A", "W"])

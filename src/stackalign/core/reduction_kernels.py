@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stackalign.core.compiled import fast_inlined, kernel
+from stackalign.core.compiled import fast_inlined, inlined, kernel
 
 
 @fast_inlined
@@ -32,8 +32,8 @@ def _fold(line, factor, scale, out):
         out[x] = scale * total
 
 
-@kernel
-def bin_blocks(image, fz, fy, fx, out):
+@inlined
+def block_means(image, fz, fy, fx, out):
     """Fill ``out`` with the mean of the finite pixels of each block; NaN where there is none.
 
     Parameters
@@ -66,3 +66,9 @@ def bin_blocks(image, fz, fy, fx, out):
                                 total += value
                                 count += 1
                 row[x] = total / count if count else np.nan
+
+
+@kernel
+def bin_blocks(image, fz, fy, fx, out):
+    """Fill ``out`` with the mean of the finite pixels of each block; see `block_means`."""
+    block_means(image, fz, fy, fx, out)

@@ -7,11 +7,13 @@ stack for every policy. Matrices are homogeneous, in pixels, and map moving -> r
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from stackalign.core.noise import NoiseModel
@@ -180,4 +182,15 @@ class PairAligner(Protocol[Template]):
 
     def filtered(self, frame: NDArray[Any]) -> NDArray[Any]:
         """Return the frame as ``prepare`` and ``align`` take it (band-passed, if the user asked for that)."""
+        ...
+
+
+@runtime_checkable
+class ManyAligner(Protocol):
+    """A `PairAligner` that aligns some frames in one go: threads then seldom wait for each other's turn in Python."""
+
+    def align_many(
+        self, frames: NDArray[Any], template: Any, starts: Sequence[NDArray[np.float64] | None]
+    ) -> list[PairResult]:
+        """Return how each of the frames (n, ...) lies on the reference; see `PairAligner.align`."""
         ...

@@ -11,14 +11,15 @@ import numpy as np
 from stackalign.core.frame_check import read_frame
 from stackalign.core.geometry import centre
 from stackalign.core.noise import NoiseModel
-from stackalign.core.reference import PairResult
+from stackalign.core.reduction import stacked
+from stackalign.core.reference import ManyAligner, PairResult
 from stackalign.core.registration import FrameQuality, Registration
-from stackalign.core.threads import map_frames
+from stackalign.core.threads import batches, map_frames
 from stackalign.core.transform_series import TransformSeries
 from stackalign.core.work import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -69,6 +70,16 @@ class RunState:
             return PairResult.failed(self.stack.ndim, self.unusable[t])
         return safely(self.aligner, frame, template, start)
 
+    def align_many(
+        self, frames: Sequence[int], template: Any, starts: Mapping[int, NDArray[np.float64]]
+    ) -> list[PairResult]:
+        """Align some frames; whatever goes wrong with one is its reason."""
+        loaded = {t: self.load(t) for t in frames}
+        sound = [t for t in frames if t not in self.unusable]
+        found = safely_many(self.aligner, [loaded[t] for t in sound], template, [starts.get(t) for t in sound])
+        results = dict(zip(sound, found, strict=True))
+        return [results.get(t) or PairResult.failed(self.stack.ndim, self.unusable[t]) for t in frames]
+
     def good(self) -> NDArray[np.bool_]:
         """Return True where a frame is aligned, (T,)."""
         return np.array([r is not None and not r.reason for r in self.results])
@@ -114,6 +125,26 @@ def safely(
         return PairResult.failed(frame.ndim, f"cannot be aligned: {error}")
 
 
+def safely_many(
+    aligner: PairAligner[Any],
+    frames: Sequence[NDArray[Any]],
+    template: Any,
+    starts: Sequence[NDArray[np.float64] | None],
+) -> list[PairResult]:
+    """Align some frames to a template, in one go where the aligner can; see `safely`."""
+    if len(frames) > 1 and isinstance(aligner, ManyAligner):
+        try:
+            return aligner.align_many(stacked(frames), template, starts)
+        except (ValueError, ArithmeticError, np.linalg.LinAlgError):
+            pass  # one of them: below each is asked alone
+    return [safely(aligner, frame, template, start) for frame, start in zip(frames, starts, strict=True)]
+
+
+def batched(aligner: PairAligner[Any], frames: Sequence[int], nbytes: int) -> list[Sequence[int]]:
+    """Split frames of ``nbytes`` into what is aligned in one go."""
+    return batches(frames, nbytes) if isinstance(aligner, ManyAligner) else [[t] for t in frames]
+
+
 def _rebased(
     series: TransformSeries, policy: Reference, anchor: int | str | None, middle: NDArray[np.float64]
 ) -> TransformSeries:
@@ -146,9 +177,11 @@ def align_all(
     """Align frames in threads; results go to the run, or to ``sink`` by frame number."""
     into = run.results if sink is None else sink
     yield run.progress(0, len(frames), message)
-    work = map_frames(lambda t: run.align(t, template, starts.get(t)), frames)
-    for done, (t, result) in enumerate(zip(frames, work, strict=True), start=1):
-        into[t] = result
+    done, some = 0, batched(run.aligner, frames, run.stack.frame_bytes)
+    for batch, results in zip(some, map_frames(lambda b: run.align_many(b, template, starts), some), strict=True):
+        for t, result in zip(batch, results, strict=True):
+            into[t] = result
+        done += len(batch)
         yield run.progress(done, len(frames), message)
 
 

@@ -83,8 +83,8 @@ def _scored(sums, low, sign, mean, variance, root, least, both, score):
                 score[k] = np.float32(0.5) * np.log((np.float32(1) + c) / (np.float32(1) - c)) * root[k]
 
 
-@kernel
-def score_overlap(both, frame, allowed, share, mean, variance, root, most, score):
+@inlined
+def _score_overlap(both, frame, allowed, share, mean, variance, root, most, score):
     """Turn the correlation of a frame with a template into that of the overlap at each shift.
 
     Parameters
@@ -152,8 +152,8 @@ def _within(index, shape, size, limits):
     return inside
 
 
-@kernel
-def highest(score, allowed, shape, limits, index):
+@inlined
+def _highest(score, allowed, shape, limits, index):
     """Find the peak of a score, and how far it stands out.
 
     Parameters
@@ -209,3 +209,70 @@ def highest(score, allowed, shape, limits, index):
     middle = np.median(background)
     spread = 1.4826 * np.median(np.abs(background - middle)) + 1e-12
     return (top - middle) / spread, (second - middle) / spread if second > -np.inf else 0.0
+
+
+@inlined
+def _parabola(score, index, axis):
+    """Return how far from its whole pixel a peak lies along an axis, from the pixels beside it."""
+    size = score.shape[axis]
+    if size < 3:
+        return 0.0
+    before, after = index.copy(), index.copy()
+    before[axis], after[axis] = (index[axis] - 1) % size, (index[axis] + 1) % size
+    left = score[before[0], before[1], before[2]]
+    right = score[after[0], after[1], after[2]]
+    curve = left - 2 * score[index[0], index[1], index[2]] + right
+    if not (np.isfinite(curve) and curve < 0):
+        return 0.0
+    return min(max(0.5 * (left - right) / curve, -0.5), 0.5)
+
+
+@inlined
+def _peak(score, correlation, allowed, shape, limits, out):
+    index = np.zeros(3, np.int64)
+    out[0], out[1] = _highest(score, allowed, shape, limits, index)
+    out[2] = correlation[index[0], index[1], index[2]]
+    for axis in range(3):
+        out[3 + axis] = _shift(index[axis], shape[axis], score.shape[axis]) + _parabola(score, index, axis)
+
+
+@kernel
+def peak(score, correlation, allowed, shape, limits, out):
+    """Find the peak of a score, and how far it stands out.
+
+    Parameters
+    ----------
+    score, correlation : float32 (Z, Y, X)
+        At each shift; the score may be minus infinity.
+    allowed : bool (Z, Y, X)
+    shape : int64 (3,)
+        Of the frame.
+    limits : float64 (3,)
+        Shifts below these are looked at.
+    out : float64 (6,)
+        Filled with the height of the peak and of the highest one elsewhere, in standard deviations of all shifts, the
+        correlation there, and the shift along the axes.
+    """
+    _peak(score, correlation, allowed, shape, limits, out)
+
+
+@kernel
+def overlap_peaks(both, frames, allowed, share, mean, variance, root, most, limits, out):
+    """Turn the correlation of frames with a template into that of the overlap at each shift, and find the peaks.
+
+    Parameters
+    ----------
+    both : float32 (n, Z, Y, X)
+        Sums of products at each shift; become the Pearson correlations.
+    frames : float32 (n, z, y, x)
+        Without their means.
+    allowed, share, mean, variance, root, most
+        See `_score_overlap`.
+    limits : float64 (3,)
+    out : float64 (n, 6)
+        See `peak`.
+    """
+    score, shape = np.empty_like(both[0]), np.array(frames[0].shape)
+    for n in range(frames.shape[0]):
+        _score_overlap(both[n], frames[n], allowed, share, mean, variance, root, most, score)
+        _peak(score, both[n], allowed, shape, limits, out[n])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -131,6 +132,11 @@ class ImageStack:
     def frame_shape(self) -> tuple[int, ...]:
         """(y, x) or (z, y, x)."""
         return self.shape[1:]
+
+    @property
+    def frame_bytes(self) -> int:
+        """Size of a frame in memory."""
+        return math.prod(self.frame_shape) * self.dtype.itemsize
 
     @property
     def ndim(self) -> int:

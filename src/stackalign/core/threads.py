@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     SpreadMap = Callable[[Callable[[Any], Any], Iterable[Any]], Generator[Any, None, None]]
 
@@ -19,6 +19,9 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 VARIABLE = "STACKALIGN_THREADS"
+_BATCH = 16  # frames
+_BATCH_BYTES = 1 << 23
+_BATCHES = 8  # at least, if there are as many frames
 _lock = threading.Lock()
 _count: int | None = None
 _pools: dict[str, ThreadPoolExecutor] = {}
@@ -129,6 +132,15 @@ def is_spread() -> bool:
 def run_alone(function: Callable[[A], R], item: A) -> R:
     """Return ``function(item)``, worked out in this one thread."""
     return _run(function, item)
+
+
+def batches(frames: Sequence[A], nbytes: int) -> list[Sequence[A]]:
+    """Split frames of ``nbytes`` into batches of some, each to be worked on in one go: Python is then entered seldom.
+
+    The same however many threads there are, and small enough to keep many of these at work.
+    """
+    size = max(min(_BATCH_BYTES // max(nbytes, 1), len(frames) // _BATCHES, _BATCH), 1)
+    return [frames[k : k + size] for k in range(0, len(frames), size)]
 
 
 def bands(length: int, least: int = 32) -> list[tuple[int, int]]:
