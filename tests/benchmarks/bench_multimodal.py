@@ -179,7 +179,7 @@ def raw(pair: Pair, **settings: object) -> tuple[float, float]:
 
     aligner = sa.Multimodal(**settings).aligner()
     options = {"model": aligner.model, "least_overlap": aligner.parameters.min_overlap}
-    found = aligner._searched(ImageViews(np.float32(pair.fixed), np.float32(pair.moving)), None, options)
+    found = aligner._searched(ImageViews(aligner.filtered(pair.fixed), aligner.filtered(pair.moving)), None, options)
     return (0.0, 1e4) if found is None else (judge(found.evidence).probability, pair.error(found.matrix))
 
 

@@ -110,14 +110,13 @@ class Multimodal(PairRegistrar):
 
         The ``probability`` is that of a mean corner error under 3 pixels; ``correlation`` is that of the features.
         """
+        from stackalign.core.multimodal.borders import without_borders
         from stackalign.core.pair import PairRegistration, as_plane
 
         still, moved = as_plane(reference, "the reference", 2), as_plane(moving, "the moving image", 2)
-        template = None if mask is None else np.where(mask, still, np.float32(np.nan))
-        found = self.aligner().align(
-            self.filtered(moved), self.filtered(still if template is None else template),
-            None if initial is None else initial.matrix,
-        )  # fmt: skip
+        aligner = self.aligner()
+        template = self.filtered(masked(without_borders(np.asarray(still, np.float32)), mask))
+        found = aligner.align(aligner.filtered(moved), template, None if initial is None else initial.matrix)
         if found.reason:
             return PairRegistration(
                 Transform.identity(2), found.confidence, True, found.reason, found.correlation, np.full(2, np.nan)
@@ -157,8 +156,10 @@ class MultimodalAligner:
         return self.parameters.model
 
     def filtered(self, frame: NDArray[Any]) -> NDArray[Any]:
-        """Return the band-passed frame."""
-        return self.parameters.filtered(frame)
+        """Return the band-passed frame, not a number in constant corners: their sides are edges like others."""
+        from stackalign.core.multimodal.borders import without_borders
+
+        return self.parameters.filtered(without_borders(np.asarray(frame, np.float32)))
 
     def prepare(
         self,
