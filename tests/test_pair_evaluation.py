@@ -113,3 +113,32 @@ def test_the_command_writes_tables_and_figures(tmp_path):
         wrong = CliRunner().invoke(app, [*command, "--overwrite", *change])
         assert wrong.exit_code == 2
         assert said in " ".join(wrong.output.split())
+
+
+def test_files_of_weights_are_tried_beside_methods(tmp_path):
+    torch = pytest.importorskip("torch")
+    from stackalign.core.deep.networks import build
+    from stackalign.core.deep.weights import arrays_of, packed
+
+    imsave(tmp_path / "a.png", data.camera()[:200, :200], check_contrast=False)
+    options = {"widths": [4, 4], "hidden": 8}
+    files = []
+    for name, own in (("dhn", options), ("mhn", {**options, "levels": 2}), ("clkn", {"width": 4, "iterations": 2})):
+        torch.manual_seed(0)
+        folder = tmp_path / name
+        folder.mkdir()
+        files.append(folder / "weights.safetensors")
+        files[-1].write_bytes(packed(arrays_of(build(name, own)), {"network": name, "options": own}))
+    out = tmp_path / "out"
+    command = ["evaluate", "--pairs", str(tmp_path), "--count", "2", "-m", ",".join(map(str, files)), "-o", str(out)]
+    command += ["--set", "size=64", "--set", "template=48", "--set", "reach=8", "--set", "inverted=true"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    short = pd.read_csv(out / "summary.csv").set_index("method")
+    assert list(short.index) == [NOTHING, "dhn", "mhn", "clkn"]
+    assert short.loc["dhn", "refused_%"] == 0
+    assert short.loc["dhn", "mean_px"] == pytest.approx(short.loc[NOTHING, "mean_px"], abs=1)  # untrained
+    files[1].write_bytes(files[1].read_bytes()[:200])
+    wrong = CliRunner().invoke(app, [*command, "--overwrite"])
+    assert wrong.exit_code == 2
+    assert "truncated" in " ".join(wrong.output.split())

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from stackalign.core.cross_correlation import CrossCorrelation
+from stackalign.core.deep.registrar import DeepHomography
 from stackalign.core.lowrank.registrar import Reals
 from stackalign.core.lucas_kanade import LucasKanade
 from stackalign.core.multimodal.registrar import Multimodal
@@ -29,13 +30,15 @@ if TYPE_CHECKING:
 
 METHODS: dict[str, type[RegistrarParameters]] = {
     "cross-correlation": CrossCorrelation,
+    "deep": DeepHomography,
     "lucas-kanade": LucasKanade,
     "multimodal": Multimodal,
     "particles": ParticleTracking,
     "reals": Reals,
 }
 AnyRegistrar: TypeAlias = Annotated[
-    CrossCorrelation | LucasKanade | Multimodal | ParticleTracking | Reals, Field(discriminator="method")
+    CrossCorrelation | DeepHomography | LucasKanade | Multimodal | ParticleTracking | Reals,
+    Field(discriminator="method"),
 ]
 REFERENCES = POLICIES
 VERSION = 1

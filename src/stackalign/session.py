@@ -158,7 +158,7 @@ class AlignmentSession:
         stack = self.stack
         if stack is not None and len(stack) < 2:
             return "There is only one frame: nothing to align"
-        return ""
+        return str(getattr(self.choices.registrar, "missing", ""))  # what has to be installed first
 
     # commands
 

@@ -35,6 +35,8 @@ class Case:
         What it may be told to align to; an external image is "image".
     slow : bool
         Whether this suite takes minutes with it: it is left to ``make test-all``.
+    needs : str
+        An optional package that it cannot do without.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
@@ -43,6 +45,7 @@ class Case:
     masks: bool = True
     references: tuple[Any, ...] = POLICIES
     slow: bool = False
+    needs: str = ""
 
 
 FRAMES = ("first", 3, "3", -2)
@@ -52,6 +55,14 @@ CASES = {
     # much slower than those above: made for two images, or a stack to one image
     "multimodal": Case(
         settings={"model": "translation"}, tolerance=0.15, volumes=False, references=(*FRAMES, "image"), slow=True
+    ),
+    "deep": Case(
+        settings={"model": "translation"},
+        tolerance=0.15,
+        volumes=False,
+        references=(*FRAMES, "image"),
+        slow=True,
+        needs="torch",
     ),
     # all frames at once: a frame may be named that stays, but there is no reference image
     "reals": Case(settings={"model": "translation"}, references=("mean", "median", *FRAMES)),

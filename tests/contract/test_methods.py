@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from itertools import pairwise
 
 import numpy as np
@@ -13,9 +14,13 @@ from stackalign.core.registration import Registrar
 from tests.contract import cases
 from tests.contract.cases import DRIFT, DRIFT_3D, case, deviation, movie, registrar
 
-METHOD = pytest.mark.parametrize(
-    "method", [pytest.param(m, marks=pytest.mark.slow) if case(m).slow else m for m in METHODS]
-)
+
+def marks(method):
+    missing = bool(case(method).needs) and find_spec(case(method).needs) is None
+    return [*([pytest.mark.slow] if case(method).slow else []), pytest.mark.skipif(missing, reason=case(method).needs)]
+
+
+METHOD = pytest.mark.parametrize("method", [pytest.param(m, marks=marks(m)) for m in METHODS])
 
 
 def with_masks(method):

@@ -86,7 +86,8 @@ def evaluate(
     what it has and goes on if it is called again; so does one whose grid, draws or --vary have grown.
 
     With --pairs: pairs.csv (a row a pair), summary.csv and figures. FOLDER is in the layout of DLKFM's sets, or holds
-    gt_corners.csv, or vi and ir, or gt_N.txt, or pictures only. METHOD may be deep.
+    gt_corners.csv, or vi and ir, or gt_N.txt, or pictures only. METHOD may be several with commas between them, and a
+    file of weights: its network is tried alone.
     """
     from stackalign.cli.methods import words
     from stackalign.cli.records import checked

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QLabel, QSpinBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QLabel, QSpinBox, QVBoxLayout, QWidget
 
 from stackalign.session import REFERENCES, methods
 from stackalign.widgets._form import ParameterForm
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from stackalign.session import AlignmentSession, Choices
 
-_DEFAULT, _NUMBER = "default", "number"
+_DEFAULT, _NUMBER, _FILE = "default", "number", "file"
+_IMAGES = "Images (*.tif *.tiff *.png *.jpg *.jpeg *.zarr);;All files (*)"
 
 
 class MethodSection(QWidget):
@@ -48,6 +49,7 @@ class MethodSection(QWidget):
         for value, words in REFERENCES.items():
             self.reference.addItem(words, value)
         self.reference.addItem("frame number…", _NUMBER)
+        self.reference.addItem("image file…", _FILE)
         self.number = QSpinBox()
         narrow(self.number)
         self.number.setKeyboardTracking(False)
@@ -155,6 +157,12 @@ class MethodSection(QWidget):
 
     def _on_reference(self, _value: int = 0) -> None:
         chosen = self.reference.currentData()
+        if chosen == _FILE:
+            path, _ = QFileDialog.getOpenFileName(self, "Align to an image", "", _IMAGES)
+            if not path:
+                self._show_reference(self._session.choices)
+                return
+            chosen = path
         first = (self._session.choices.frames or (0, 0))[0]
         if chosen == _NUMBER:
             if not self.number.isVisibleTo(self):
@@ -166,4 +174,6 @@ class MethodSection(QWidget):
 
 
 def _title(method: str) -> str:
-    return {"reals": "REALS", "lucas-kanade": "Lucas-Kanade"}.get(method, method.capitalize())
+    return {"reals": "REALS", "lucas-kanade": "Lucas-Kanade", "deep": "Deep (learnt features)"}.get(
+        method, method.capitalize()
+    )

@@ -113,7 +113,7 @@ class PairMethodSection(QWidget):
         if self.form is not None:
             self._place.removeWidget(self.form)
             self.form.deleteLater()
-        self.wrong = ""
+        self.wrong = str(getattr(record, "missing", ""))  # what has to be installed first
         self.form = ParameterForm(record, skip=_NOT_HERE)
         self.form.changed.connect(self._on_record)
         self.form.invalid.connect(self._on_invalid)
@@ -122,6 +122,7 @@ class PairMethodSection(QWidget):
 
     def _on_record(self, record: Any) -> None:
         self._records[self.method.currentData()] = record
+        self.wrong = str(getattr(record, "missing", ""))
         self.changed.emit()
 
     def _on_invalid(self, text: str) -> None:

@@ -5,7 +5,7 @@ import pytest
 from skimage import data
 
 from stackalign.core.deep import renderings
-from stackalign.core.deep.pairs import FixedPairs, SyntheticPairs, corner_error, corners_of
+from stackalign.core.deep.pairs import FixedPairs, SyntheticPairs, corner_error, corners_of, turned
 from stackalign.core.resample import valid_mask, warp_frame
 
 IMAGES = [data.astronaut(), data.coffee()]
@@ -20,6 +20,21 @@ def test_the_truth_lays_one_image_on_the_other():
         shown = warp_frame(pair.moving, pair.matrix, order=1, output_shape=(192, 192))
         inside = valid_mask(pair.moving.shape, pair.matrix, output_shape=(192, 192))
         assert np.corrcoef(shown[inside], pair.reference[inside])[0, 1] > 0.98
+
+
+def test_a_pair_that_is_turned_or_mirrored_keeps_its_truth():
+    recipe = SyntheticPairs(size=96, template=64, reach=16, strength=0, structure=0.5, seed=5)
+    pair = recipe.pair(IMAGES, 1)
+    seen = []
+    for number in range(8):
+        other = turned(pair, number)
+        shown = warp_frame(np.ascontiguousarray(other.moving), other.matrix, order=1, output_shape=(96, 96))
+        inside = valid_mask((64, 64), other.matrix, output_shape=(96, 96))
+        assert np.corrcoef(shown[inside], other.reference[inside])[0, 1] > 0.98
+        assert corner_error(other.nothing, other.corners) == pytest.approx(corner_error(pair.nothing, pair.corners))
+        seen.append(other.reference.tobytes())
+    assert len(set(seen)) == 8
+    assert turned(pair, 0).corners.tolist() == pair.corners.tolist()
 
 
 def test_every_corner_stays_in_its_square_and_doing_nothing_scores_as_published():

@@ -30,7 +30,7 @@ def weights(folder, name):
 
 
 def test_an_untrained_network_is_refused_and_gives_the_identity(tmp_path):
-    method = DeepHomography(weights=weights(tmp_path, "features"))
+    method = DeepHomography(trained=weights(tmp_path, "features"))
     rng = np.random.default_rng(0)
     pair = sa.register_pair(rng.normal(size=(52, 52)), rng.normal(size=(60, 64)), method)
     assert pair.refused
@@ -41,7 +41,7 @@ def test_an_untrained_network_is_refused_and_gives_the_identity(tmp_path):
 def test_the_same_image_is_found_even_by_random_features(tmp_path):
     """Random convolutions of equal pixels are equal: matching alone must find a crop by whole cells."""
     image = data.camera()[100:196, 150:246]
-    method = DeepHomography(weights=weights(tmp_path, "features"))
+    method = DeepHomography(trained=weights(tmp_path, "features"))
     pair = sa.register_pair(image, image, method)
     assert not pair.refused
     corners = np.array([[0.0, 0], [0, 95], [95, 95], [95, 0]])
@@ -68,14 +68,14 @@ def test_channels_sizes_dtypes_masks_and_holes():
 
 
 def test_a_constant_image_is_refused(tmp_path):
-    method = DeepHomography(weights=weights(tmp_path, "features"))
+    method = DeepHomography(trained=weights(tmp_path, "features"))
     pair = sa.register_pair(np.zeros((64, 64)), data.camera()[:96, :96], method)
     assert pair.refused
     assert "moving image" in pair.reason
 
 
 def test_networks_that_regress_corners_answer_too(tmp_path):
-    method = DeepHomography(weights=weights(tmp_path, "dhn"))
+    method = DeepHomography(trained=weights(tmp_path, "dhn"), refine=False)
     pair = sa.register_pair(data.camera()[:40, :40], data.camera()[:64, :64], method)
     assert not pair.refused
     assert np.isnan(pair.probability)
@@ -85,11 +85,11 @@ def test_networks_that_regress_corners_answer_too(tmp_path):
 def test_files_that_are_missing_or_wrong_are_named(tmp_path):
     image = data.camera()[:96, :96]
     with pytest.raises(WeightsError, match=r"none\.safetensors"):
-        sa.register_pair(image, image, DeepHomography(weights=str(tmp_path / "none.safetensors")))
+        sa.register_pair(image, image, DeepHomography(trained=str(tmp_path / "none.safetensors")))
     bad = tmp_path / "bad.safetensors"
     bad.write_bytes(b"hello world, this is no network")
     with pytest.raises(WeightsError, match=r"bad\.safetensors"):
-        sa.register_pair(image, image, DeepHomography(weights=str(bad)))
+        sa.register_pair(image, image, DeepHomography(trained=str(bad)))
 
 
 def test_without_weights_in_the_package_it_says_how_to_get_some(monkeypatch, tmp_path):

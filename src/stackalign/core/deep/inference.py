@@ -66,13 +66,29 @@ def match_images(
     return match_features(maps[0], maps[1], seed=seed)
 
 
-def regressed_corners(network: PairNetwork, reference: NDArray[Any], moving: NDArray[Any]) -> NDArray[np.float64]:
-    """Return where a network that regresses them puts the corners of one plane in the other, (4, 2), pixels (y, x)."""
+def regressed_corners(
+    network: PairNetwork, reference: NDArray[Any], moving: NDArray[Any], *, device: str = "cpu"
+) -> NDArray[np.float64]:
+    """Return where a network that regresses them puts the corners of one plane in the other, (4, 2), pixels (y, x).
+
+    Pixels that are not known are filled from their neighbours.
+
+    Raises
+    ------
+    ValueError
+        If the machine has no such device.
+    """
     import torch
 
-    device = next(network.parameters()).device
+    place = choose_device(device)
     with torch.inference_mode():
-        first, second = (
-            torch.from_numpy(np.asarray(i, np.float32))[None, None].to(device) for i in (reference, moving)
-        )
-        return np.asarray(network.eval().corners(first, second)[0].double().cpu().numpy())
+        first, second = (torch.from_numpy(_filled(i))[None, None].to(place) for i in (reference, moving))
+        return np.asarray(network.to(place).eval().corners(first, second)[0].double().cpu().numpy())
+
+
+def _filled(image: NDArray[Any]) -> NDArray[np.float32]:
+    from stackalign.core.holes import filled_from_nearest
+
+    plane = np.ascontiguousarray(image, np.float32)
+    known = np.isfinite(plane)
+    return plane if known.all() else np.ascontiguousarray(filled_from_nearest(plane, known), np.float32)

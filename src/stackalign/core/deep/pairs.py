@@ -6,7 +6,7 @@ so doing nothing (the template in the middle of the image) is wrong by a known a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -79,6 +79,22 @@ def corners_of(shape: Sequence[int]) -> NDArray[np.float64]:
 def corner_error(found: ArrayLike, true: ArrayLike) -> float:
     """Return the mean distance of four corners from where they belong, pixels."""
     return float(np.linalg.norm(np.asarray(found, float) - np.asarray(true, float), axis=-1).mean())
+
+
+def turned(pair: ImagePair, number: int) -> ImagePair:
+    """Return a pair of squares turned by ``number % 4`` right angles, and first transposed from 4 on.
+
+    Eight pairs of one: both images are seen so, and the corners go with them.
+    """
+    corners, side = pair.corners, pair.reference.shape[0] - 1.0
+    images = [pair.reference, pair.moving]
+    if number >= 4:
+        images = [np.swapaxes(image, 0, 1) for image in images]
+        corners = corners[[0, 3, 2, 1], ::-1]
+    for _ in range(number % 4):
+        images = [np.rot90(image) for image in images]
+        corners = np.stack([side - corners[:, 1], corners[:, 0]], -1)[[1, 2, 3, 0]]
+    return replace(pair, reference=images[0], moving=images[1], corners=np.ascontiguousarray(corners))
 
 
 class SyntheticPairs(Parameters):

@@ -1,7 +1,8 @@
-"""Register two images of different modalities by learnt features, or by a network that regresses corners."""
+"""Register images of different modalities by learnt features, or by a network that regresses corners."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,38 +11,56 @@ import numpy as np
 from pydantic import Field
 
 from stackalign.core.deep.requirement import require_torch
-from stackalign.core.frame_check import check_frame
-from stackalign.core.pair import PairRegistration, as_plane
-from stackalign.core.parameters import Parameters
-from stackalign.core.transform import Transform, TransformModel
+from stackalign.core.geometry import centre
+from stackalign.core.multimodal.places import within
+from stackalign.core.multimodal.registrar import Multimodal, MultimodalAligner
+from stackalign.core.reference import PairResult
+from stackalign.core.transform import TransformModel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stackalign.core.deep.networks.base import PairNetwork
 
+    Array = NDArray[np.float64]
+
 PRETRAINED = Path(__file__).parent / "pretrained"
 _RIVALLED = 0.9  # share of the best score: a place with such a rival is no start
+_ROOM_TURN, _ROOM_SCALE = 5.0, 1.1  # deg, factor: refined places may come back from beyond the ranges by as much
 
 
-class DeepHomography(Parameters):
+class DeepHomography(Multimodal):
     """Learnt features say where, edges and self-similarity refine and judge it: between different modalities."""
 
-    method: Literal["deep"] = "deep"
-    weights: str | None = Field(
+    method: Literal["deep"] = "deep"  # type: ignore[assignment]
+    trained: str | None = Field(
         None,
-        title="Weights",
+        title="Trained weights",
         description="File that `stackalign train` wrote; none: the weights that come with stackalign",
     )
-    device: str = Field("cpu", title="Device", description="'cpu', 'cuda' or 'auto'", min_length=1)
-    least_probability: float = Field(
-        0.7,
-        title="Least probability",
-        description="A result is refused if the probability that its corners are right within 3 pixels is smaller",
-        ge=0,
-        le=1,
+    refine: bool = Field(
+        True,
+        title="Refine and judge",
+        description="Refine and judge the network's answer as `multimodal` does, and search where that refuses it;"
+        " off: the network's answer alone, which does not say how sure it is",
+        json_schema_extra={"advanced": True},
     )
-    seed: int = Field(0, ge=0, title="Seed", description="Of the guesses that are tried")
+    device: str = Field(
+        "cpu",
+        title="Device",
+        description="'cpu', 'cuda' or 'auto'",
+        min_length=1,
+        json_schema_extra={"advanced": True},
+    )
+
+    @property
+    def missing(self) -> str:
+        """What has to be installed first, one sentence; empty if nothing."""
+        try:
+            require_torch("the method 'deep'")
+        except ImportError as error:
+            return str(error)
+        return ""
 
     def network(self) -> PairNetwork:
         """Return the trained network.
@@ -54,100 +73,117 @@ class DeepHomography(Parameters):
             If the file holds no weights of this package, or none come with it.
         """
         require_torch("the method 'deep'")
-        file = Path(self.weights).expanduser() if self.weights else PRETRAINED / "features.safetensors"
-        if not self.weights and not file.exists():
+        file = Path(self.trained).expanduser() if self.trained else PRETRAINED / "features.safetensors"
+        if not self.trained and not file.exists():
             from stackalign.core.deep.weights import WeightsError
 
             raise WeightsError(
-                "this stackalign comes without trained weights: train with `stackalign train` and set weights=FILE"
+                "this stackalign comes without trained weights: train with `stackalign train` and set trained=FILE"
             )
         return _loaded(str(file), file.stat().st_mtime_ns if file.exists() else 0)
 
-    def fit_pair(
-        self,
-        moving: NDArray[Any],
-        reference: NDArray[Any],
-        *,
-        mask: NDArray[np.bool_] | None = None,
-        initial: Transform | None = None,
-    ) -> PairRegistration:
-        """Find the homography that lays the moving image on the reference.
+    def aligner(self) -> DeepAligner:
+        """Return what aligns one frame to one image.
+
+        Raises
+        ------
+        ImportError
+            If PyTorch is missing.
+        WeightsError
+            As `network`.
+        """
+        return DeepAligner(self, self.network())
+
+    def found(
+        self, network: PairNetwork, reference: NDArray[Any], moving: NDArray[Any], start: Array | None = None
+    ) -> Array | None:
+        """Return where a network alone puts one plane, moving -> reference.
 
         Parameters
         ----------
-        moving, reference : ndarray (y, x) or (y, x, channel)
-            Of any sizes and dtypes.
-        mask : ndarray of bool (y, x), optional
-            True where a pixel of the reference counts.
-        initial : Transform, optional
-            A guess that is tried beside others.
+        network : PairNetwork
+        reference, moving : ndarray (y, x)
+            NaN where not known.
+        start : ndarray (3, 3), optional
+            A guess that is tried beside others, by networks whose features are matched.
 
         Returns
         -------
-        PairRegistration
-            The learnt features' place, refined and judged as `Multimodal` does; where it would be refused, its own
-            search follows. A network that regresses corners is asked alone.
+        ndarray (3, 3) or None
+            None: the features are of two minds, or the corners are no view of a plane from its front.
         """
-        planes = [as_plane(reference, "the reference", 2), as_plane(moving, "the moving image", 2)]
-        for name, image in zip(("the reference", "the moving image"), planes, strict=True):
-            problem = check_frame(image)
-            if problem:
-                return _refused(f"{name}: {problem}")
-        network = self.network()
-        if mask is not None:
-            planes[0] = np.where(mask, planes[0], np.nan)
-        if not hasattr(network, "log_sharpness"):
-            return self._regressed(network, *planes)
-        start = self.found(network, planes[0], planes[1], None if initial is None else initial.matrix)
-        from stackalign.core.multimodal.registrar import Multimodal
-
-        training_free = Multimodal(least_probability=self.least_probability, seed=self.seed)
-        return training_free.fit_pair(
-            planes[1], planes[0], initial=None if start is None else Transform(start, TransformModel.PROJECTIVE)
-        )
-
-    def found(
-        self,
-        network: PairNetwork,
-        reference: NDArray[Any],
-        moving: NDArray[Any],
-        start: NDArray[np.float64] | None = None,
-    ) -> NDArray[np.float64] | None:
-        """Return where learnt features alone put one plane, moving -> reference; ``start`` if they are of two minds."""
-        from stackalign.core.deep.inference import feature_maps
+        from stackalign.core.deep.inference import feature_maps, regressed_corners
         from stackalign.core.deep.matching import match_features
-        from stackalign.core.multimodal.corners import plausible
-
-        maps = [feature_maps(network, plane, device=self.device) for plane in (reference, moving)]
-        best = match_features(maps[0], maps[1], seed=self.seed, start=None if start is None else start.copy())
-        if best.rival > _RIVALLED or not plausible(best.matrix, moving.shape, 6.0):
-            return start
-        return best.matrix
-
-    def _regressed(
-        self, network: PairNetwork, reference: NDArray[np.float32], moving: NDArray[np.float32]
-    ) -> PairRegistration:
-        """Ask a network that regresses corners: it never says how sure it is."""
-        from stackalign.core.deep.inference import regressed_corners
         from stackalign.core.deep.pairs import corners_of
         from stackalign.core.multimodal.corners import plausible
         from stackalign.core.transform_fit import fit_matrix
 
-        corners = regressed_corners(network, np.nan_to_num(reference), np.nan_to_num(moving))
-        try:
-            matrix = fit_matrix(corners_of(moving.shape), corners, "projective")
-        except ValueError as error:
-            return _refused(f"the network's corners are no view of the image ({error})")
-        if not plausible(matrix, moving.shape, 6.0):
-            return _refused("the network's corners are no view of a plane from its front")
-        return PairRegistration(
-            Transform(matrix, TransformModel.PROJECTIVE), float("nan"), False, "", float("nan"), np.full(2, np.nan)
+        if hasattr(network, "log_sharpness"):
+            maps = [feature_maps(network, plane, device=self.device) for plane in (reference, moving)]
+            best = match_features(maps[0], maps[1], seed=self.seed, start=None if start is None else start.copy())
+            if best.rival > _RIVALLED:
+                return None
+            matrix = best.matrix
+        else:
+            corners = regressed_corners(network, reference, moving, device=self.device)
+            try:
+                matrix = fit_matrix(corners_of(moving.shape), corners, "projective")
+            except ValueError:
+                return None
+        return matrix if plausible(matrix, moving.shape, 6.0) else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeepAligner(MultimodalAligner):
+    """Aligns one frame to one image by what a network says; a `PairAligner`."""
+
+    parameters: DeepHomography
+    network: PairNetwork
+
+    def align(self, frame: NDArray[Any], template: NDArray[np.float32], start: Array | None) -> PairResult:
+        """Return how ``frame`` lies on the reference; see `PairAligner.align`.
+
+        A guess that is given is tried first; the network is asked where that does not lead to an answer.
+        """
+        asked, image = self.parameters, np.asarray(frame, np.float32)
+        if _blank(image) or _blank(template):
+            return MultimodalAligner.align(self, frame, template, None)  # it says which, and why
+        if start is not None and asked.refine:
+            result = MultimodalAligner.align(self, frame, template, start)
+            if not result.reason:
+                return result
+        matrix = asked.found(self.network, template, image, start)
+        if not asked.refine:
+            return self._alone(matrix, image.shape)
+        if matrix is not None and not self._allowed(matrix, image.shape, template.shape):
+            matrix = None
+        return MultimodalAligner.align(self, frame, template, matrix)
+
+    def _alone(self, matrix: Array | None, shape: tuple[int, ...]) -> PairResult:
+        """Return what the network says, within the family that was asked for."""
+        if matrix is None:
+            return PairResult.failed(2, "the network's answer is no view of the image, or another one is as likely")
+        nearest = within(matrix, (shape[0], shape[1]), self.model)
+        return PairResult(nearest, np.nan, np.nan, np.nan, np.full(2, np.nan))
+
+    def _allowed(self, matrix: Array, shape: tuple[int, ...], still: tuple[int, ...]) -> bool:
+        """Whether a place lies within the ranges that were asked for, or so near that it may come back."""
+        asked = self.parameters
+        nearest = within(matrix, (shape[0], shape[1]), TransformModel.SIMILARITY)
+        scale = float(np.hypot(nearest[0, 0], nearest[0, 1]))
+        turn = float(np.rad2deg(abs(np.arctan2(nearest[0, 1], nearest[0, 0]))))
+        middle = nearest @ np.append(centre(shape), 1.0)
+        shift = float(np.hypot(*(middle[:2] - centre(still))))
+        return bool(
+            turn <= asked.max_rotation + _ROOM_TURN
+            and abs(np.log(scale)) <= np.log(asked.max_scale * _ROOM_SCALE)
+            and (asked.max_shift is None or shift <= asked.max_shift)
         )
 
 
-def _refused(reason: str, probability: float = 0.0) -> PairRegistration:
-    nan = float("nan")
-    return PairRegistration(Transform.identity(2), probability, True, reason, nan, np.full(2, np.nan))
+def _blank(image: NDArray[Any]) -> bool:
+    known = image[np.isfinite(image)]
+    return not known.size or bool(known.min() == known.max())
 
 
 @lru_cache(maxsize=4)

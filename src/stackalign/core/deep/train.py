@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from stackalign.core.deep.pairs import SyntheticPairs
+from stackalign.core.deep.pairs import SyntheticPairs, turned
 from stackalign.core.deep.requirement import choose_device, require_torch
 from stackalign.core.parameters import Parameters
 
@@ -40,7 +40,8 @@ class Training(Parameters):
         None,
         ge=1,
         title="Distinct pairs",
-        description="Only so many pairs are made, kept in memory and seen again and again; none: every pair is new",
+        description="Only so many pairs are made, kept in memory and seen again and again, from the second time on"
+        " turned and mirrored at random; none: every pair is new",
     )
     steps: int = Field(20000, ge=1, title="Steps", description="Steps of the optimiser")
     batch_size: int = Field(8, ge=1, le=1024, title="Batch", description="Pairs in a step")
@@ -143,7 +144,9 @@ class Trainer:
         number = int(np.random.default_rng([self.recipe.seed, epoch]).permutation(distinct)[place]) if epoch else place
         if number not in self._kept:
             self._kept[number] = self.recipe.pairs.pair(self.images, number)
-        return self._kept[number]
+        if epoch == 0:
+            return self._kept[number]
+        return turned(self._kept[number], int(np.random.default_rng([self.recipe.seed, index]).integers(8)))
 
     def batch(self, pairs: Sequence[ImagePair]) -> Any:
         """Return pairs as a batch on the device."""

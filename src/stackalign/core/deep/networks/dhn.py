@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 
 from stackalign.core.deep.networks.base import Batch, PairNetwork, corner_distance, resting_corners, standardised
-from stackalign.core.deep.networks.regression import CornerHead, laid_in_middle, reach_of
+from stackalign.core.deep.networks.regression import CornerHead, reach_of, seen_at_rest
 
 
 class DeepHomographyNetwork(PairNetwork):
@@ -15,8 +15,8 @@ class DeepHomographyNetwork(PairNetwork):
 
     Eight convolutions of 3 x 3 (64, 64, 64, 64, 128, 128, 128, 128), maxima after each second one, a layer of 1024
     and eight numbers. As in the paper the network regresses offsets of corners; unlike there the template is smaller
-    than the image, so it is laid in the middle of it, the offsets are bounded by what keeps each corner in the image,
-    and the last maps are averaged to 8 x 8 cells. About 9 million parameters with the published widths.
+    than the image, so it is compared with the middle of it, the offsets are bounded by what keeps each corner in the
+    image, and the last maps are averaged to 8 x 8 cells. About 9 million parameters with the published widths.
 
     Parameters
     ----------
@@ -34,8 +34,7 @@ class DeepHomographyNetwork(PairNetwork):
 
     def corners(self, reference: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
         """Return where the corners of ``moving`` lie: (B, 4, 2), pixels (y, x)."""
-        first = standardised(reference)
-        planes = torch.cat([first, laid_in_middle(reference, standardised(moving))], 1)
+        planes = torch.cat([seen_at_rest(standardised(reference), moving), standardised(moving)], 1)
         return resting_corners(reference, moving) + self.head(planes, reach_of(reference, moving))
 
     def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:

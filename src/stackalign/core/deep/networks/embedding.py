@@ -9,7 +9,7 @@ from torch import nn
 
 from stackalign.core.deep.homography import homography_from_corners, template_corners, warp
 from stackalign.core.deep.networks.base import Batch, PairNetwork, corner_distance, resting_corners, standardised
-from stackalign.core.deep.networks.regression import CornerHead, convolution, laid_in_middle, reach_of
+from stackalign.core.deep.networks.regression import CornerHead, convolution, reach_of, seen_at_rest
 
 
 class EmbeddedCorners(PairNetwork):
@@ -74,7 +74,7 @@ class EmbeddedCorners(PairNetwork):
         return loss, {"corners": float(corner_distance(found, batch.corners).detach().mean())}
 
     def _regressed(self, there: torch.Tensor, here: torch.Tensor) -> torch.Tensor:
-        planes = torch.cat([there, laid_in_middle(there, here)], 1)
+        planes = torch.cat([seen_at_rest(there, here), here], 1)
         return resting_corners(there, here) + self.head(planes, reach_of(there, here))
 
     @staticmethod

@@ -73,10 +73,12 @@ def bounded(corners: torch.Tensor, rest: torch.Tensor, reach: float) -> torch.Te
     return rest + (corners - rest).clamp(-reach, reach)
 
 
-def laid_in_middle(reference: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
-    """Return ``moving`` in the middle of an empty image of the reference's size."""
-    here = resting_corners(reference, moving)[0, 0]
+def seen_at_rest(reference: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
+    """Return what of ``reference`` (B, C, H, W) lies under ``moving`` (B, c, h, w) in its middle: (B, C, h, w).
+
+    Two views of one size, pixel on pixel, are what the papers regress from; a small image within an empty large one
+    shows the same, but a network takes ten times as long to see past the frame around it.
+    """
     shift = torch.eye(3, dtype=moving.dtype, device=moving.device)[None].repeat(len(moving), 1, 1)
-    shift[:, :2, 2] = -here
-    h, w = reference.shape[-2:]
-    return warp(moving, shift, (h, w))[0]
+    shift[:, :2, 2] = resting_corners(reference, moving)[0, 0]
+    return warp(reference, shift, (moving.shape[-2], moving.shape[-1]))[0]
