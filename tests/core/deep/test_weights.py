@@ -1,6 +1,7 @@
 """Files of weights: what was written comes back; anything else is refused in a sentence, and nothing is run."""
 
 import json
+import os
 import pickle
 import zipfile
 
@@ -126,6 +127,65 @@ def test_foreign_old_and_new_files_are_told_apart(tmp_path, arrays):
             load_network(path)
 
 
+@pytest.mark.parametrize(
+    ("card", "said"),
+    [
+        ({"options": {**OPTIONS, "width": 10**12}}, "width = 1000000000000"),  # terabytes
+        ({"options": {**OPTIONS, "width": 4000}}, "has shape"),  # gigabytes: never made
+        ({"options": {**OPTIONS, "iterations": 10**9}}, "iterations"),  # no array tells, and it would never end
+        ({"options": {**OPTIONS, "iterations": float("nan")}}, "iterations"),
+        ({"options": {**OPTIONS, "width": [4] * 10**5}}, "width"),
+        ({"options": {**OPTIONS, "width": "__import__('os').abort()"}}, "width"),
+        ({"options": {**OPTIONS, "width": [4, [4]]}}, "width"),
+        ({"network": "mhn", "options": {"widths": []}}, "lacks"),
+        ({"network": "mhn", "options": {"levels": 10**8}}, "levels"),
+        ({"network": "../../etc/passwd"}, "passwd"),
+        ({"network": ["clkn"]}, "network"),
+        ({"network": {"clkn": 1}}, "network"),
+    ],
+)
+def test_hostile_cards_are_refused(tmp_path, arrays, card, said):
+    path = tmp_path / "card.safetensors"
+    path.write_bytes(packed(arrays, {**CARD, **card}))
+    with pytest.raises(WeightsError, match=r"card\.safetensors") as caught:
+        load_network(path)
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_hostile_versions_and_nested_cards_are_refused(tmp_path, arrays):
+    path = tmp_path / "text.safetensors"
+    for version in ("9" * 5000, "\u00b2", "-1", ""):
+        path.write_bytes(save(arrays, {"format": FORMAT, "version": version, "card": "{}"}))
+        with pytest.raises(WeightsError, match="update it"):
+            load_network(path)
+    path.write_bytes(save(arrays, {"format": FORMAT, "version": "1", "card": "[" * 200_000}))
+    with pytest.raises(WeightsError, match="model card"):
+        load_network(path)
+
+
+def test_what_is_no_file_is_not_read(tmp_path, file):
+    pipe = tmp_path / "pipe.safetensors"
+    os.mkfifo(pipe)
+    endless = tmp_path / "endless.safetensors"
+    endless.symlink_to("/dev/zero")
+    for place in (pipe, endless, tmp_path):
+        with pytest.raises(WeightsError, match="is no file"):
+            load_network(place)
+    good = tmp_path / "link.safetensors"
+    good.symlink_to(file)
+    assert load_network(good)[1] == CARD
+    dangling = tmp_path / "dangling.safetensors"
+    dangling.symlink_to(tmp_path / "gone")
+    with pytest.raises(WeightsError, match="No such file"):
+        load_network(dangling)
+    huge = tmp_path / "huge.safetensors"
+    with huge.open("wb") as sparse:
+        sparse.truncate(2**40)
+    with pytest.raises(WeightsError, match="1048576 MB"):
+        load_network(huge)
+
+
 def test_missing_renamed_and_broken_arrays(tmp_path, arrays):
     path = tmp_path / "x.safetensors"
     first = sorted(arrays)[0]
@@ -139,6 +199,9 @@ def test_missing_renamed_and_broken_arrays(tmp_path, arrays):
     key = next(k for k in arrays if k.endswith("weight"))
     path.write_bytes(packed({**arrays, key: np.full_like(arrays[key], np.nan)}, CARD))
     with pytest.raises(WeightsError, match="NaN"):
+        load_network(path)
+    path.write_bytes(packed({**arrays, key: np.ones(arrays[key].shape, np.int32)}, CARD))
+    with pytest.raises(WeightsError, match="int32"):
         load_network(path)
     with pytest.raises(WeightsError, match="No such file"):
         unpacked(tmp_path / "none.safetensors")
