@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 METHODS: dict[str, type[RegistrarParameters]] = {
     "cross-correlation": CrossCorrelation,
-    "deep": DeepHomography,
     "lucas-kanade": LucasKanade,
     "multimodal": Multimodal,
+    "deep": DeepHomography,
     "particles": ParticleTracking,
     "reals": Reals,
 }
 AnyRegistrar: TypeAlias = Annotated[
-    CrossCorrelation | DeepHomography | LucasKanade | Multimodal | ParticleTracking | Reals,
+    CrossCorrelation | LucasKanade | Multimodal | DeepHomography | ParticleTracking | Reals,
     Field(discriminator="method"),
 ]
 REFERENCES = POLICIES

@@ -11,6 +11,7 @@ to 192 px images, corners within 32 px). `--strength` renders both images at ran
 """
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
@@ -18,39 +19,63 @@ import numpy as np
 
 NARROW = {"size": 48, "template": 32, "reach": 8}
 WIDE = {"size": 96, "template": 64, "reach": 16}
-_EMBEDDING = {"width": 8, "features": 2, "widths": (24, 32), "hidden": 128, "first_stage": 240}
-SMALL = {  # options, learning rate, pairs in a step, pairs that are made, steps, task
-    "features": ({"widths": (12, 24, 32, 48), "coarse": 24, "fine": 12}, 2e-3, 4, 1000, 1000, WIDE),
-    "clkn": ({"width": 8, "channels": 4, "iterations": 4}, 2e-3, 8, 1000, 800, WIDE),
-    "dlkfm": ({"width": 8, "iterations": 10}, 2e-3, 8, 1000, 800, WIDE),
-    "dhn": ({"widths": (24, 32), "hidden": 128}, 2e-3, 64, 3000, 2000, NARROW),
-    "mhn": ({"widths": (16, 24, 32), "hidden": 128, "levels": 2}, 3e-3, 64, 3000, 2000, NARROW),
-    "embedding-corners": (_EMBEDDING, 2e-3, 64, 3000, 1600, NARROW),
-    "embedding-matrix": (_EMBEDDING, 2e-3, 64, 3000, 1600, NARROW),
+_EMBEDDING = {"width": 8, "features": 2, "widths": (24, 32), "hidden": 128, "first_stage": 150}
+SMALL = {  # options, learning rate, pairs in a step, steps, task
+    "features": ({"widths": (12, 24, 32, 48), "coarse": 24, "fine": 12}, 2e-3, 4, 600, WIDE | {"wander": 16}),
+    "clkn": ({"width": 8, "channels": 4, "iterations": 4}, 2e-3, 8, 900, WIDE),
+    "dlkfm": ({"width": 8, "iterations": 10}, 2e-3, 8, 300, WIDE),
+    "dhn": ({"widths": (24, 32), "hidden": 128}, 2e-3, 64, 1500, NARROW),
+    "mhn": ({"widths": (16, 24, 32), "hidden": 128, "levels": 2}, 3e-3, 64, 1500, NARROW),
+    "embedding-corners": (_EMBEDDING, 2e-3, 64, 1000, NARROW),
+    "embedding-matrix": (_EMBEDDING, 2e-3, 64, 1000, NARROW),
 }
+DISTINCT = {
+    48: 2000,
+    96: 800,
+}  # pairs that are made, by the size of their images; all are seen turned and mirrored, too
+TESTED = 64
+OFTEN = 25  # steps between states that are put away
 
 
-def trained(name, *, keep, seconds=np.inf, count=64, seed=0, images="../training-images", strength=None):
-    """Train a network, or go on with it; returns a row of the table, None if ``seconds`` were not enough."""
-    from stackalign.core.deep.networks.base import count_parameters
-    from stackalign.core.deep.pairs import FixedPairs, SyntheticPairs, corner_error
-    from stackalign.core.deep.train import Trainer, Training
-    from stackalign.core.deep.weights import arrays_of, packed, unpacked
+def made(keep, images, strength, seed=0, **task):
+    """Return pairs to train with and others to test with; what was made before is read."""
+    from stackalign.core.deep.pairs import ImagePair, SyntheticPairs
     from stackalign.io.pictures import PictureFolder
 
-    stop = time.monotonic() + seconds
-    options, rate, batch, distinct, steps, task = SMALL[name]
-    train, test = (PictureFolder(Path(images) / part).loaded() for part in ("train", "held_out"))
     kind = {"inverted": True} if strength is None else {"strength": strength}
-    pairs = SyntheticPairs(**task, **kind, zoom=(1.0, 2.5), structure=0.65, seed=seed)
-    shown = pairs.model_copy(update={"wander": task["reach"]}) if name == "features" else pairs  # not the middle only
-    trainer = Trainer(
-        Training(
-            network=name, options=options, images=images, pairs=shown, batch_size=batch, learning_rate=rate,
-            warm_up=20, seed=seed, distinct_pairs=distinct, steps=steps,
-        ),
-        train,
+    out = []
+    for part, number, count in (("train", seed, DISTINCT[task["size"]]), ("held_out", 991, TESTED)):
+        own = task if part == "train" else {**task, "wander": 0}  # the test is the published one
+        said = "-".join(f"{key}{value}" for key, value in {**own, **kind}.items() if value)
+        file = Path(keep) / f"pairs-{part}-{said}-{number}.npz"
+        if not file.exists():
+            recipe = SyntheticPairs(**own, **kind, zoom=(1.0, 2.5), structure=0.65, seed=number)
+            pictures = PictureFolder(Path(images) / part).loaded()
+            pairs = [recipe.pair(pictures, k) for k in range(count)]
+            fields = ("reference", "moving", "corners")
+            np.savez(file, **{name: np.stack([getattr(p, name) for p in pairs]) for name in fields})
+        stored = np.load(file)
+        columns = (stored["reference"], stored["moving"], stored["corners"])
+        out.append([ImagePair(*row) for row in zip(*columns, strict=True)][:count])
+    return out
+
+
+def trained(name, *, keep, seconds=np.inf, seed=0, images="../training-images", strength=None):
+    """Train a network, or go on with it; returns a row of the table, None if ``seconds`` were not enough."""
+    from stackalign.core.deep.networks.base import count_parameters
+    from stackalign.core.deep.pairs import corner_error
+    from stackalign.core.deep.train import Trainer, Training
+    from stackalign.core.deep.weights import arrays_of, packed, unpacked
+
+    stop = time.monotonic() + seconds
+    options, rate, batch, steps, task = SMALL[name]
+    train, test = made(keep, images, strength, seed, **task)
+    recipe = Training(
+        network=name, options=options, images=images, batch_size=batch, learning_rate=rate, warm_up=20, seed=seed,
+        distinct_pairs=len(train), steps=steps,
     )  # fmt: skip
+    trainer = Trainer(recipe, [np.zeros((1, 1, 3), np.uint8)])
+    trainer._kept = dict(enumerate(train))
     state, spent = Path(keep) / f"{name}-training.safetensors", 0.0
     if state.exists():
         arrays, card = unpacked(state)
@@ -58,27 +83,25 @@ def trained(name, *, keep, seconds=np.inf, count=64, seed=0, images="../training
         spent = card["spent"]
     while trainer.step < steps:
         begun = time.process_time()
-        for _ in range(min(steps // 20, steps - trainer.step)):
-            trainer.advance()
+        count = min(OFTEN, steps - trainer.step)
+        losses = [trainer.advance().get("corners", np.nan) for _ in range(count)]
         spent += time.process_time() - begun
         state.write_bytes(packed(trainer.arrays(), {"step": trainer.step, "spent": spent}))
+        print(f"{name}: step {trainer.step} of {steps}, {spent:.0f} s, {np.mean(losses):.2f} px", file=sys.stderr)
         if time.monotonic() > stop:
-            print(f"{name}: step {trainer.step} of {steps} after {spent:.0f} s", flush=True)
             return None
     card = {"network": name, "options": options, "step": trainer.step}
     (Path(keep) / f"{name}.safetensors").write_bytes(packed(arrays_of(trainer.network), card))
-    held_out = FixedPairs(pairs.model_copy(update={"seed": 991}), test, count)
-    begun, errors, nothing = time.process_time(), [], []
-    for pair in (held_out[k] for k in range(count)):
-        errors.append(corner_error(_corners(name, trainer.network, pair), pair.corners))
-        nothing.append(corner_error(pair.nothing, pair.corners))
+    begun = time.process_time()
+    errors = [corner_error(_corners(name, trainer.network, pair), pair.corners) for pair in test]
     tested = time.process_time() - begun
+    nothing = [corner_error(pair.nothing, pair.corners) for pair in test]
+    quartiles = dict(zip(("q25_px", "median_px", "q75_px"), np.percentile(errors, (25, 50, 75)), strict=True))
     return {
         "network": name, "parameters": count_parameters(trainer.network), "steps": trainer.step, "batch": batch,
-        "cpu_s": round(spent), "test_s": round(tested, 1),
-        **{f"{q}_px": round(float(np.percentile(errors, p)), 2) for q, p in (("q25", 25), ("median", 50), ("q75", 75))},
-        "mean_px": round(float(np.mean(errors)), 2), "max_px": round(float(np.max(errors)), 1),
-        "nothing_px": round(float(np.mean(nothing)), 2),
+        "cpu_s": round(spent), "test_s": round(tested, 1), "mean_px": f"{np.mean(errors):.2f}",
+        **{key: f"{value:.2f}" for key, value in quartiles.items()}, "max_px": f"{np.max(errors):.1f}",
+        "nothing_px": f"{np.mean(nothing):.2f}",
     }  # fmt: skip
 
 

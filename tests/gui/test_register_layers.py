@@ -377,3 +377,33 @@ def test_it_fits_three_hundred_pixels(panel: Any, viewer: Any, qtbot: Any) -> No
     assert words.startswith("Register “a l")
     assert "…" in words
     assert "a layer with a very long name indeed" in panel.run.button.toolTip()
+
+
+def test_learnt_features_are_offered_for_every_model_and_lay_a_negative_on_its_image(
+    panel: Any, viewer: Any, qtbot: Any
+) -> None:
+    pytest.importorskip("torch")
+    free, fixed = two_layers(viewer, panel, data=1000 - MOVING)
+    for model in ("translation", "euclidean", "similarity", "affine", "projective"):
+        panel.how.choose_model(model)
+        assert panel.how.method.findData("deep") >= 0, model
+    panel.how.choose_model("euclidean")
+    panel.how.method.setCurrentIndex(panel.how.method.findData("deep"))
+    register(panel, qtbot)
+    assert panel.verdict.text().startswith("Right: probability"), panel.verdict.text()
+    assert miss(viewer, free, fixed) < 1
+
+
+def test_without_torch_one_sentence_says_how_to_install_it_and_the_rest_works(
+    panel: Any, viewer: Any, qtbot: Any, monkeypatch: Any
+) -> None:
+    two_layers(viewer, panel)
+    monkeypatch.setattr("stackalign.core.deep.requirement.find_spec", lambda name: None)
+    panel.how.method.setCurrentIndex(panel.how.method.findData("deep"))
+    assert not panel.run.button.isEnabled()
+    sentence = "the method 'deep' needs PyTorch: pip install \"stackalign[torch]\""
+    assert panel.run.why.text() == sentence
+    assert panel.run.button.toolTip() == sentence
+    panel.how.method.setCurrentIndex(panel.how.method.findData("lucas-kanade"))
+    assert panel.run.button.isEnabled()
+    assert panel.run.why.text() == ""

@@ -152,3 +152,20 @@ def test_the_weights_that_ship_are_those_of_their_card_and_find_a_negative():
     assert matrix is not None
     ends = np.c_[[[0, 0], [0, 95], [95, 95], [95, 0]], np.ones(4)] @ matrix.T
     assert corner_error(ends[:, :2] / ends[:, 2:], pair.corners) < 3
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("refine", [True, False])
+def test_a_gpu_gives_the_same_answer_to_a_twentieth_of_a_pixel(refine):
+    from stackalign.core.deep.pairs import SyntheticPairs, corner_error, corners_of
+
+    recipe = SyntheticPairs(size=144, template=96, reach=24, inverted=True, zoom=(1, 2), structure=0.6, seed=5)
+    for number in range(3):
+        pair = recipe.pair([data.coffee()], number)
+        found = [
+            sa.register_pair(pair.moving, pair.reference, DeepHomography(device=device, refine=refine))
+            for device in ("cpu", "cuda")
+        ]
+        assert found[0].refused == found[1].refused
+        ends = [one.transform(corners_of(pair.moving.shape)) for one in found]
+        assert corner_error(*ends) < 0.05
