@@ -24,12 +24,23 @@ def test_slopes_of_waves(shape):
     phase = sum((0.3 + 0.1 * k) * g for k, g in enumerate(grid))
     c = spline_coefficients(np.sin(phase).astype(np.float32), 3)
     out = np.empty((d + 1, *(1,) * (3 - d), *shape), np.float32)
-    template_kernels.slopes(c, 3, np.array([*range(3 - d, 3), -1]), out)
+    rows = out.shape[1] * out.shape[2]
+    template_kernels.slopes(c, 3, out, 0, rows // 3)
+    template_kernels.slopes(c, 3, out, rows // 3, rows)
     inner = (slice(6, -6),) * d  # the mirrored border bends the spline beside it
     for k in range(d):
         wanted = (0.3 + 0.1 * k) * np.cos(phase)
         assert np.abs(out[k].reshape(shape) - wanted)[inner].max() < 2e-3
     assert np.abs(out[d].reshape(shape) - np.sin(phase)).max() < 1e-5
+    weight = np.random.default_rng(0).random(out.shape[1:]).astype(np.float32)
+    weighted = np.empty_like(weight)
+    for k in range(d):
+        template_kernels.weighted_slope(c, 3, k, weight, weighted)
+        np.testing.assert_allclose(weighted, weight * out[k], rtol=1e-6)
+    every = np.concatenate([out, np.ones_like(out[:1])]).reshape(d + 2, -1).astype(float)
+    wanted = (every * weight.ravel()) @ every.T
+    found = sum(template_kernels.slope_products(c, 3, out[d], weight, *b) for b in ((0, rows // 3), (rows // 3, rows)))
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-3)
 
 
 def test_products_and_moments_are_those_of_the_pixels_that_count():
@@ -47,11 +58,12 @@ def test_products_and_moments_are_those_of_the_pixels_that_count():
     )
     every = np.concatenate([basis, np.ones_like(basis[:1])]).reshape(4, -1)
     wanted = (every * weight.ravel()) @ every.T
-    np.testing.assert_allclose(projection_kernels.products(basis, weight), wanted, rtol=1e-4, atol=1e-3)
     phi = np.concatenate([basis * weight, weight[None]])
     coarse, scale = np.empty(phi.shape, np.int16), np.empty(4)
     for k in range(4):
         scale[k] = projection_kernels.quantised(phi[k], counted, coarse[k])
     assert np.abs(coarse * scale[:, None, None, None] - phi).max() <= 0.501 * scale.max()
-    found = projection_kernels.gram(basis, coarse, scale, 1)
+    found = projection_kernels.gram(basis, coarse, scale, 1, 0, 9) + projection_kernels.gram(
+        basis, coarse, scale, 1, 9, 20
+    )
     np.testing.assert_allclose(found, wanted, atol=2e-4 * np.sqrt(np.outer(np.diag(wanted), np.diag(wanted))).max())

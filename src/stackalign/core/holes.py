@@ -16,7 +16,9 @@ def masked(image: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> NDArra
 
 
 def filled_along_lines(image: NDArray[Any], known: NDArray[np.bool_]) -> NDArray[Any]:
-    """Return the image with unknown pixels replaced by the nearest known one of their row, else of their column.
+    """Return the image with unknown pixels replaced by the nearest known one of their row.
+
+    Rows without one are those of the nearest row then, planes without one those of the nearest plane.
 
     Parameters
     ----------
@@ -31,19 +33,15 @@ def filled_along_lines(image: NDArray[Any], known: NDArray[np.bool_]) -> NDArray
         The image itself if all of it is known. Many times faster than a distance transform, and as good where what is
         filled in gets no weight and only must not make an edge.
     """
-    from stackalign.core.template_kernels import fill_lines
+    from stackalign.core.template_kernels import fill_image
 
-    out, seen = np.ascontiguousarray(image), known
-    for axis in range(image.ndim - 1, -1, -1):
-        if seen.all():
-            break
-        lines, told = (np.ascontiguousarray(np.moveaxis(a, axis, -1)) for a in (out, seen))
-        filled = np.empty_like(lines)
-        size = lines.shape[-1]
-        whole = fill_lines(lines.reshape(-1, size), told.reshape(-1, size), filled.reshape(-1, size))
-        told = np.broadcast_to(whole.reshape(lines.shape[:-1])[..., None], lines.shape)
-        out, seen = np.moveaxis(filled, -1, axis), np.moveaxis(told, -1, axis)
-    return np.ascontiguousarray(out)
+    image = np.ascontiguousarray(image)
+    if known.all():
+        return image
+    lead = (1,) * (3 - image.ndim)
+    out = np.empty_like(image)
+    fill_image(*(a.reshape(lead + image.shape) for a in (image, np.ascontiguousarray(known), out)))
+    return out
 
 
 def filled_from_nearest(image: NDArray[Any], known: NDArray[np.bool_]) -> NDArray[Any]:

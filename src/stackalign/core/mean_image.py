@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+_NOTHING = np.zeros((1, 1, 1), np.float32)
 _FEW = 8  # planes of a volume that is used up to its borders
 
 
@@ -61,28 +62,34 @@ def mean_image(
     count = min(8, -(-len(frames) // 8))
     chunks = [range(k, min(k + count, len(frames))) for k in range(0, len(frames), count)]
     add = _add_translated if model is TransformModel.TRANSLATION else _add_warped
+    spare: list[NDArray[np.float32]] = []  # fresh memory is slow
 
     def sums(chunk: range) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, list[NDArray[np.int64]]]:
-        total, weight = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-        boxes = [add(load(frames[k]), places[k], total, weight) for k in chunk]
-        whole = [box for box in boxes if box is not None]
-        return total, None if len(whole) == len(boxes) else weight, whole
+        part = spare.pop() if spare else np.empty(shape, np.float32)
+        part[...] = 0
+        counts = _Counts(shape)
+        boxes = [add(load(frames[k]), places[k], part, counts) for k in chunk]
+        return part, counts.found, [box for box in boxes if box is not None]
 
     total, weight = np.zeros(shape, np.float64), np.zeros(shape, np.float32)
-    covered, done = [], 0
-    for chunk, (part, counts, boxes) in zip(chunks, map_frames(sums, chunks), strict=True):
+    covered, done = [np.zeros((0, 3, 2), np.int64)], 0
+    for chunk, (part, found, boxes) in zip(chunks, map_frames(sums, chunks), strict=True):
         total += part
-        if counts is not None:
-            weight += counts
-        covered += boxes
+        spare.append(part)
+        if found is not None:
+            weight += found
+        covered += [box[None] for box in boxes]
         done += len(chunk)
         yield done
-    weight += _covering(covered, shape)
-    enough = weight >= max(0.5 * _usual(weight), 1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.divide(total, weight, out=total).astype(np.float32)
-    if not enough.all():
-        mean[~enough] = np.nan
+    from stackalign.core.mean_kernels import add_boxes, divide, histogram
+
+    add_boxes(np.concatenate(covered), _volume(weight))
+    count = histogram(_volume(weight), len(frames))[1:]
+    # as many as usual: the median where there are any
+    usual = int(np.searchsorted(np.cumsum(count), 0.5 * count.sum())) + 1 if count.any() else 0
+    mean = np.empty(shape, np.float32)
+    divide(_volume(total), _volume(weight), max(0.5 * usual, 1.0), _volume(mean))
+    enough = np.isfinite(mean)
     if model is TransformModel.TRANSLATION:
         mean = _sharpened(mean, enough)
     return mean
@@ -108,36 +115,33 @@ def median_image(
     return np.where(enough, np.nanmedian(stack, axis=0), np.nan).astype(np.float32)
 
 
-def _covering(boxes: Sequence[NDArray[np.int64]], shape: tuple[int, ...]) -> NDArray[np.int32]:
-    """Return how many of the boxes (3, 2) cover each pixel."""
-    edges = np.zeros([n + 1 for n in (1,) * (3 - len(shape)) + shape], np.int32)
-    for box in boxes:
-        for corner in np.ndindex(2, 2, 2):
-            at = tuple(int(box[axis, end]) for axis, end in enumerate(corner))
-            edges[at] += (-1) ** sum(corner)
-    for axis in range(3):
-        np.cumsum(edges, axis, out=edges)
-    return edges[tuple(slice(-1) for _ in range(3))].reshape(shape)
+class _Counts:
+    """How many frames went into each pixel, where that is not told by boxes."""
 
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._shape = shape
+        self.found: NDArray[np.float32] | None = None
 
-def _usual(weight: NDArray[np.float32]) -> float:
-    """Return the median number of frames where there are any; 0 if there are nowhere."""
-    count = np.bincount(weight.ravel().astype(np.int64))[1:]
-    return float(np.searchsorted(np.cumsum(count), 0.5 * count.sum()) + 1) if count.size else 0.0
+    def array(self) -> NDArray[np.float32]:
+        """The counts, made when they are first needed."""
+        if self.found is None:
+            self.found = np.zeros(self._shape, np.float32)
+        return self.found
 
 
 def _add_translated(
-    frame: NDArray[Any], place: Aligned, total: NDArray[np.float32], weight: NDArray[np.float32]
+    frame: NDArray[Any], place: Aligned, total: NDArray[np.float32], counts: _Counts
 ) -> NDArray[np.int64] | None:
     """Add a frame; returns the part of the mean that it covers, or None if its pixels were counted one by one."""
     from stackalign.core.mean_kernels import add_shifted
 
-    image, seen = as_read(frame), np.zeros((1, 1, 1), np.float32)
+    image, seen, weight = as_read(frame), _NOTHING, _NOTHING
     if image.dtype.kind == "f" and not (finite := np.isfinite(image)).all():
         image, seen = np.where(finite, image, np.float32(0)), _volume(finite.astype(np.float32))
+        weight = _volume(counts.array())
     shift = np.zeros(3)
     shift[3 - frame.ndim :] = place.matrix[:-1, -1]
-    volume, total, weight, first = _volume(image), _volume(total), _volume(weight), 0
+    volume, total, first = _volume(image), _volume(total), 0
     if frame.ndim == 3 and len(frame) <= _FEW:
         # taps reach a plane before and two behind. Outermost planes are left out, as their smoothing is not that of the
         # scene, but of few planes nothing would be left: there mirrored ones stand in
@@ -146,7 +150,8 @@ def _add_translated(
         last = min(int(np.floor(count - 1 + shift[0] + 1e-6)), len(total) - 1)
         if last < first:
             return np.zeros((3, 2), np.int64)
-        total, weight = total[first : last + 1], weight[first : last + 1]
+        total = total[first : last + 1]
+        weight = weight if weight is _NOTHING else weight[first : last + 1]
         volume = np.pad(volume, ((1, 2), (0, 0), (0, 0)), mode="reflect" if count > 1 else "edge")
         if seen.size > 1:
             seen = np.pad(seen, ((1, 2), (0, 0), (0, 0)), mode="reflect" if count > 1 else "edge")
@@ -159,8 +164,8 @@ def _add_translated(
     return np.asarray(box, np.int64)
 
 
-def _add_warped(frame: NDArray[Any], place: Aligned, total: NDArray[np.float32], weight: NDArray[np.float32]) -> None:
-    image = np.asarray(frame, np.float32)
+def _add_warped(frame: NDArray[Any], place: Aligned, total: NDArray[np.float32], counts: _Counts) -> None:
+    image, weight = np.asarray(frame, np.float32), counts.array()
     if np.isfinite(image).all():
         from stackalign.core.lucas_kanade_kernels import add_warped
 

@@ -63,7 +63,7 @@ def add_shifted(frame, seen, shift, gain, offset, total, weight):
     gain, offset : float
     total, weight : float32 (Z, Y, X)
         Sum, and number of frames that went into each pixel; changed in place. Of a frame that counts as a whole the
-        weight is left to the caller.
+        weight is left to the caller, and not looked at.
 
     Returns
     -------
@@ -97,3 +97,42 @@ def add_shifted(frame, seen, shift, gain, offset, total, weight):
                 _add_row(line, wx, a, b, row)
             fresh = False
     return box
+
+
+@kernel
+def add_boxes(boxes, weight):
+    """Count one more in each of the boxes (n, 3, 2): ``weight`` (z, y, x), changed in place."""
+    line = np.empty(weight.shape[2] + 1, np.int64)
+    for z in range(weight.shape[0]):
+        for y in range(weight.shape[1]):
+            line[:] = 0
+            for n in range(boxes.shape[0]):
+                box = boxes[n]
+                if box[0, 0] <= z < box[0, 1] and box[1, 0] <= y < box[1, 1]:
+                    line[box[2, 0]] += 1
+                    line[box[2, 1]] -= 1
+            count = 0
+            for x in range(weight.shape[2]):
+                count += line[x]
+                weight[z, y, x] += np.float32(count)
+
+
+@kernel
+def histogram(weight, most):
+    """Return how many pixels have the whole numbers 0 to ``most``."""
+    count = np.zeros(most + 1, np.int64)
+    for z in range(weight.shape[0]):
+        for y in range(weight.shape[1]):
+            for x in range(weight.shape[2]):
+                count[min(int(weight[z, y, x]), most)] += 1
+    return count
+
+
+@kernel
+def divide(total, weight, least, mean):
+    """Fill ``mean`` with the total over the weight; NaN where that is below ``least``."""
+    for z in range(weight.shape[0]):
+        for y in range(weight.shape[1]):
+            for x in range(weight.shape[2]):
+                n = weight[z, y, x]
+                mean[z, y, x] = np.float32(total[z, y, x] / n) if n >= least else np.nan

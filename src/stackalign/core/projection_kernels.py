@@ -217,11 +217,12 @@ def project(c, first, weights, box, every, phi, scale, sloped, out):
 
 
 @fast_inlined
-def add_products(basis, phi, scale, every, inner, out):
-    """Add the products ``phi_i * basis_j`` over the template's rows, without the ``inner`` box."""
-    count, nz, ny, nx = phi.shape
-    for z in range(nz):
-        for y in range(every // 2, ny, every):
+def add_products(basis, phi, scale, every, start, stop, inner, out):
+    """Add the products ``phi_i * basis_j`` over rows ``start`` to ``stop`` of all, without the ``inner`` box."""
+    count, _, ny, nx = phi.shape
+    for row in range(start, stop):
+        z, y = row // ny, row % ny
+        if y % every == every // 2:
             within = inner[0, 0] <= z < inner[0, 0] + inner[1, 0] and inner[0, 1] <= y < inner[0, 1] + inner[1, 1]
             low, high = (inner[0, 2], inner[0, 2] + inner[1, 2]) if within else (nx, nx)
             for i in range(count):
@@ -238,7 +239,7 @@ def add_products(basis, phi, scale, every, inner, out):
 
 
 @kernel
-def gram(basis, phi, scale, every):
+def gram(basis, phi, scale, every, start, stop):
     """Return the products (K, K) of the weighted and the plain basis images of a template.
 
     Parameters
@@ -249,9 +250,11 @@ def gram(basis, phi, scale, every):
         Weighted basis images, in units of the scale.
     every : int
         Only rows ``every // 2``, ``every // 2 + every``, ... count.
+    start, stop : int
+        Rows, counted through all planes, that are looked at.
     """
     out = np.zeros((phi.shape[0], phi.shape[0]))
-    add_products(basis, phi, scale, every, np.zeros((2, 3), np.int64), out)
+    add_products(basis, phi, scale, every, start, stop, np.zeros((2, 3), np.int64), out)
     return out
 
 
@@ -288,37 +291,3 @@ def quantised(image, counted, out):
             for x in range(row.shape[0]):
                 to[x] = np.int16(np.floor(row[x] * scale + np.float32(0.5))) if use[x] else np.int16(0)
     return float(unit)
-
-
-@kernel
-def products(basis, weight):
-    """Return the weighted products (K, K) of the basis images of a template with each other and with 1, which is last.
-
-    Parameters
-    ----------
-    basis : float32 (K - 1, z, y, x)
-    weight : float32 (z, y, x)
-    """
-    count, nx = basis.shape[0] + 1, basis.shape[3]
-    out = np.zeros((count, count))
-    line = np.empty(nx, np.float32)
-    for z in range(basis.shape[1]):
-        for y in range(basis.shape[2]):
-            w = weight[z, y]
-            for i in range(count):
-                if i == count - 1:
-                    line[:] = w
-                else:
-                    b = basis[i, z, y]
-                    for x in range(nx):
-                        line[x] = w[x] * b[x]
-                for j in range(i, count - 1):
-                    out[i, j] += _dot(line, basis[j, z, y])
-                total = np.float32(0)
-                for x in range(nx):
-                    total += line[x]
-                out[i, count - 1] += total
-    for i in range(count):
-        for j in range(i):
-            out[i, j] = out[j, i]
-    return out

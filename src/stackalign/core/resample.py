@@ -314,10 +314,16 @@ def spline_coefficients(image: NDArray[Any], order: int) -> NDArray[Any]:
 
 def spline_filtered(image: NDArray[Any], order: int) -> NDArray[Any]:
     """Return B-spline coefficients of the image's shape: the filter that interpolation of this order needs."""
+    work = _volume(image).astype(_spline_dtype(image), order="C")
+    filter_spline(work, order)
+    return work.reshape(image.shape)
+
+
+def filter_spline(work: NDArray[Any], order: int) -> None:
+    """Turn an image (z, y, x), float, into its B-spline coefficients, in place."""
     from stackalign.core.warp_kernels import POLES, filter_columns, filter_rows
 
     poles = POLES[order]
-    work = _volume(image).astype(_spline_dtype(image), order="C")
     nz, ny, nx = work.shape
     rows = work.reshape(nz * ny, nx)
     if nx > 1:
@@ -327,7 +333,6 @@ def spline_filtered(image: NDArray[Any], order: int) -> NDArray[Any]:
     if nz > 1:
         columns = work.reshape(nz, ny * nx)
         map_threads(lambda b: filter_columns(columns, *b, poles), bands(ny * nx, 128))
-    return work.reshape(image.shape)
 
 
 def _spline_dtype(image: NDArray[Any]) -> type[np.floating]:

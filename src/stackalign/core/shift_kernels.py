@@ -112,7 +112,7 @@ def fit_shift(
             if not _boxed(shape, size, shift, d, box):
                 return NO_OVERLAP, done
             outside[:] = 0.0
-            add_products(basis, phi, scale, thin, box, outside)
+            add_products(basis, phi, scale, thin, 0, size[0] * size[1], box, outside)
             normal[:] = (whole if thin == 1 else thinned) - outside
             boxed[:] = shift
         for axis in range(3 - d, 3):

@@ -6,40 +6,67 @@ from __future__ import annotations
 
 import numpy as np
 
-from stackalign.core.compiled import fast_inlined, kernel
+from stackalign.core.compiled import fast_inlined, inlined, kernel
+
+
+@inlined
+def _fill_line(line, known, out):
+    """Fill a line from the nearest of its known pixels, the earlier one of two; returns whether it has any."""
+    before = -1
+    for x in range(line.shape[0]):
+        if not known[x]:
+            continue
+        if before < 0:
+            out[:x] = line[x]
+        else:
+            middle = (before + x) // 2 + 1
+            out[before + 1 : middle] = line[before]
+            out[middle:x] = line[x]
+        out[x] = line[x]
+        before = x
+    if before < 0:
+        out[:] = line
+        return False
+    out[before + 1 :] = line[before]
+    return True
+
+
+@inlined
+def _nearest(told, k):
+    """Return the nearest index that is ``told``, the earlier one of two; -1 if there is none."""
+    for far in range(1, told.shape[0]):
+        if k >= far and told[k - far]:
+            return k - far
+        if k + far < told.shape[0] and told[k + far]:
+            return k + far
+    return -1
 
 
 @kernel
-def fill_lines(image, known, out):
-    """Fill each line (n, x) from the nearest of its known pixels, the later one of two; return which lines have any.
+def fill_image(image, known, out):
+    """Fill each row from the nearest of its known pixels, rows without any from the nearest row, planes likewise.
 
     Parameters
     ----------
-    image, out : (n, x)
-    known : bool (n, x)
-        Lines without any known pixel are copied as they are.
+    image, out : (z, y, x)
+    known : bool (z, y, x)
+        Nothing is filled if there is none.
     """
-    n = image.shape[1]
-    told = np.zeros(image.shape[0], np.bool_)
-    for line in range(image.shape[0]):
-        before = -1
-        for x in range(n):
-            if not known[line, x]:
-                continue
-            if before < 0:
-                out[line, :x] = image[line, x]
-            else:
-                middle = (before + x) // 2 + 1
-                out[line, before + 1 : middle] = image[line, before]
-                out[line, middle:x] = image[line, x]
-            out[line, x] = image[line, x]
-            before = x
-        if before < 0:
-            out[line] = image[line]
-        else:
-            out[line, before + 1 :] = image[line, before]
-            told[line] = True
-    return told
+    nz, ny = image.shape[0], image.shape[1]
+    planes, rows = np.zeros(nz, np.bool_), np.zeros(ny, np.bool_)
+    for z in range(nz):
+        for y in range(ny):
+            rows[y] = _fill_line(image[z, y], known[z, y], out[z, y])
+        planes[z] = rows.any()
+        if planes[z]:
+            for y in range(ny):
+                if not rows[y]:
+                    out[z, y] = out[z, _nearest(rows, y)]
+    for z in range(nz):
+        if not planes[z]:
+            near = _nearest(planes, z)
+            if near >= 0:
+                out[z] = out[near]
 
 
 @kernel
@@ -84,8 +111,40 @@ def _along(line, steep, out):
             out[x] = sixth * (line[x] + line[x + 2]) + third * line[x + 1]
 
 
+@inlined
+def _slope_lines(c, pad, z, y, fresh, rows, lines, out):
+    """Fill ``out`` (d + 1, x) with the slopes of a spline along its axes, and its values, in a row of pixels.
+
+    ``rows`` (2, 3, x + 2) keeps what the next row needs again, unless that is ``fresh``; ``lines`` (3, x + 2) is for
+    what is in between.
+    """
+    width = out.shape[1] + 2
+    left, at = pad - 1, y + pad
+    stop = left + width
+    if c.shape[0] == 1:
+        a, b, d = c[0, at - 1, left:stop], c[0, at, left:stop], c[0, at + 1, left:stop]
+        _across(a, b, d, True, lines[1])
+        _across(a, b, d, False, lines[2])
+    else:
+        for j in range(0 if fresh else 2, 3):
+            i, slot = at - 1 + j, (at - 1 + j) % 3
+            a, b = c[z + pad - 1, i, left:stop], c[z + pad, i, left:stop]
+            d = c[z + pad + 1, i, left:stop]
+            _across(a, b, d, True, rows[0, slot])
+            _across(a, b, d, False, rows[1, slot])
+        p, q, r = (at - 1) % 3, at % 3, (at + 1) % 3
+        _across(rows[0, p], rows[0, q], rows[0, r], False, lines[0])
+        _across(rows[1, p], rows[1, q], rows[1, r], True, lines[1])
+        _across(rows[1, p], rows[1, q], rows[1, r], False, lines[2])
+        _along(lines[0], False, out[0])
+    last = out.shape[0] - 1
+    _along(lines[1], False, out[last - 2])
+    _along(lines[2], True, out[last - 1])
+    _along(lines[2], False, out[last])
+
+
 @kernel
-def slopes(c, pad, axes, out):
+def slopes(c, pad, out, start, stop):
     """Fill the derivatives of a cubic spline at the pixels, and its values.
 
     Parameters
@@ -93,32 +152,92 @@ def slopes(c, pad, axes, out):
     c : float32 (Z, Y, X)
         Coefficients with ``pad`` mirrored pixels around each axis; around y and x only if there is one plane.
     pad : int
-    axes : int64 (K,)
-        For each image the axis of the derivative; -1: the value.
-    out : float32 (K, z, y, x)
-        ``(-1, 0, 1) / 2`` along the axis, ``(1, 4, 1) / 6`` along the others.
+    out : float32 (d + 1, z, y, x)
+        ``(-1, 0, 1) / 2`` along an axis, ``(1, 4, 1) / 6`` along the others; the values come last.
+    start, stop : int
+        Rows, counted through all planes, that are filled.
     """
-    flat = c.shape[0] == 1
-    width = out.shape[3] + 2
-    rows, line = np.empty((3, width), np.float32), np.empty(width, np.float32)
-    left = pad - 1
-    for k in range(out.shape[0]):
-        axis = axes[k]
-        for z in range(out.shape[1]):
-            for y in range(out.shape[2]):
-                at = y + pad
-                if flat:
-                    a, b, d = c[0, at - 1], c[0, at], c[0, at + 1]
-                    stop = left + width
-                    _across(a[left:stop], b[left:stop], d[left:stop], axis == 1, line)
-                else:
-                    stop = left + width
-                    for j in range(3):
-                        i = at - 1 + j
-                        a, b, d = c[z + pad - 1, i], c[z + pad, i], c[z + pad + 1, i]
-                        _across(a[left:stop], b[left:stop], d[left:stop], axis == 0, rows[j])
-                    _across(rows[0], rows[1], rows[2], axis == 1, line)
-                _along(line, axis == 2, out[k, z, y])
+    ny, nx = out.shape[2], out.shape[3]
+    rows, lines = np.empty((2, 3, nx + 2), np.float32), np.empty((3, nx + 2), np.float32)
+    line = np.empty((out.shape[0], nx), np.float32)
+    for row in range(start, stop):
+        z, y = row // ny, row % ny
+        _slope_lines(c, pad, z, y, row == start or y == 0, rows, lines, line)
+        for k in range(out.shape[0]):
+            out[k, z, y] = line[k]
+
+
+@fast_inlined
+def _times(a, b, out):
+    for x in range(out.shape[0]):
+        out[x] = a[x] * b[x]
+
+
+@fast_inlined
+def _dot(a, b):
+    total = np.float32(0)
+    for x in range(a.shape[0]):
+        total += a[x] * b[x]
+    return total
+
+
+@fast_inlined
+def _sum(a):
+    total = np.float32(0)
+    for x in range(a.shape[0]):
+        total += a[x]
+    return total
+
+
+@kernel
+def slope_products(c, pad, values, weight, start, stop):
+    """Return the weighted products (d + 2, d + 2) of slopes, values and 1 with each other, over some rows.
+
+    Parameters
+    ----------
+    c, pad, start, stop
+        See `slopes`.
+    values, weight : float32 (z, y, x)
+    """
+    ny, nx = values.shape[1], values.shape[2]
+    last = 3 if c.shape[0] > 1 else 2
+    out = np.zeros((last + 2, last + 2))
+    rows, lines = np.empty((2, 3, nx + 2), np.float32), np.empty((3, nx + 2), np.float32)
+    line, weighted = np.empty((last + 1, nx), np.float32), np.empty(nx, np.float32)
+    for row in range(start, stop):
+        z, y = row // ny, row % ny
+        _slope_lines(c, pad, z, y, row == start or y == 0, rows, lines, line)
+        line[last] = values[z, y]
+        for i in range(last + 1):
+            _times(weight[z, y], line[i], weighted)
+            for j in range(i, last + 1):
+                out[i, j] += _dot(weighted, line[j])
+            out[i, last + 1] += _sum(weighted)
+        out[last + 1, last + 1] += _sum(weight[z, y])
+    for i in range(last + 2):
+        for j in range(i):
+            out[i, j] = out[j, i]
+    return out
+
+
+@kernel
+def weighted_slope(c, pad, axis, weight, out):
+    """Fill ``out`` (z, y, x) with the slope of a spline along one of its axes, times a weight.
+
+    Parameters
+    ----------
+    c, pad
+        See `slopes`.
+    axis : int
+    weight : float32 (z, y, x)
+    """
+    ny, nx = weight.shape[1], weight.shape[2]
+    rows, lines = np.empty((2, 3, nx + 2), np.float32), np.empty((3, nx + 2), np.float32)
+    line = np.empty((4 if c.shape[0] > 1 else 3, nx), np.float32)
+    for z in range(weight.shape[0]):
+        for y in range(ny):
+            _slope_lines(c, pad, z, y, y == 0, rows, lines, line)
+            _times(weight[z, y], line[axis], out[z, y])
 
 
 @kernel

@@ -14,7 +14,7 @@ from stackalign.core import projection_kernels, template_kernels
 from stackalign.core.denoise import wiener
 from stackalign.core.holes import filled_along_lines
 from stackalign.core.noise import NoiseModel
-from stackalign.core.resample import spline_coefficients, spline_filtered
+from stackalign.core.resample import filter_spline, spline_coefficients
 from stackalign.core.threads import map_threads
 from stackalign.core.warp_kernels import PAD
 
@@ -29,6 +29,7 @@ _EVERY = 4
 _EVEN = 0.1  # of the mean variance: the least that a dark pixel's counts for, so that few do not rule the fit
 _PLANES = slice(PAD - 1, 2 - PAD)  # what a volume's coefficients keep of the mirrored planes
 _SLOPE = 3  # pixels along an axis that it takes to tell a slope
+_PARTS, _SMALL = 8, 1 << 16  # that a pass over all pixels is split into; pixels of one, at least
 _NOTHING = np.zeros((1, 1, 1), np.float32)
 
 
@@ -45,10 +46,10 @@ class TranslationTemplate:
     coefficients, known : float32 (z, y, x)
         Spline coefficients of the reference (less ``level``), and 1 where a pixel and its neighbours are known. Volumes
         carry one mirrored plane in front and two behind, so that those of few planes are read up to their borders.
-    basis, weight : float32 (K - 1, z, y, x), (z, y, x)
-        Gradients and values; inverse variance of each pixel, 0 where it does not count.
+    values, weight : float32 (z, y, x)
+        The reference less ``level``; inverse variance of each pixel, 0 where it does not count.
     normal : float64 (K, K)
-        Their products over all pixels.
+        Products of gradients, values and 1 over all pixels.
     noise : NoiseModel
         In intensity units of the reference.
     frames : float
@@ -61,7 +62,7 @@ class TranslationTemplate:
     level: float
     coefficients: NDArray[np.float32]
     known: NDArray[np.float32]
-    basis: NDArray[np.float32]
+    values: NDArray[np.float32]
     weight: NDArray[np.float32]
     normal: NDArray[np.float64]
     noise: NoiseModel
@@ -73,8 +74,22 @@ class TranslationTemplate:
     def equations(self) -> ShiftEquations:
         """The equations of whole frames, worked out once."""
         if "shift" not in self._later:
-            self._later["shift"] = ShiftEquations.of(self)
+            self._later["shift"] = ShiftEquations.of(self, self.padded)
         return self._later["shift"]  # type: ignore[no-any-return]
+
+    @property
+    def padded(self) -> NDArray[np.float32]:
+        """The spline coefficients with mirrored pixels around them."""
+        return self._later["padded"]  # type: ignore[no-any-return]
+
+    @property
+    def basis(self) -> NDArray[np.float32]:
+        """Gradients and values (K - 1, z, y, x), worked out once."""
+        if "basis" not in self._later:
+            basis = _slopes(self.padded, self.values.shape)
+            basis[-1] = self.values
+            self._later["basis"] = basis
+        return self._later["basis"]  # type: ignore[no-any-return]
 
     @classmethod
     def of(
@@ -139,15 +154,13 @@ class TranslationTemplate:
         whole, cut = slice(None), slice(PAD, -PAD)
         inner = (whole, cut, cut) if d == 2 else (cut, cut, cut)
         volume = volume_of(centred)
-        basis = np.empty((d + 1, *volume.shape), np.float32)
-        map_threads(lambda k: template_kernels.slopes(padded, PAD, np.array([3 - d + k]), basis[k : k + 1]), range(d))
-        basis[-1] = volume
         # variance of the filtered reference: noise that pulls a pixel down must not raise its weight
         least = _EVEN * template_kernels.mean_variance(volume, used, level, camera)
         shade = _NOTHING if window is None else np.ascontiguousarray(volume_of(window), np.float32)
         weight = np.empty(volume.shape, np.float32)
         template_kernels.weigh(volume, used, shade, level, camera, least, weight)
-        normal = projection_kernels.products(basis, weight)
+        parts = map_threads(lambda b: template_kernels.slope_products(padded, PAD, volume, weight, *b), _parts(volume))
+        normal = np.asarray(sum(parts))
         usable = used.astype(np.float32)
         deep = reference.shape[0] >= (_LEAST if rough else _DEEP)
         for k, n in enumerate(reference.shape):
@@ -158,12 +171,13 @@ class TranslationTemplate:
             level,
             np.ascontiguousarray(padded[_PLANES, cut, cut] if d == 3 else padded[inner]),
             np.pad(usable, ((1, 2), (0, 0), (0, 0)), mode="edge") if d == 3 else usable,
-            basis,
+            volume,
             weight,
             normal,
             model,
             frames,
             mask is None and min(reference.shape[-2:]) >= (_LEAST if rough else _WIDE) and (d == 2 or deep),
+            {"padded": padded},
         )
 
     @property
@@ -217,36 +231,62 @@ class ShiftEquations:
     every: int
 
     @classmethod
-    def of(cls, template: TranslationTemplate) -> ShiftEquations:
-        """Work them out."""
-        d, weight, basis = template.ndim, template.weight, template.basis
+    def of(cls, template: TranslationTemplate, padded: NDArray[np.float32]) -> ShiftEquations:
+        """Work them out from a template and its spline coefficients."""
+        d, weight = template.ndim, template.weight
         counted = weight > 0
-        phi, scale = np.empty((d + 2, *weight.shape), np.int16), np.ones(d + 2)
         if template.filters:
-            padded = spline_coefficients(_image(basis[-1], d), 1)
-            axes = [*range(3 - d, 3), -1]
-            basis = np.empty_like(basis)
-            map_threads(
-                lambda k: template_kernels.slopes(padded, PAD, np.array(axes[k : k + 1]), basis[k : k + 1]),
-                range(d + 1),
-            )
+            basis = _slopes(spline_coefficients(_image(template.values, d), 1), weight.shape)
             for axis in range(3 - d, 3):
                 counted[(slice(None),) * axis + ([0, -1],)] = False
+        else:
+            basis = _slopes(padded, weight.shape)
+            basis[-1] = template.values
+        phi, scale = np.empty((d + 2, *weight.shape), np.int16), np.ones(d + 2)
+        spare: list[NDArray[np.float32]] = []  # fresh memory is slow
 
         def project(k: int) -> None:
-            image = weight if k == d + 1 else weight * template.basis[k]
+            image = spare.pop() if spare else np.empty_like(weight)
+            if k == d + 1:
+                image[:] = weight
+            elif k == d:
+                np.multiply(weight, template.values, out=image)
+            else:
+                template_kernels.weighted_slope(padded, PAD, k, weight, image)
             if template.filters:
-                image = volume_of(spline_filtered(_image(image, d), 3))
+                filter_spline(image, 3)
             # beyond what counts the reference is not known: what the filter spread there is cut off again
             scale[k] = projection_kernels.quantised(image, counted, phi[k])
+            spare.append(image)
 
         map_threads(project, range(d + 2))
         every = _EVERY if basis.shape[2] >= _TALL else 1
-        normal = projection_kernels.gram(basis, phi, scale, 1)
-        thinned = normal if every == 1 else projection_kernels.gram(basis, phi, scale, every)
+        normal = _gram(basis, phi, scale, 1)
+        thinned = normal if every == 1 else _gram(basis, phi, scale, every)
         for k in np.flatnonzero(template.blind):
             normal[k, k] = thinned[k, k] = 1.0  # all else in its row is zero, so that its step is zero too
         return cls(basis, phi, scale, normal, thinned, every)
+
+
+def _slopes(padded: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return the slopes along the axes, and the values, of a spline (d + 1, z, y, x)."""
+    basis = np.empty((3 if len(padded) == 1 else 4, *shape), np.float32)
+    map_threads(lambda b: template_kernels.slopes(padded, PAD, basis, *b), _parts(basis[0]))
+    return basis
+
+
+def _gram(
+    basis: NDArray[np.float32], phi: NDArray[np.int16], scale: NDArray[np.float64], every: int
+) -> NDArray[np.float64]:
+    parts = _parts(basis[0])
+    return np.asarray(sum(map_threads(lambda b: projection_kernels.gram(basis, phi, scale, every, *b), parts)))
+
+
+def _parts(volume: NDArray[Any]) -> list[tuple[int, int]]:
+    """Split the rows of all planes; the same however many threads there are, as sums depend on it."""
+    rows = volume.shape[0] * volume.shape[1]
+    count = max(min(_PARTS, volume.size // _SMALL), 1)
+    return [(rows * k // count, rows * (k + 1) // count) for k in range(count)]
 
 
 def volume_of(image: NDArray[Any]) -> NDArray[Any]:
