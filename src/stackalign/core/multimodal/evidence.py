@@ -56,9 +56,13 @@ def collected(
     here = max((v for v, apart in zip(heights, far, strict=True) if not apart), default=best.value)
     rival = max((v for v, apart in zip(heights, far, strict=True) if apart), default=0.0) / max(here, 1e-3)
     starts = [disturbed(best.matrix, full, rng, 0.04, model) for _ in range(3)]
-    ended = map_threads(lambda m: improved(views, m, judged, **options), starts)
-    mirrored = improved(views.swapped(), _inverse(starts[0]), judged, **options)
-    alone = [improved(views, best.matrix, judged, channels=c, **options) for c in families]
+    trials: list[tuple[Views, Array, slice | None]] = [
+        (views.swapped(), _inverse(starts[0]), None),
+        *((views, start, None) for start in starts),
+        *((views, best.matrix, family) for family in families),
+    ]
+    mirrored, *others = map_threads(lambda t: improved(t[0], t[1], judged, channels=t[2], **options), trials)
+    ended, alone = others[: len(starts)], others[len(starts) :]
     return Evidence(
         score=best.fit.score,
         chance=above / spread,
