@@ -15,6 +15,7 @@ import numpy as np
 
 from stackalign.core.bad_frames import find_bad_frames
 from stackalign.core.cluster import WorkerMap, check_client
+from stackalign.core.pixel_repair import find_repair
 from stackalign.core.preprocess import Preprocess
 from stackalign.core.quality import measure_work
 from stackalign.core.reference import POLICIES, Reference
@@ -164,7 +165,13 @@ def register_work(
         named = {int(t) % len(source) for t in (reference, anchor) if isinstance(t, int | np.integer)}
         found = yield from find_bad_frames(source, trusted=named, neighbours=prepared.bad_frames)
         usable = replace(source, rejected={**found, **source.rejected})
+    repair = None
+    if prepared.despike != "none":
+        repair = yield from find_repair(usable, spikes=prepared.despike == "all")
+        usable = usable if repair is None else usable.mapped(repair)
     result = yield from registrar.fit(usable, reference=reference, anchor=anchor, mask=counted)
+    if repair is not None:
+        result = replace(result, details={**result.details, "repaired_pixels": repair.places(source.frame_shape)})
     provenance = _provenance(source, registrar, reference, anchor, prepared, result)
     provenance["times"] = {"started": started.isoformat(timespec="seconds"), "seconds": time.perf_counter() - begun}
     return replace(result, provenance={**provenance, **result.provenance})

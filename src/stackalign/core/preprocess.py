@@ -1,4 +1,4 @@
-"""What is done to frames before their motion is measured: region, band-pass, window. The output never sees it."""
+"""What is done to frames before their motion is measured: region, repair, band-pass. The output never sees it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Region = tuple[int, int, int, int] | tuple[tuple[float, float], ...]
+Despike = Literal["none", "fixed", "all"]
 Window = Literal["none", "hann", "tukey"]
 
 
@@ -35,6 +36,15 @@ class Preprocess(Parameters):
         title="Find bad frames",
         description="Frames that are half read, torn, out of focus or a copy of the one before are flagged and"
         " interpolated; frames that hold nothing always are",
+        json_schema_extra={"advanced": True},
+    )
+
+    despike: Despike = Field(
+        "fixed",
+        title="Repair pixels",
+        description="fixed: pixels that are hot or dead in every frame, which would hold the motion back, are replaced"
+        " by their neighbours while it is measured; all: single bright or dark pixels of each frame, too (cosmic"
+        " rays); none: frames are taken as they are",
         json_schema_extra={"advanced": True},
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -192,6 +192,10 @@ class ImageStack:
             self, frames=_Selected(self._readable, index), missing=lost, rejected=out, interval=interval, source=None
         )
 
+    def mapped(self, change: Callable[[NDArray[Any]], NDArray[Any]]) -> ImageStack:
+        """Return the stack with each frame as ``change`` returns it, of the same shape and dtype, lazily."""
+        return replace(self, frames=_Mapped(self._readable, change), source=None)
+
     def cropped(self, box: Box) -> ImageStack:
         """Return the part of every frame inside ``box``, lazily."""
         return replace(self, frames=_Cropped(self._readable, box.clipped(self.frame_shape)), source=None)
@@ -219,6 +223,26 @@ class _Selected:
 
     def __getitem__(self, t: int) -> NDArray[Any]:
         return np.asarray(self.source[self.index[t]])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Mapped:
+    """A lazy array whose frames are changed as they are read."""
+
+    source: Any
+    change: Callable[[NDArray[Any]], NDArray[Any]]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.source.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        dtype: np.dtype[Any] = np.dtype(self.source.dtype)
+        return dtype
+
+    def __getitem__(self, t: int) -> NDArray[Any]:
+        return self.change(np.asarray(self.source[t]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
