@@ -13,6 +13,7 @@ from typing import Any
 import napari
 import numpy as np
 from look_particles import particles
+from look_reals import joint
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QWidget
@@ -247,7 +248,7 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     variants = [(theme, size) for theme in THEMES for size in SIZES]
     for theme, size in variants[:1] if options.quick else variants:
-        for scene in (journey, region, particles, two_layers):
+        for scene in (journey, region, joint, particles, two_layers):
             if options.only not in ("", scene.__name__):
                 continue
             person = Person(options.output, theme, size)

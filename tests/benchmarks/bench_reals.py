@@ -1,17 +1,18 @@
 """Joint alignment: errors, times and comparators on movies of known motion; printed, never asserted.
 
-    python -m tests.benchmarks.bench_reals motion [flicker noise solvers activity step]
+    python -m tests.benchmarks.bench_reals motion [flicker noise solvers activity step] [camera retina ...] [18 24 ...]
 
 ``motion``: 60x512x512, four scenes, four amounts of motion. ``flicker``: the same with activity over a tenth of the
 pixels. ``noise``: eight levels beside the Cramer-Rao bound. ``solvers``: adam, RASL, StackReg and Lucas-Kanade on a
-small movie, without and with activity. ``activity``: F1 of the sparse part. ``step``: what a step of adam costs.
+small movie, without and with activity. ``activity``: F1 of the sparse part. ``step``: what a step of adam costs. Names
+of scenes and translations leave out the others: what takes long can be run in parts.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,9 @@ from stackalign.core.simulate import Simulation
 from stackalign.core.transform_series import TransformSeries
 from stackalign.core.trial import run_trial, with_noise
 from stackalign.core.work import drain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(7200)]
 
@@ -44,6 +48,15 @@ def movie(scene: str, size: int, frames: int, shift: float, angle: float, **more
     return Simulation(**{**base, **SCENES.get(scene, {"scene": scene}), **more})
 
 
+def chosen(scenes: Iterable[str]) -> list[str]:
+    """Return the scenes that the command line names; all if it names none."""
+    return [scene for scene in scenes if scene in sys.argv] or list(scenes)
+
+
+def chosen_motions() -> list[tuple[float, float]]:
+    return [motion for motion in MOTIONS if f"{motion[0]:g}" in sys.argv] or list(MOTIONS)
+
+
 def told(name: str, record: Simulation, registrar: Any) -> Any:
     trial = drain(run_trial(record, registrar, follow=False)).unwrap()
     print(
@@ -61,20 +74,21 @@ def compiled() -> None:
 
 def test_motion() -> None:
     compiled()
-    for scene in SCENES:
-        for shift, angle in MOTIONS:
+    for scene in chosen(SCENES):
+        for shift, angle in chosen_motions():
             told(scene, movie(scene, 512, 60, shift, angle), sa.Reals())
 
 
 def test_flicker() -> None:
     compiled()
-    for scene in SCENES:
-        told(f"{scene}, flicker", movie(scene, 512, 60, 18, 12, **ACTIVITY), sa.Reals())
+    for scene in chosen(SCENES):
+        for shift, angle in chosen_motions():
+            told(f"{scene}, flicker", movie(scene, 512, 60, shift, angle, **ACTIVITY), sa.Reals())
 
 
 def test_noise() -> None:
     """Print rms error over the bound for the known scene, and the adam solver's place is in `test_solvers`."""
-    for scene in SCENES:
+    for scene in chosen(SCENES):
         for noise in [{"gaussian": f} for f in (0.001, 0.003, 0.01, 0.03)] + [
             {"peak": n} for n in (1000, 333, 100, 33)
         ]:
@@ -89,7 +103,8 @@ def test_noise() -> None:
 def test_solvers() -> None:
     pytest.importorskip("torch")
     compiled()
-    for name, more in (("camera", {}), ("camera, flicker", ACTIVITY)):
+    movies: dict[str, dict[str, Any]] = {"camera": {}, "camera, flicker": ACTIVITY}
+    for name, more in movies.items():
         record = movie("camera", 128, 24, 6, 4, **more)
         told(f"{name}: gauss-newton", record, sa.Reals())
         told(f"{name}: gauss-newton, mini-batches of 6", record, sa.Reals(batch_size=6))
@@ -129,7 +144,7 @@ def rasl_movie(frames: np.ndarray) -> np.ndarray:
 
 def test_activity() -> None:
     """Print F1 of the pixels that the sparse part calls lit: half-way between dark and lit."""
-    for scene in ("texture", "camera", "retina", "cell", "zebrafish-like", "coins", "brick"):
+    for scene in chosen(("texture", "camera", "retina", "cell", "zebrafish-like", "coins", "brick")):
         record = movie(scene, 192, 24, 5, 5, photons=1500.0, **ACTIVITY)
         stack, truth = sa.simulate(record)
         result = sa.register(sa.ImageStack(stack.asarray()), sa.Reals())
@@ -168,6 +183,7 @@ def test_step() -> None:
 
 
 if __name__ == "__main__":
-    for table in sys.argv[1:] or ("motion", "flicker"):
+    tables = [word for word in sys.argv[1:] if f"test_{word}" in globals()]
+    for table in tables or ("motion", "flicker"):
         print(f"\n{table}")
         globals()[f"test_{table}"]()

@@ -9,6 +9,7 @@ from napari.qt import get_stylesheet
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
+from stackalign.core.lowrank.registrar import Reals
 from stackalign.widgets._errors import ErrorDialog
 from stackalign.widgets.align_stack import AlignStack
 from tests.gui.conftest import ERRORS, Told, drifts, movie
@@ -325,11 +326,17 @@ def test_the_main_thread_is_never_blocked(viewer: Any, panel: Any, qtbot: Any) -
     assert np.median(gaps) < 0.1
 
 
-@pytest.mark.parametrize("width", [300, 420])
-def test_nothing_is_cut_off_in_a_narrow_panel(viewer: Any, panel: Any, align: Any, qtbot: Any, width: int) -> None:
+@pytest.mark.parametrize(("width", "joint"), [(300, False), (420, False), (300, True)])
+def test_nothing_is_cut_off_in_a_narrow_panel(
+    viewer: Any, panel: Any, align: Any, qtbot: Any, width: int, joint: bool
+) -> None:
     from qtpy.QtWidgets import QAbstractButton, QComboBox, QLabel
 
     align()
+    if joint:  # it has a plot and a button more
+        panel.session.change(registrar=Reals(model="translation"))
+        panel.run.button.click()
+        qtbot.waitUntil(lambda: not panel.runner.busy, timeout=60_000)
     alone = AlignStack(viewer)  # a second view of the same session, on its own, so that the screen lays it out
     qtbot.addWidget(alone)
     alone.setStyleSheet(get_stylesheet("dark"))

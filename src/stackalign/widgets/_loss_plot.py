@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _HEIGHT = 80  # pixels: enough to see whether it still falls
+_TICKS = 8
 
 
 class LossPlot(QWidget):
@@ -59,6 +60,8 @@ class LossPlot(QWidget):
             rounds = np.arange(1, len(self._loss) + 1)
             dots = {"symbol": "o", "symbolSize": 4, "symbolBrush": ink, "symbolPen": None} if len(rounds) <= 60 else {}
             self._plot.plot(rounds, np.array(self._loss), pen=pg.mkPen(ink, width=1.5), **dots)
+            apart = max(1, -(-len(rounds) // _TICKS))  # there is no half a round
+            self._plot.getPlotItem().getAxis("bottom").setTickSpacing(apart, apart)
             self._key.setText(f"loss {self._loss[-1]:.4g} after round {len(self._loss)}")
 
     # colours follow the theme

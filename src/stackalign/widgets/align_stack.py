@@ -61,7 +61,9 @@ class AlignStack(Panel):
         self.add = QPushButton("Add aligned layer")
         self.add.setToolTip("A new layer beside the movie, resampled frame by frame as it is looked at")
         self.parts = small_button(
-            "Low-rank + sparse", "Two layers: what all frames have in common, and what only each has", self.add_parts
+            "Add low-rank and sparse layers",
+            "Two layers: what all frames have in common, and what only each has",
+            self.add_parts,
         )
         self.parts.hide()
         self.save = SaveSection(session, self.start, self._companion_stacks, partial(say, self.message))
@@ -96,7 +98,6 @@ class AlignStack(Panel):
     def _build(self) -> None:
         apply = QHBoxLayout()
         apply.addWidget(self.add, 1)
-        apply.addWidget(self.parts)
         apply.addWidget(self.save.button)
         apply.addWidget(self.save.report)
         self.particles, self.review, self.validate = (
@@ -115,8 +116,8 @@ class AlignStack(Panel):
             line.setContentsMargins(0, 0, 0, 0)
             line.setSpacing(4)
         self.fill(
-            self.movie, self.region, self.method, self.run, self.message, self.result, self.companions, apply, onward,
-            self.runs, self.save,
+            self.movie, self.region, self.method, self.run, self.message, self.result, self.companions, apply,
+            self.parts, onward, self.runs, self.save,
         )  # fmt: skip
         self.column.addStretch(1)
         self.shortcut("Ctrl+Return", self.align)

@@ -104,6 +104,11 @@ def test_frames_that_no_search_places_are_aligned_from_rest_or_flagged(monkeypat
         assert "could not be placed" in flagged.reasons[0]
 
 
+def test_frames_too_small_to_tell_anything_are_flagged():
+    stack, _ = movie(shape=(9, 11), amplitude=1.0)
+    assert sa.register(stack, sa.Reals()).quality.flagged.all()
+
+
 def test_all_frames_blank():
     result = sa.register(np.zeros((4, 40, 50), np.uint8), sa.Reals())
     assert result.quality.flagged.all()

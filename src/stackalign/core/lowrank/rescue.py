@@ -45,7 +45,8 @@ def rescued(state: State) -> Work[list[int]]:
     from stackalign.core.lucas_kanade_search import SearchBank, angles_within
 
     level = state.level
-    there, usual = state.present, float(np.nanmedian(state.scale))
+    measured = state.scale[np.isfinite(state.scale)]
+    there, usual = state.present, float(np.median(measured)) if measured.size else np.nan
     doubtful = [k for k in range(len(state.matrices)) if k in state.trouble or not state.scale[k] < _DOUBTFUL * usual]
     if not doubtful or len(there) < 2 or not np.isfinite(usual):
         return []

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 _STEPS = 2  # in the motion of a frame, each round
 _SEEN = 0.25  # of the frames that show the pixel that most show: what fewer show is not known
-_AGREED = 0.25  # of the usual robust weight
+_LONE = 1.5  # frames, the same: a place that a single frame shows fits it wherever that lies
+_AGREED = 0.5  # of the usual robust weight of a frame: not quite half of the frames then show something else
 
 
 class State:
@@ -168,7 +169,8 @@ class State:
         """Solve for the images where enough frames show a pixel; where these agree the pixel counts for the motion."""
         rank = len(self.basis)
         # where frames overlap most; of two planes a slight drift may leave either to half of the frames
-        shown = (self.counts > 0) & (self.counts >= _SEEN * float(self.counts.max()))
+        most = float(self.counts.max())
+        shown = (self.counts > 0) & (self.counts >= max(_SEEN * most, min(_LONE, most)))
         if rank == 1:
             trace = self.products[0]
             shown &= trace > 0
@@ -185,8 +187,8 @@ class State:
             solved = np.linalg.solve(matrix, self.sums.reshape(rank, -1).T[..., None])[..., 0].T
             self.basis[...] = np.where(shown, solved.reshape(self.basis.shape), 0)
         self.shown = shown
-        # what is lit about half of the time is neither the one nor the other, and has edges that nothing moves with
-        weight = np.where(shown, trace / np.where(shown, self.precision, 1), 0)
+        # what is lit about half of the time, among the frames that show it, has edges where only activity ends
+        weight = np.where(shown, trace / np.where(shown, self.precision * self.counts, 1), 0)
         agreed = weight > _AGREED * float(np.median(weight[shown])) if shown.any() else shown
         self._normalise(shown)
         self._weigh()
