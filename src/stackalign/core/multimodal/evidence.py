@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 _DISTANCES = (0.12, 0.18, 0.24, 0.3)  # of shifted copies, as shares of what is in view
-_BLOCKS, _LEAST_SIDE = 6, 10  # along each axis of what both show; px: the least side of one
+_SIDE = 22  # px: of a block, if so many lie along each axis of what both show:
+_FEWEST, _MOST = 6, 10
 _WINDOW = 8  # px: how far around its place a block is looked for
 _SHOWN = 0.8  # of a block that both must show
 _CLEAR = 0.9  # a shift that fits a block tells only if no other reaches this share of its score
@@ -146,7 +147,8 @@ def agreement(views: Views, matrix: Array, level: int) -> tuple[int, int, float]
     shape = views.shapes(level)[0]
     fixed, moved = views.fixed(level), views.moved(level, reduced(matrix, (2**level, 2**level)), shape)
     both = (fixed.weight > 0) & (moved.weight > 0)
-    side = max(int(np.sqrt(both.sum()) / _BLOCKS), _LEAST_SIDE)
+    extent = float(np.sqrt(both.sum()))
+    side = max(int(np.clip(_SIDE, extent / _MOST, extent / _FEWEST)), 10)
     if min(shape) < side:
         return 0, 0, 1.0
     rows, columns = (n // side for n in shape)
