@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
@@ -70,3 +71,9 @@ def corners(shape: Sequence[int]) -> NDArray[np.float64]:
 def centre(shape: Sequence[int]) -> NDArray[np.float64]:
     """Return the centre of a frame in pixel coordinates, (d,): rotations turn about it."""
     return (np.asarray(shape, float) - 1) / 2
+
+
+def every_which(shape: Sequence[int], samples: int) -> int:
+    """Return every which pixel along each axis makes about as many ``samples``."""
+    active = sum(n > 1 for n in shape)
+    return max(int((math.prod(shape) / samples) ** (1 / max(active, 1))), 1)

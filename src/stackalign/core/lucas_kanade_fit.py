@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from stackalign.core import lucas_kanade_steps as steps
-from stackalign.core.generators import moved_points, velocities
 from stackalign.core.geometry import centre, corners
 from stackalign.core.holes import filled_along_lines
-from stackalign.core.lucas_kanade_residuals import EVERYWHERE, SAMPLES, Judgement, as_volume, sampled_residuals, spatial
+from stackalign.core.lucas_kanade_residuals import EVERYWHERE, SAMPLES, Judgement, as_volume, spatial
 from stackalign.core.resample import spline_coefficients
 from stackalign.core.template_kernels import eroded
 
@@ -213,8 +212,7 @@ class _State:
 
     def judgement(self, samples: int = SAMPLES) -> Judgement:
         """Compare some thousand pixels of the frame with the template."""
-        pairs = sampled_residuals(self.image, self.seen, self.template, self.matrix, self.gain, self.offset, samples)
-        return Judgement.of(pairs, self.template.images, self.gain, self.offset)
+        return Judgement.of(self.image, self.seen, self.template, self.matrix, self.gain, self.offset, samples)
 
     def heavy(self, found: Judgement) -> bool:
         """Return whether residuals have heavier tails than noise."""
@@ -231,20 +229,14 @@ class _State:
         frames = template.images.frames
         if np.isfinite(frames):  # the reference is itself an average of noisy frames
             spread *= 1 + 1 / frames
-        diagonal = 1 / np.sqrt(np.maximum(np.diag(self.normal), 1e-300))
-        unit = np.outer(diagonal, diagonal)
-        values, vectors = np.linalg.eigh(self.normal * unit)
-        condition = float(values[-1] / max(values[0], 1e-300))
-        free = len(template.group)
-        covariance = ((vectors / np.maximum(values, 1e-300)) @ vectors.T * unit)[:free, :free]
-        covariance = covariance * (spread / self.gain**2)
         shape = self.image.shape
         points = np.concatenate([centre(shape)[None], corners(shape)])
-        moves = velocities(template.group, moved_points(self.matrix, points))
-        errors = np.sqrt(np.maximum(np.einsum("nik,kl,nil->ni", moves, covariance, moves), 0))
-        still = ~np.any(moves[0] != 0, axis=1)
+        errors = np.empty_like(points)
+        condition = steps.standard_errors(
+            self.normal, template.group, self.matrix, points, spread / self.gain**2, errors
+        )
         return MotionFit(
-            self.matrix, np.where(still, np.nan, errors[0]), float(errors[1:].max()), self.gain,
+            self.matrix, errors[0], float(np.nanmax(errors[1:])), self.gain,
             self.offset - (self.gain - 1) * template.images.level,
             found.correlation, float(np.sqrt(found.residual)), found.expected, found.chi2,
             float(self.results[steps.OUTLIERS]) if kind else 0.0,

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stackalign.core.motion_residuals import judged, residuals
+from stackalign.core.geometry import every_which
+from stackalign.core.motion_residuals import judge, residuals
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stackalign.core.lucas_kanade_template import MotionTemplate
-    from stackalign.core.translation_template import TranslationTemplate
 
     Array = NDArray[np.float64]
 
@@ -46,11 +46,25 @@ class Judgement:
     rms: float
 
     @classmethod
-    def of(cls, pairs: Array, images: TranslationTemplate, gain: float, offset: float) -> Judgement:
-        """Judge (model, residual) pairs (N, 2); gain and offset are those of the frame, both less the level."""
-        noise, standard = images.noise, np.empty(len(pairs))
+    def of(
+        cls,
+        image: NDArray[np.float32],
+        seen: NDArray[np.float32],
+        template: MotionTemplate,
+        matrix: Array,
+        gain: float,
+        offset: float,
+        samples: int,
+    ) -> Judgement:
+        """Judge the residuals of a frame, see `sampled_residuals`; its brightness is that less the level."""
+        images, volume = template.images, np.ascontiguousarray(as_volume(image))
+        noise = images.noise
         camera = np.array([noise.constant + noise.slope * images.level, noise.slope, noise.floor])
-        return cls(standard, *judged(pairs, gain, offset, camera, standard))
+        standard, told = judge(
+            volume, seen, template.coefficients, template.known, spatial(matrix), np.array([gain, offset]),
+            every_which(volume.shape, samples), camera,
+        )  # fmt: skip
+        return cls(standard, *told)
 
 
 def sampled_residuals(
@@ -67,8 +81,7 @@ def sampled_residuals(
     ``image`` is the frame less the template's level.
     """
     volume = np.ascontiguousarray(as_volume(image))
-    active = sum(n > 1 for n in volume.shape)
-    step = max(int((volume.size / samples) ** (1 / max(active, 1))), 1)
+    step = every_which(volume.shape, samples)
     return np.asarray(
         residuals(volume, seen, template.coefficients, template.known, spatial(matrix), np.array([gain, offset]), step)
     )

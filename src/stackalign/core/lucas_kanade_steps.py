@@ -176,3 +176,59 @@ def settle(
         if left < tolerance:
             return SETTLED
     return SETTLED if every == 1 and results[STEP] < _RESTS else MOVED
+
+
+@kernel
+def standard_errors(normal, group, matrix, points, spread, out):
+    """Fill ``out`` (N, d) with the standard errors of the places of points; returns the condition of the equations.
+
+    Parameters
+    ----------
+    normal : float64 (K + 2, K + 2)
+        Normal equations of the motion, gain and offset, for unit noise.
+    group : float64 (K, d + 1, d + 1)
+        Generators.
+    matrix : float64 (d + 1, d + 1)
+        Frame -> template.
+    points : float64 (N, d)
+        Of the frame.
+    spread : float
+        Variance of the noise over the squared gain.
+    """
+    count, free, d = normal.shape[0], group.shape[0], points.shape[1]
+    unit, scaled = np.empty(count), np.empty((count, count))
+    for i in range(count):
+        unit[i] = 1.0 / np.sqrt(max(normal[i, i], 1e-300))
+    for i in range(count):
+        for j in range(count):
+            scaled[i, j] = normal[i, j] * unit[i] * unit[j]
+    values, vectors = np.linalg.eigh(scaled)
+    covariance = np.zeros((free, free))
+    for i in range(free):
+        for j in range(free):
+            total = 0.0
+            for k in range(count):
+                total += vectors[i, k] * vectors[j, k] / max(values[k], 1e-300)
+            covariance[i, j] = total * unit[i] * unit[j] * spread
+    place, move = np.empty(d + 1), np.empty(free)
+    for n in range(points.shape[0]):
+        for a in range(d + 1):
+            place[a] = matrix[a, d]
+            for b in range(d):
+                place[a] += matrix[a, b] * points[n, b]
+        for a in range(d):
+            place[a] /= place[d]
+        place[d] = 1.0
+        for a in range(d):
+            for k in range(free):
+                flow = depth = 0.0
+                for b in range(d + 1):
+                    flow += group[k, a, b] * place[b]
+                    depth += group[k, d, b] * place[b]
+                move[k] = flow - place[a] * depth
+            total = 0.0
+            for i in range(free):
+                for j in range(free):
+                    total += move[i] * covariance[i, j] * move[j]
+            out[n, a] = np.sqrt(max(total, 0.0)) if np.any(move != 0.0) else np.nan
+    return values[count - 1] / max(values[0], 1e-300)

@@ -126,3 +126,11 @@ def judged(pairs, gain, offset, noise, standard):
     apart = standard - np.median(standard)
     scale = max(1.4826 * np.median(np.abs(apart)), 1e-9)
     return correlation, sr / n, chi / n, expected, scale, np.sqrt(chi / n)
+
+
+@kernel
+def judge(frame, seen, coefficients, valid, matrix, brightness, step, noise):
+    """Compare a frame with a template in one call: what `judged` says of the `residuals`, and these standardised."""
+    pairs = residuals(frame, seen, coefficients, valid, matrix, brightness, step)
+    standard = np.empty(len(pairs))
+    return standard, judged(pairs, brightness[0], brightness[1], noise, standard)

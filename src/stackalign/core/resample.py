@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from stackalign.core.holes import filled_from_nearest
-from stackalign.core.threads import bands, map_threads
+from stackalign.core.threads import bands, map_threads, spare
 from stackalign.core.transform import Transform
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Fill = float | Literal["nan", "edge"]
 ORDERS = (0, 1, 3, 5)
+_SMALL = 1 << 19  # pixels of a plane that one thread filters as fast as several
 
 
 def warp_frame(
@@ -299,8 +300,13 @@ def _shift(
 
 def spline_coefficients(image: NDArray[Any], order: int) -> NDArray[Any]:
     """Return B-spline coefficients (z, y, x), padded by mirrored pixels."""
-    from stackalign.core.warp_kernels import PAD
+    from stackalign.core.warp_kernels import PAD, POLES, plane_coefficients
 
+    if image.ndim == 2 and order > 1 and (image.size < _SMALL or spare() == 1):
+        plane = np.require(image, _spline_dtype(image), ["C", "A", "W"])
+        out = np.empty((1, *(n + 2 * PAD for n in plane.shape)), plane.dtype)
+        plane_coefficients(plane, POLES[order], PAD, out[0])
+        return out
     volume = _volume(image)
     pads = [PAD if axis >= 3 - image.ndim else 0 for axis in range(3)]
     padded = np.empty([n + 2 * p for n, p in zip(volume.shape, pads, strict=True)], _spline_dtype(image))

@@ -16,6 +16,7 @@ import numpy as np
 from stackalign.core import shift_kernels
 from stackalign.core import translation_kernels as kernels
 from stackalign.core.agreement import NOISE_PLANES, NOISE_ROWS, noise_of_curve
+from stackalign.core.geometry import every_which
 from stackalign.core.resample import spline_coefficients
 from stackalign.core.translation_template import TranslationTemplate, volume_of
 from stackalign.core.warp_kernels import PAD
@@ -143,8 +144,8 @@ def _fit_whole(
     shift_kernels.fit_frames(
         coefficients, pad, volumes, equations.phi, equations.scale, equations.basis, equations.normal,
         equations.thinned, equations.every, template.coefficients, template.known, camera,
-        _every_which(template.shape) if judged else 0, np.array([NOISE_PLANES, NOISE_ROWS] if curved else [0, 0]),
-        shifts, _TOLERANCE, _LONGEST, iterations, answers, told,
+        every_which(template.shape, _SAMPLES) if judged else 0,
+        np.array([NOISE_PLANES, NOISE_ROWS] if curved else [0, 0]), shifts, _TOLERANCE, _LONGEST, iterations, answers, told,
     )  # fmt: skip
     fits: list[Fit | str] = []
     for shift, answer, row in zip(shifts[:, 3 - d :], answers, told.tolist(), strict=True):
@@ -300,13 +301,7 @@ def _sampling(
     """Return the planes to compare, the shift of these, and every which pixel is enough along each axis."""
     full = np.zeros(3)
     full[3 - template.ndim :] = shift
-    return *_planes(volume.shape, template, full), _every_which(volume.shape)
-
-
-def _every_which(shape: tuple[int, ...]) -> int:
-    """Return every which pixel along each axis makes some thousand."""
-    active = sum(n > 1 for n in shape)
-    return max(int((math.prod(shape) / _SAMPLES) ** (1 / max(active, 1))), 1)
+    return *_planes(volume.shape, template, full), every_which(volume.shape, _SAMPLES)
 
 
 def _planes(

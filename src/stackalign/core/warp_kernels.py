@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stackalign.core.compiled import fast_inlined, fast_kernel, kernel
+from stackalign.core.compiled import fast_inlined, fast_kernel, inlined, kernel
 
 PAD = 3
 # poles of the recursive prefilter (Unser, Aldroubi & Eden, IEEE Trans. Signal Processing 41, 1993, table I)
@@ -88,6 +88,44 @@ def filter_rows(a, start, stop, poles):
         for k in range(count):
             for i in range(n):
                 a[r + k, i] = lanes[i, k]
+
+
+@inlined
+def _mirrored(index, n):
+    index = abs(index) % max(2 * n - 2, 1)
+    return index if index < n else 2 * n - 2 - index
+
+
+@kernel
+def plane_coefficients(image, poles, pad, out):
+    """Fill ``out`` with the B-spline coefficients of a plane, and ``pad`` mirrored pixels around them, in one call.
+
+    Parameters
+    ----------
+    image : float (y, x)
+    poles : float64 (K,)
+    pad : int
+    out : float (y + 2 pad, x + 2 pad)
+    """
+    ny, nx = image.shape
+    lanes = np.empty((nx, 16), image.dtype)
+    for r in range(0, ny, 16):
+        count = min(16, ny - r)
+        for i in range(nx):
+            for k in range(count):
+                lanes[i, k] = image[r + k, i]
+        _filter_columns(lanes, poles)
+        for k in range(count):
+            for i in range(nx):
+                out[pad + r + k, pad + i] = lanes[i, k]
+    filter_columns(out[pad : pad + ny], pad, pad + nx, poles)
+    for y in range(pad, pad + ny):
+        for k in range(1, pad + 1):
+            out[y, pad - k] = out[y, pad + _mirrored(-k, nx)]
+            out[y, pad + nx - 1 + k] = out[y, pad + _mirrored(nx - 1 + k, nx)]
+    for k in range(1, pad + 1):
+        out[pad - k] = out[pad + _mirrored(-k, ny)]
+        out[pad + ny - 1 + k] = out[pad + _mirrored(ny - 1 + k, ny)]
 
 
 @fast_kernel
