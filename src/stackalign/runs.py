@@ -210,7 +210,9 @@ class Run:
         count, flagged = len(self.registration), len(self.flagged)
         if not self.complete:
             start, stop = self.choices.frames or (0, len(self.movie.stack))
-            done = int(self.registration.transforms.valid.sum())
+            done, rounds = int(self.registration.transforms.valid.sum()), self.registration.details.get("rounds")
+            if done == stop - start and rounds is not None:  # a joint alignment has something for all at any time
+                return f"Cancelled after round {rounds}: {frames_text(done)} aligned, but they had not come to rest."
             return f"Cancelled: {done} of {frames_text(stop - start)} aligned; the others follow their neighbours."
         text = f"Aligned {frames_text(count)}; {flagged or 'none'} flagged"
         if self.quality is not None:

@@ -1,5 +1,6 @@
 """Layers of a joint alignment: the low-rank and the sparse part, where and how they are shown."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ def test_a_joint_alignment_offers_its_parts(viewer: Any, panel: Any, align: Any,
     loss = panel.session.current.registration.details["loss"]
     assert panel.result.loss.isVisibleTo(panel)
     assert panel.result.loss.loss == loss
+    cancelled = replace(panel.session.current, complete=False)
+    assert cancelled.sentence == f"Cancelled after round {len(loss)}: 8 frames aligned, but they had not come to rest."
     assert panel.parts.isVisibleTo(panel)
     panel.parts.click()
     names = [layer.name for layer in viewer.layers]
