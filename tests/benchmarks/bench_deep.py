@@ -19,20 +19,18 @@ import numpy as np
 
 NARROW = {"size": 48, "template": 32, "reach": 8}
 WIDE = {"size": 96, "template": 64, "reach": 16}
-_EMBEDDING = {"width": 8, "features": 2, "widths": (24, 32), "hidden": 128, "first_stage": 150}
+_EMBEDDING = {"width": 8, "features": 2, "widths": (24, 32, 48), "hidden": 128, "first_stage": 200, "halvings": 1}
 SMALL = {  # options, learning rate, pairs in a step, steps, task
     "features": ({"widths": (12, 24, 32, 48), "coarse": 24, "fine": 12}, 2e-3, 4, 600, WIDE | {"wander": 16}),
     "clkn": ({"width": 8, "channels": 4, "iterations": 4}, 2e-3, 8, 900, WIDE),
     "dlkfm": ({"width": 8, "iterations": 10}, 2e-3, 8, 300, WIDE),
-    "dhn": ({"widths": (24, 32), "hidden": 128}, 2e-3, 64, 1500, NARROW),
+    "dhn": ({"widths": (24, 32, 48), "hidden": 128, "halvings": 1}, 2e-3, 64, 2000, NARROW),
     "mhn": ({"widths": (16, 24, 32), "hidden": 128, "levels": 2}, 3e-3, 64, 1500, NARROW),
-    "embedding-corners": (_EMBEDDING, 2e-3, 64, 1000, NARROW),
-    "embedding-matrix": (_EMBEDDING, 2e-3, 64, 1000, NARROW),
+    "embedding-corners": (_EMBEDDING, 2e-3, 64, 2000, NARROW),
+    "embedding-matrix": (_EMBEDDING, 2e-3, 64, 2000, NARROW),
 }
-DISTINCT = {
-    48: 2000,
-    96: 800,
-}  # pairs that are made, by the size of their images; all are seen turned and mirrored, too
+# pairs that are made, by the size of their images; all are seen turned and mirrored, too
+DISTINCT = {48: 2000, 96: 800}
 TESTED = 64
 OFTEN = 25  # steps between states that are put away
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 
 from stackalign.core.deep.networks.base import Batch, PairNetwork, corner_distance, resting_corners, standardised
-from stackalign.core.deep.networks.regression import CornerHead, reach_of, seen_at_rest
+from stackalign.core.deep.networks.regression import CornerHead, halved, reach_of, seen_at_rest
 
 
 class DeepHomographyNetwork(PairNetwork):
@@ -24,17 +24,23 @@ class DeepHomographyNetwork(PairNetwork):
         Channels of the four stages.
     hidden : int
         Units of the fully connected layer.
+    halvings : int
+        How often both images are halved first: motions that are small for the last maps are learnt sooner.
     """
 
     paper: ClassVar[str] = "DeTone, Malisiewicz and Rabinovich, arXiv:1606.03798 (2016)"
 
-    def __init__(self, widths: tuple[int, ...] = (64, 64, 128, 128), hidden: int = 1024, dropout: float = 0.0) -> None:
+    def __init__(
+        self, widths: tuple[int, ...] = (64, 64, 128, 128), hidden: int = 1024, dropout: float = 0.0, halvings: int = 0
+    ) -> None:
         super().__init__()
+        self.halvings = halvings
         self.head = CornerHead(2, tuple(widths), hidden, dropout=dropout)
 
     def corners(self, reference: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
         """Return where the corners of ``moving`` lie: (B, 4, 2), pixels (y, x)."""
         planes = torch.cat([seen_at_rest(standardised(reference), moving), standardised(moving)], 1)
+        planes = halved(planes, self.halvings)
         return resting_corners(reference, moving) + self.head(planes, reach_of(reference, moving))
 
     def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:

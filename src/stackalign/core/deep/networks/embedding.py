@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from stackalign.core.deep.homography import homography_from_corners, template_corners, warp
+from stackalign.core.deep.homography import homography_from_corners, rescaled, template_corners, warp
 from stackalign.core.deep.networks.base import Batch, PairNetwork, corner_distance, resting_corners, standardised
-from stackalign.core.deep.networks.regression import CornerHead, convolution, reach_of, seen_at_rest
+from stackalign.core.deep.networks.regression import CornerHead, convolution, halved, reach_of, seen_at_rest
 
 
 class EmbeddedCorners(PairNetwork):
@@ -33,6 +33,8 @@ class EmbeddedCorners(PairNetwork):
         Units of its fully connected layer.
     first_stage : int
         Steps of the first stage.
+    halvings : int
+        How often both images are halved first: motions that are small for the last maps are learnt sooner.
     """
 
     paper: ClassVar[str] = "Ozer and Ndigande, IEEE TGRS 62 (2024)"
@@ -44,8 +46,10 @@ class EmbeddedCorners(PairNetwork):
         widths: tuple[int, ...] = (32, 64, 64, 128),
         hidden: int = 256,
         first_stage: int = 2000,
+        halvings: int = 0,
     ) -> None:
         super().__init__()
+        self.halvings = halvings
         self.first_stage = first_stage
         self.embeddings = nn.ModuleList(_Embedding(width, features) for _ in range(2))
         self.head = CornerHead(2 * features, tuple(widths), hidden)
@@ -53,8 +57,7 @@ class EmbeddedCorners(PairNetwork):
 
     def corners(self, reference: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
         """Return where the corners of ``moving`` lie: (B, 4, 2), pixels (y, x)."""
-        there, here = self.embeddings[0](standardised(reference)), self.embeddings[1](standardised(moving))
-        return self._regressed(there, here)
+        return self._regressed(*self._embedded(reference, moving), reference, moving)
 
     def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the loss of the stage that is on."""
@@ -62,30 +65,33 @@ class EmbeddedCorners(PairNetwork):
         if self.training:
             self.taken += 1
         with torch.set_grad_enabled(torch.is_grad_enabled() and first):
-            there = self.embeddings[0](standardised(batch.reference))
-            here = self.embeddings[1](standardised(batch.moving))
+            there, here = self._embedded(batch.reference, batch.moving)
         if first:
             with torch.no_grad():
-                found = self._regressed(there, here)
+                found = self._regressed(there, here, batch.reference, batch.moving)
             loss = self._embedding_loss(there, here, batch)
         else:
-            found = self._regressed(there, here)
+            found = self._regressed(there, here, batch.reference, batch.moving)
             loss = self._corner_loss(found, batch)
         return loss, {"corners": float(corner_distance(found, batch.corners).detach().mean())}
 
-    def _regressed(self, there: torch.Tensor, here: torch.Tensor) -> torch.Tensor:
-        planes = torch.cat([seen_at_rest(there, here), here], 1)
-        return resting_corners(there, here) + self.head(planes, reach_of(there, here))
+    def _embedded(self, reference: torch.Tensor, moving: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        images = (halved(standardised(image), self.halvings) for image in (reference, moving))
+        there, here = (embedding(image) for embedding, image in zip(self.embeddings, images, strict=True))
+        return there, here
 
-    @staticmethod
-    def _embedding_loss(there: torch.Tensor, here: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def _regressed(
+        self, there: torch.Tensor, here: torch.Tensor, reference: torch.Tensor, moving: torch.Tensor
+    ) -> torch.Tensor:
+        planes = torch.cat([seen_at_rest(there, here), here], 1)
+        return resting_corners(reference, moving) + self.head(planes, reach_of(reference, moving))
+
+    def _embedding_loss(self, there: torch.Tensor, here: torch.Tensor, batch: Batch) -> torch.Tensor:
         size = (here.shape[-2], here.shape[-1])
-        seen, inside = warp(there, batch.matrix, size)
+        factor = 2.0**self.halvings
+        seen, inside = warp(there, rescaled(batch.matrix, factor, factor), size)
         alike = ((seen - here).square() * inside).mean()
-        rest = homography_from_corners(
-            template_corners(*size, device=here.device), resting_corners(batch.reference, batch.moving)
-        )
-        wrong, _ = warp(there, rest, size)
+        wrong = seen_at_rest(there, here)
         return alike + torch.relu(1.0 - (wrong - here).square().mean())
 
     def _corner_loss(self, found: torch.Tensor, batch: Batch) -> torch.Tensor:

@@ -73,11 +73,16 @@ def bounded(corners: torch.Tensor, rest: torch.Tensor, reach: float) -> torch.Te
     return rest + (corners - rest).clamp(-reach, reach)
 
 
+def halved(image: torch.Tensor, times: int) -> torch.Tensor:
+    """Return images (B, C, y, x) whose pixels are means of blocks of 2 ** times pixels a side."""
+    return fn.avg_pool2d(image, 2**times) if times else image
+
+
 def seen_at_rest(reference: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
     """Return what of ``reference`` (B, C, H, W) lies under ``moving`` (B, c, h, w) in its middle: (B, C, h, w).
 
     Two views of one size, pixel on pixel, are what the papers regress from; a small image within an empty large one
-    shows the same, but a network takes ten times as long to see past the frame around it.
+    shows the same, but in the time that a CPU has a network does not learn to see past the frame around it.
     """
     shift = torch.eye(3, dtype=moving.dtype, device=moving.device)[None].repeat(len(moving), 1, 1)
     shift[:, :2, 2] = resting_corners(reference, moving)[0, 0]
