@@ -430,7 +430,7 @@ def drawn(bins: np.ndarray, file: Path) -> None:
         axes.annotate(f"{n:.0f}", (x, y), xytext=(6, -12), textcoords="offset points", fontsize=8)
     axes.axvspan(0, 0.7, color="0.93", zorder=0)
     axes.text(0.35, 0.02, "refused", ha="center", color="0.4")
-    axes.set(xlabel="stated probability", ylabel="share that was right", xlim=(-0.03, 1.03), ylim=(-0.03, 1.05))
+    axes.set(xlabel="stated probability", ylabel="share that was right", xlim=(-0.03, 1.1), ylim=(-0.03, 1.05))
     axes.legend(loc="upper left", frameon=False)
     figure.savefig(file, dpi=100)
 
