@@ -228,7 +228,8 @@ def as_bytes(image: np.ndarray) -> np.ndarray:
     return np.uint8(np.clip(255 * (known - low) / max(high - low, 1e-6), 0, 255))
 
 
-def sift(pair: Pair, **_: object) -> tuple[np.ndarray, bool, float]:
+def sift(pair: Pair, *, model: str = "projective", **_: object) -> tuple[np.ndarray, bool, float]:
+    """Match SIFT features; MAGSAC for homographies, RANSAC where the motion is known to be a similarity."""
     import cv2
 
     detector = cv2.SIFT_create()
@@ -242,7 +243,11 @@ def sift(pair: Pair, **_: object) -> tuple[np.ndarray, bool, float]:
         return pair.nothing, True, 0.0
     a = np.float32([spots[0][m.queryIdx].pt for m in good])
     b = np.float32([spots[1][m.trainIdx].pt for m in good])
-    matrix, inside = cv2.findHomography(a, b, cv2.USAC_MAGSAC, 3.0)
+    if model == "similarity":
+        linear, inside = cv2.estimateAffinePartial2D(a, b, method=cv2.RANSAC, ransacReprojThreshold=3.0)
+        matrix = None if linear is None else np.vstack([linear, [0, 0, 1]])
+    else:
+        matrix, inside = cv2.findHomography(a, b, cv2.USAC_MAGSAC, 3.0)
     return (pair.nothing, True, 0.0) if matrix is None else (SWAP @ matrix @ SWAP, False, float(inside.mean()))
 
 
