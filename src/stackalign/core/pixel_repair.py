@@ -6,7 +6,7 @@ blur a scene that moves, and are replaced, for the fit alone, by the median of t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,7 @@ class PixelRepair:
 
     fixed: NDArray[np.int64]
     spikes: bool = False
+    _masks: dict[tuple[int, ...], NDArray[np.bool_]] = field(default_factory=dict, repr=False)
 
     def places(self, frame_shape: tuple[int, ...]) -> NDArray[np.int64]:
         """Return the pixels that are bad in every frame, (N, d)."""
@@ -56,16 +57,26 @@ class PixelRepair:
         if min(image.shape[-2:]) < 3 or image.dtype.kind == "b":
             return image
         planes = np.ascontiguousarray(image).reshape(-1, *image.shape[-2:])
-        bad = np.zeros(planes.shape, bool)
-        bad.reshape(-1)[self.fixed] = True
+        bad, which = self._fixed_in(planes.shape), self.fixed
         if self.spikes:
+            bad = bad.copy()
             outliers(planes, float(np.sqrt(noise_variance(image))), bad)
-        which = np.flatnonzero(bad)
+            which = np.flatnonzero(bad)
         if not len(which):
             return image
         out = planes.copy()
         refilled(planes, bad, which, out)
         return out.reshape(image.shape)
+
+
+    def _fixed_in(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Return where planes of this shape are bad in every frame."""
+        found = self._masks.get(shape)
+        if found is None:
+            found = np.zeros(shape, bool)
+            found.reshape(-1)[self.fixed] = True
+            self._masks[shape] = found
+        return found
 
 
 def find_repair(stack: ImageStack, *, spikes: bool = False) -> Work[PixelRepair | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,18 +73,20 @@ def as_read(frame: NDArray[Any]) -> NDArray[Any]:
 
 def enlarged(matrix: NDArray[np.float64], factors: Sequence[int]) -> NDArray[np.float64]:
     """Return the full-size matrix of a motion of reduced frames: pixel i is centred on ``f i + (f - 1) / 2``."""
-    scale = _scale(factors)
-    return np.asarray(scale @ matrix @ np.linalg.inv(scale))
+    there, back = _scale(tuple(factors))
+    return np.asarray(there @ matrix @ back)
 
 
 def reduced(matrix: NDArray[np.float64], factors: Sequence[int]) -> NDArray[np.float64]:
     """Return the matrix for reduced frames of a motion at full size."""
-    scale = _scale(factors)
-    return np.asarray(np.linalg.inv(scale) @ matrix @ scale)
+    there, back = _scale(tuple(factors))
+    return np.asarray(back @ matrix @ there)
 
 
-def _scale(factors: Sequence[int]) -> NDArray[np.float64]:
+@lru_cache(maxsize=64)
+def _scale(factors: tuple[int, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the matrix from reduced to full-size pixels, and back."""
     f = np.asarray(factors, float)
-    scale = np.diag([*f, 1.0])
-    scale[:-1, -1] = (f - 1) / 2
-    return scale
+    there, back = np.diag([*f, 1.0]), np.diag([*(1 / f), 1.0])
+    there[:-1, -1], back[:-1, -1] = (f - 1) / 2, -(f - 1) / 2 / f
+    return there, back

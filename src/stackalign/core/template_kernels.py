@@ -167,6 +167,18 @@ def slopes(c, pad, out, start, stop):
             out[k, z, y] = line[k]
 
 
+@kernel
+def smoothed(c, pad, out, start, stop):
+    """Fill ``out`` (z, y, x) with the values of a cubic spline at the pixels; parameters as `slopes`."""
+    ny, nx = out.shape[1], out.shape[2]
+    rows, lines = np.empty((2, 3, nx + 2), np.float32), np.empty((3, nx + 2), np.float32)
+    line = np.empty((4 if c.shape[0] > 1 else 3, nx), np.float32)
+    for row in range(start, stop):
+        z, y = row // ny, row % ny
+        _slope_lines(c, pad, z, y, row == start or y == 0, rows, lines, line)
+        out[z, y] = line[-1]
+
+
 @fast_inlined
 def _times(a, b, out):
     for x in range(out.shape[0]):

@@ -141,11 +141,12 @@ def _fit_whole(
     answers[:] = np.eye(d)
     camera = np.array([noise.constant + noise.slope * template.level, noise.slope, noise.floor])
     curved = judged and d == 2 and min(template.shape) >= 3
+    looked_at = np.array([NOISE_PLANES, NOISE_ROWS] if curved else [0, 0])
     shift_kernels.fit_frames(
         coefficients, pad, volumes, equations.phi, equations.scale, equations.basis, equations.normal,
         equations.thinned, equations.every, template.coefficients, template.known, camera,
-        every_which(template.shape, _SAMPLES) if judged else 0,
-        np.array([NOISE_PLANES, NOISE_ROWS] if curved else [0, 0]), shifts, _TOLERANCE, _LONGEST, iterations, answers, told,
+        every_which(template.shape, _SAMPLES) if judged else 0, looked_at, shifts, _TOLERANCE, _LONGEST, iterations,
+        answers, told,
     )  # fmt: skip
     fits: list[Fit | str] = []
     for shift, answer, row in zip(shifts[:, 3 - d :], answers, told.tolist(), strict=True):
