@@ -87,6 +87,13 @@ def test_frames_beyond_the_field_are_flagged_and_the_others_aligned():
     assert worst(result, truth) < 0.05
 
 
+def test_two_frames_of_different_places_are_not_called_aligned():
+    stack, _ = movie(frames=2, amplitude=300.0)
+    quality = sa.register(stack, sa.Reals()).quality
+    assert quality.flagged.any()
+    assert "could not be placed" in quality.reasons[int(np.flatnonzero(quality.flagged)[0])]
+
+
 def test_frames_that_no_search_places_are_aligned_from_rest_or_flagged(monkeypatch):
     def nothing(run):
         yield from ()

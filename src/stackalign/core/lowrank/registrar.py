@@ -178,7 +178,7 @@ def _fit(
     for t in run.unusable:
         run.results[t] = PairResult.failed(d, run.unusable[t])
     begin = np.array([starts.get(t, np.full((d + 1, d + 1), np.nan)) for t in usable])
-    searched_in_vain = len(placed) < _FEWEST * len(usable)
+    searched_in_vain = len(placed) < min(max(_FEWEST * len(usable), 2), len(usable))  # one is placed on itself
     if searched_in_vain:  # what it places then it places wrongly, too
         begin[:] = np.eye(d + 1)
         placed = usable
