@@ -96,6 +96,7 @@ def test_second_ctrl_c_stops_at_once():
         (FileNotFoundError(2, "No such file or directory", "a.tif"), "a.tif: No such file or directory"),
         (MemoryError(), "there is not enough memory; try a range of frames or a smaller region"),
         (TypeError("odd"), "unexpected error: TypeError: odd"),
+        (ImportError("a network needs PyTorch: pip install it"), "a network needs PyTorch: pip install it"),
         (RuntimeError(), "unexpected error: RuntimeError"),
     ],
 )

@@ -401,7 +401,7 @@ def test_without_torch_one_sentence_says_how_to_install_it_and_the_rest_works(
     monkeypatch.setattr("stackalign.core.deep.requirement.find_spec", lambda name: None)
     panel.how.method.setCurrentIndex(panel.how.method.findData("deep"))
     assert not panel.run.button.isEnabled()
-    sentence = "the method 'deep' needs PyTorch: pip install \"stackalign[torch]\""
+    sentence = "The method 'deep' needs PyTorch: pip install \"stackalign[torch]\""
     assert panel.run.why.text() == sentence
     assert panel.run.button.toolTip() == sentence
     panel.how.method.setCurrentIndex(panel.how.method.findData("lucas-kanade"))

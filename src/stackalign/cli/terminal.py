@@ -140,6 +140,8 @@ def one_line(error: BaseException) -> str:
         text = text.strip("'\"")
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, ImportError) and "pip install" in text:  # an optional package: the sentence says all
+        return text
     if isinstance(error, OSError | ValueError) and text:
         return text
     return f"unexpected error: {type(error).__name__}: {text}" if text else f"unexpected error: {type(error).__name__}"

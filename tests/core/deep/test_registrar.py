@@ -169,3 +169,33 @@ def test_a_gpu_gives_the_same_answer_to_a_twentieth_of_a_pixel(refine):
         assert found[0].refused == found[1].refused
         ends = [one.transform(corners_of(pair.moving.shape)) for one in found]
         assert corner_error(*ends) < 0.05
+
+
+def test_what_is_missing_is_said_before_anything_begins(monkeypatch):
+    assert DeepHomography().missing == ""
+    monkeypatch.setattr("stackalign.core.deep.requirement.find_spec", lambda name: None)
+    assert DeepHomography().missing == "The method 'deep' needs PyTorch: pip install \"stackalign[torch]\""
+    with pytest.raises(ImportError, match="needs PyTorch"):
+        sa.register(np.zeros((3, 40, 40)), DeepHomography())
+
+
+def test_a_stack_is_laid_on_an_image_of_another_kind():
+    image = data.camera()[100:228, 150:278].astype(np.float32)
+    stack = np.stack([255 - data.camera()[100 + k : 228 + k, 150 - 2 * k : 278 - 2 * k] for k in range(3)])
+    result = sa.register(stack, DeepHomography(model="translation"), reference=image)
+    assert not result.quality.flagged.any(), result.quality.reasons
+    np.testing.assert_allclose(result.transforms.translations, [[0, 0], [1, -2], [2, -4]], atol=0.2)
+    alone = sa.register(stack[:2], DeepHomography(model="translation", refine=False), reference=image)
+    np.testing.assert_allclose(alone.transforms.translations, [[0, 0], [1, -2]], atol=2)
+
+
+def test_places_beyond_the_ranges_are_no_start(monkeypatch):
+    method = DeepHomography(model="euclidean", max_rotation=10, max_shift=8)
+    aligner = method.aligner()
+    assert aligner._allowed(np.eye(3), (60, 60), (60, 60))
+    shifted = np.eye(3)
+    shifted[0, 2] = 9
+    turned = np.eye(3)
+    turned[:2, :2] = [[0.9, -0.436], [0.436, 0.9]]
+    for matrix in (shifted, turned, np.diag([2.0, 2.0, 1.0])):
+        assert not aligner._allowed(matrix, (60, 60), (60, 60))

@@ -59,7 +59,8 @@ class DeepHomography(Multimodal):
         try:
             require_torch("the method 'deep'")
         except ImportError as error:
-            return str(error)
+            sentence = str(error)
+            return sentence[0].upper() + sentence[1:]
         return ""
 
     def network(self) -> PairNetwork:
