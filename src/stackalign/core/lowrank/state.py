@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 _STEPS = 2  # in the motion of a frame, each round
 _SEEN = 0.25  # of the frames that show the pixel that most show: what fewer show is not known
-_LONE = 1.5  # frames, the same: a place that a single frame shows fits it wherever that lies
 _AGREED = 0.5  # of the usual robust weight of a frame: not quite half of the frames then show something else
 
 
@@ -169,8 +168,7 @@ class State:
         """Solve for the images where enough frames show a pixel; where these agree the pixel counts for the motion."""
         rank = len(self.basis)
         # where frames overlap most; of two planes a slight drift may leave either to half of the frames
-        most = float(self.counts.max())
-        shown = (self.counts > 0) & (self.counts >= max(_SEEN * most, min(_LONE, most)))
+        shown = (self.counts > 0) & (self.counts >= _SEEN * float(self.counts.max()))
         if rank == 1:
             trace = self.products[0]
             shown &= trace > 0
