@@ -22,19 +22,20 @@ METHODS = {
 def test_sweep(method: str) -> None:
     make, rotation = METHODS[method]
     scenes = SCENES[: max(round(SCALE * len(SCENES)), 1)]
-    print(f"\n| {method} | frames | blank | wrong, not flagged | flagged without need | worst of the others, px |")
-    print("|---|---|---|---|---|---|")
+    print(f"\n| {method} | frames | blank | wrong, not flagged | found, yet flagged | not found, flagged | worst, px |")
+    print("|---|---|---|---|---|---|---|")
     for kind in KINDS:
         found = []
         for scene in scenes:
             shown = movie(kind, scene, 0, rotation=rotation)
             found.append(outcome(shown, sa.register(shown.frames, make())))
         frames, lost = (sum(f[name] for f in found) for name in ("frames", "lost"))
-        unseen, needless = (
+        unseen, needless, refused = (
             ", ".join(f"{s} {len(f[name])}" for s, f in zip(scenes, found, strict=True) if f[name]) or "0"
-            for name in ("unseen", "needless")
+            for name in ("unseen", "needless", "refused")
         )
-        print(f"| {kind} | {frames} | {lost} | {unseen} | {needless} | {max(f['worst'] for f in found):.2f} |")
+        worst = max(f["worst"] for f in found)
+        print(f"| {kind} | {frames} | {lost} | {unseen} | {needless} | {refused} | {worst:.2f} |")
         assert frames
 
 

@@ -67,35 +67,46 @@ def movie(kind: str, scene: str, seed: int, *, count: int = 40, size: int = 160,
 
 
 def outcome(movie: Movie, result: sa.Registration) -> dict[str, Any]:
-    """Return what became of the frames: wrong ones, those of them that are flagged, good ones flagged without need."""
+    """Return what became of the frames: wrong ones unseen, those that were not found and flagged, good ones flagged.
+
+    A flag is needless where the motion that was found, before it was doubted, is right; a flagged frame is
+    interpolated, and that it lies off then is what the flag says.
+    """
     shape = movie.frames.shape[1:]
     flagged = np.asarray(result.quality.flagged)
     lost = np.isin(np.arange(len(movie.frames)), list(movie.blank))
-    error = _error(movie, result.transforms, ~flagged & ~lost, shape)
-    wrong = lost | (error > max(WRONG, BOUNDS * movie.bound))
-    # a flagged frame is interpolated: that it lies off then is what the flag says
+    good = ~flagged & ~lost
+    limit = max(WRONG, BOUNDS * movie.bound)
+    error = _error(movie, result.transforms.matrices, good, shape)
+    wrong = lost | ~(error <= limit)
     unseen = wrong & ~flagged
-    needless = flagged & ~lost
+    found = np.asarray(result.details.get("found", result.transforms.matrices))
+    known = np.isfinite(found).all((1, 2))
+    at = _error(movie, np.where(known[:, None, None], found, np.eye(3)), good if good.any() else known & ~lost, shape)
+    right = known & (at <= limit)
+    needless = flagged & ~lost & right
+    refused = flagged & ~lost & ~right
     return {
         "frames": len(flagged),
         "lost": int(lost.sum()),
         "unseen": np.flatnonzero(unseen).tolist(),
         "needless": np.flatnonzero(needless).tolist(),
-        "reasons": {int(t): result.quality.reasons[t] for t in np.flatnonzero(needless)},
+        "refused": np.flatnonzero(refused).tolist(),
+        "reasons": {int(t): result.quality.reasons[t] for t in np.flatnonzero(needless | refused)},
         "worst": float(error[~wrong & ~flagged].max(initial=0.0)),
         "bound": movie.bound,
     }
 
 
-def _error(movie: Movie, found: sa.TransformSeries, good: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the rms corner errors, px, in the gauge in which most frames agree."""
+def _error(movie: Movie, found: np.ndarray, good: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the rms corner errors of matrices, px, in the gauge in which most frames agree."""
     points = corners(shape)
     best: np.ndarray | None = None
     for t in np.flatnonzero(good)[:: max(good.sum() // 12, 1)]:
-        gauge = movie.transforms.matrices[t] @ np.linalg.inv(found.matrices[t])
+        gauge = movie.transforms.matrices[t] @ np.linalg.inv(found[t])
         off = [
             float(np.sqrt(((moved_points(gauge @ f, points) - moved_points(m, points)) ** 2).sum(-1).mean()))
-            for f, m in zip(found.matrices, movie.transforms.matrices, strict=True)
+            for f, m in zip(found, movie.transforms.matrices, strict=True)
         ]
         if best is None or np.median(np.array(off)[good]) < np.median(best[good]):
             best = np.array(off)

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stackalign.core.chained import in_view
 from stackalign.core.draft import SAMPLE, central_frame, drafted
+from stackalign.core.first_noise import aligned_few
 from stackalign.core.generators import fitted, moved_points
 from stackalign.core.geometry import corners
 from stackalign.core.mean_image import Aligned, mean_image, median_image
 from stackalign.core.reference import PairResult
 from stackalign.core.resample import warp_frame
-from stackalign.core.run_state import align_all, noise_of, spread
+from stackalign.core.run_state import align_all, spread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +33,6 @@ _BLUR = 0.2  # pixels: a motion of the sample from which the next mean is as sha
 _NEGLIGIBLE = 0.2  # standard errors of a frame that the next round would still move it: it is not worth a round
 _LEAST = 2e-4  # pixels: no round is worth less
 _HELD = 0.5  # pixels: farther away a frame no longer correlates with its own noise
-_VIEW = 0.35  # share of the field that a frame must cover to take part in the mean
 
 
 def align_to_average(run: RunState) -> Work[None]:
@@ -58,10 +59,9 @@ def align_to_average(run: RunState) -> Work[None]:
     home = np.linalg.inv(starts[base])
     starts = {t: home @ m for t, m in starts.items()}
     # what has drifted out of view would be taken for another part of the scene, and spoil the mean
-    seen = _in_view(run.stack.frame_shape, np.array([starts[t] for t in usable]))
+    seen = in_view(run.stack.frame_shape, np.array([starts[t] for t in usable]))
     sample = spread([t for t, there in zip(usable, seen, strict=True) if there], SAMPLE)
     mask = _moved_mask(run, starts)
-    template = None
     known: list[PairResult | None] = [None] * len(run.stack)
     for t in sample:
         gain, offset = run.brightness.get(t, (1.0, 0.0))
@@ -71,14 +71,13 @@ def align_to_average(run: RunState) -> Work[None]:
     frames, last = list(sample), every
     rounds, change, previous = 0, np.inf, np.inf
     while True:
+        template = None  # the next one may have its memory
         image = yield from _estimate(run, sample, known)
         count = float(sum(1 for t in sample if (r := known[t]) is not None and not r.reason))
         if rounds == 0:
-            template = run.aligner.prepare(image, mask, frames=max(count, 1.0))
             # starts come from reduced frames: align before the noise is read off the residuals
             few = spread(sample, 8)
-            tried = [run.align(t, template, starts[t]) for t in few]
-            run.noise = noise_of(run, template, few, tried)
+            tried = aligned_few(run, image, mask, few, starts, max(count, 1.0))
             if not every:
                 put: list[PairResult | None] = [None] * len(run.stack)
                 for t, result in zip(few, tried, strict=True):
@@ -129,14 +128,6 @@ def _estimate(run: RunState, sample: Sequence[int], known: Sequence[PairResult |
         except StopIteration as stop:
             return np.asarray(stop.value, np.float32)
         yield run.progress(done, len(used), message)
-
-
-def _in_view(shape: tuple[int, ...], matrices: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which of the frames that lie at ``matrices`` (T, ...) cover a good part of the field, (T,)."""
-    lattice = np.stack(np.meshgrid(*(np.linspace(0, n - 1, 9) for n in shape), indexing="ij"), -1)
-    places = moved_points(matrices, lattice.reshape(-1, len(shape)))
-    inside = (places >= -0.5) & (places <= np.array(shape) - 0.5)
-    return np.asarray(inside.all(-1).mean(-1) >= _VIEW)
 
 
 def _central(run: RunState, sample: Sequence[int], starts: dict[int, NDArray[np.float64]]) -> int:

@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stackalign.core.generators import moved_points
+from stackalign.core.geometry import corners
 from stackalign.core.noise import NoiseModel
 from stackalign.core.reference import PairResult
 from stackalign.core.resample import warp_frame
 from stackalign.core.run_state import resting, safely, spread
 from stackalign.core.threads import map_frames
+
+_VIEW = 0.35  # share of the field that a frame must cover to be compared with the others there
+_AWAY = 1.0  # px: a frame that lies farther from where its neighbour says was found on something else
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -126,29 +131,82 @@ def _carried(run: RunState, total: NDArray[np.float64]) -> NDArray[np.bool_] | N
 
 
 def rescue(run: RunState) -> Work[None]:
-    """Chain frames that failed through their neighbours: a drift may have left nothing of the reference in view."""
+    """Chain frames that failed through their neighbours: a drift may have left nothing of the reference in view.
+
+    Where the reference is in view, the frame is then fitted to it, so that no errors add up.
+    """
     if run.policy.kind in ("previous", "all-pairs") or not run.good().any():
         return
     lost = [t for t, r in enumerate(run.results) if t not in run.unusable and (r is None or r.reason)]
     good = run.good()
     waiting, done = set(lost), 0
-    frontier = [t for t in lost if _neighbour(t, good) is not None]
+    frontier = [(t, near) for t in lost if (near := _neighbour(t, good)) is not None]
+    tried = set(frontier)
+    template = _reference(run) if frontier else None
     while frontier:
-        t = frontier.pop(0)
-        near = _neighbour(t, good)
-        if t not in waiting or near is None:
+        t, near = frontier.pop(0)
+        if t not in waiting:
             continue
-        waiting.discard(t)
         done += 1
-        result = pair(run, t, near)
         before = run.results[near]
         assert before is not None
+        result = _chained(run, t, near, before, template)
         if not result.reason:
-            error = np.sqrt(result.error**2 + np.nan_to_num(before.error) ** 2)
-            run.results[t] = replace(result, matrix=before.matrix @ result.matrix, error=error)
+            run.results[t] = result
             good[t] = True
-            frontier += [k for k in (t - 1, t + 1) if k in waiting]
-        yield run.progress(done, len(lost), "Chaining frames through their neighbours")
+            waiting.discard(t)
+            for k in sorted(waiting & {t - 2, t - 1, t + 1, t + 2}):  # one that failed before may know this one
+                closest = _neighbour(k, good)
+                if closest is not None and (k, closest) not in tried:
+                    tried.add((k, closest))
+                    frontier.append((k, closest))
+        yield run.progress(min(done, len(lost)), len(lost), "Chaining frames through their neighbours")
+
+
+def _reference(run: RunState) -> Any:
+    """Return the reference of the run as a template; None if it has none that holds for all frames."""
+    image = run.details.get("reference")
+    if image is None or run.policy.kind == "rolling":  # there it has changed since
+        return None
+    frames = {"image": np.inf, "frame": 1.0}.get(run.policy.kind, float(max(run.good().sum(), 1)))
+    try:
+        # a mask lies in the anchor's frame, the reference in that of the mean: there, chains alone are used
+        return run.aligner.prepare(np.asarray(image, np.float32), None, noise=run.details.get("noise"), frames=frames)
+    except ValueError:
+        return None
+
+
+def in_view(shape: tuple[int, ...], matrices: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which of the frames that lie at ``matrices`` (T, ...) cover a good part of the field, (T,)."""
+    lattice = np.stack(np.meshgrid(*(np.linspace(0, n - 1, 9) for n in shape), indexing="ij"), -1)
+    places = moved_points(matrices, lattice.reshape(-1, len(shape)))
+    inside = (places >= -0.5) & (places <= np.array(shape) - 0.5)
+    return np.asarray(inside.all(-1).mean(-1) >= _VIEW)
+
+
+def _chained(run: RunState, t: int, near: int, before: PairResult, template: Any) -> PairResult:
+    """Return where a frame lies by its neighbour, or by the reference if it is in view there."""
+    result = pair(run, t, near)
+    if result.reason:
+        return result
+    if not in_view(run.stack.frame_shape, result.matrix[None])[0]:
+        return PairResult.failed(run.stack.ndim, "its neighbour shows too little of it to tell where it lies")
+    error = np.sqrt(result.error**2 + np.nan_to_num(before.error) ** 2)
+    chained = replace(
+        result, matrix=before.matrix @ result.matrix, error=error, gain=before.gain * result.gain,
+        offset=result.gain * before.offset + result.offset,
+    )  # fmt: skip
+    if template is None or run.mask is not None:
+        return chained
+    direct = run.align(t, template, chained.matrix)
+    points = corners(run.stack.frame_shape)
+    away = np.linalg.norm(moved_points(direct.matrix, points) - moved_points(chained.matrix, points), axis=1).max()
+    if not direct.reason and away < max(_AWAY, 5 * float(np.nanmax(np.nan_to_num(error)))):
+        return direct
+    if in_view(run.stack.frame_shape, chained.matrix[None])[0]:
+        # neighbours show the same object: what the reference does not confirm there is not believed
+        return PairResult.failed(run.stack.ndim, "the reference does not confirm where its neighbour would have it")
+    return chained
 
 
 def _neighbour(t: int, good: NDArray[np.bool_]) -> int | None:

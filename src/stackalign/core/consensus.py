@@ -43,18 +43,26 @@ _PASSES = 4  # fits to blocks that agree
 _LIMITS = np.array([_FEW, _TELLS, _DIFFERS, _VAGUE, _STAYS])
 
 
-class _Fitted(Protocol):
+class Fitted(Protocol):
     """A motion and a brightness that were fitted."""
 
     @property
-    def matrix(self) -> Array: ...
+    def matrix(self) -> Array:
+        """Moving -> reference, (3, 3)."""
+        ...
+
     @property
-    def gain(self) -> float: ...
+    def gain(self) -> float:
+        """Brightness of the moving image over that of the reference."""
+        ...
+
     @property
-    def offset(self) -> float: ...
+    def offset(self) -> float:
+        """What the moving image has more, intensity units."""
+        ...
 
 
-_Fit = TypeVar("_Fit", bound=_Fitted)
+_Fit = TypeVar("_Fit", bound=Fitted)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,10 +79,15 @@ class Consensus:
     still: NDArray[np.bool_]
 
     @property
+    def count(self) -> int:
+        """How many blocks could tell and agree."""
+        return int((self.still & self.told).sum())
+
+    @property
     def support(self) -> float:
         """Share of the blocks that could tell that agree with the motion; 1 where too few could."""
         told = int(self.told.sum())
-        return float((self.still & self.told).sum()) / told if told >= _ENOUGH else 1.0
+        return self.count / told if told >= _ENOUGH else 1.0
 
     def masked(self, frame: NDArray[Any], matrix: Array, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Return a frame with NaN where it lies on blocks that contradict.
@@ -137,21 +150,12 @@ class Blocks:
         noise = noise_variance(image)
         if known is None or known.all():
             return self.consensus_of(image[None], matrix[None], np.array([[gain, offset]]), np.array([noise]))[0]
-        from stackalign.core.consensus_kernels import ask, lay
+        from stackalign.core.consensus_kernels import ask
 
-        factors, fixed = self.factors, self.image
-        laid, back = np.full_like(fixed, np.nan), np.linalg.inv(np.asarray(matrix, float))
-        if max(factors) <= _SMOOTH:
-            small = binned(image, factors)
-            laid = warp_frame(small, reduced(matrix, factors), order=3, fill="nan", output_shape=fixed.shape)
-        elif known.any():
-            seen = np.empty_like(fixed)
-            lay(filled_along_lines(image, known), back, *factors, laid)
-            lay(known.astype(np.float32), back, *factors, seen)
-            laid[~(seen > _SEEN)] = np.nan
-        noise = (noise / gain**2 + self.noise) / float(np.prod(factors))
+        laid = self._laid(image, matrix)
+        noise = (noise / gain**2 + self.noise) / float(np.prod(self.factors))
         told, still = np.empty((_BLOCKS, _BLOCKS), bool), np.empty((_BLOCKS, _BLOCKS), bool)
-        ask(laid, fixed, gain, offset, noise, np.asarray(factors, float), _LIMITS, told, still)
+        ask(laid, self.image, gain, offset, noise, np.asarray(self.factors, float), _LIMITS, told, still)
         return Consensus(told, still)
 
     def consensus_of(
@@ -180,6 +184,25 @@ class Blocks:
         ask_frames(as_read(frames), fine, back, factors, self.image, brightness, both, _LIMITS, told, still)
         return [Consensus(t, s) for t, s in zip(told, still, strict=True)]
 
+    def _laid(self, image: NDArray[Any], matrix: Array) -> NDArray[np.float32]:
+        """Return a frame, reduced and laid on the reduced reference; NaN where it shows nothing."""
+        from stackalign.core.consensus_kernels import lay
+
+        factors, fixed = self.factors, self.image
+        if max(factors) <= _SMOOTH:
+            small = binned(image, factors)
+            return warp_frame(small, reduced(matrix, factors), order=3, fill="nan", output_shape=fixed.shape)
+        laid, back = np.full_like(fixed, np.nan), np.linalg.inv(np.asarray(matrix, float))
+        known = np.isfinite(image) if image.dtype.kind == "f" else None
+        if known is None or known.all():
+            lay(image, back, *factors, laid)
+        elif known.any():
+            seen = np.empty_like(fixed)
+            lay(filled_along_lines(image, known), back, *factors, laid)
+            lay(known.astype(np.float32), back, *factors, seen)
+            laid[~(seen > _SEEN)] = np.nan
+        return laid
+
 
 def agreed(
     fit: _Fit,
@@ -189,7 +212,7 @@ def agreed(
     *,
     least: float = 0.0,
     found: Consensus | None = None,
-) -> tuple[_Fit, float]:
+) -> tuple[_Fit, Consensus]:
     """Fit again to the blocks that agree with a motion, until these do not change.
 
     Parameters
@@ -212,15 +235,15 @@ def agreed(
     -------
     fit : object
         The last one that more blocks agree with.
-    support : float
-        Share of the blocks that could tell that agree with it.
+    found : Consensus
+        Which blocks agree with it.
     """
     found = found or blocks.consensus(frame, fit.matrix, fit.gain, fit.offset)
     for _ in range(_PASSES):
         if not LEAST_SUPPORT <= found.support < MOST_SUPPORT:
             break
         other = again(found.masked(frame, fit.matrix, blocks.shape), fit)
-        if other is None or _apart(other.matrix, fit.matrix, blocks.shape) < least:
+        if other is None or apart(other.matrix, fit.matrix, blocks.shape) < least:
             break
         then = blocks.consensus(frame, other.matrix, other.gain, other.offset)
         if then.support < found.support:
@@ -229,17 +252,17 @@ def agreed(
         fit, found = other, then
         if settled:
             break
-    return fit, found.support
+    return fit, found
 
 
-def _apart(one: Array, other: Array, shape: tuple[int, ...]) -> float:
+def apart(one: Array, other: Array, shape: tuple[int, ...]) -> float:
     """Return the largest distance between the places where two motions put the corners of a reference, pixels."""
     way = moved_points(one @ np.asarray(np.linalg.inv(other), float), corners(shape)) - corners(shape)
     return float(np.linalg.norm(way, axis=1).max())
 
 
-def dissent(support: float) -> str:
-    """Return what is wrong with a motion that this share of the blocks agrees with; empty if nothing is."""
-    if support >= LEAST_SUPPORT:
+def dissent(found: Consensus) -> str:
+    """Return what is wrong with a motion that these blocks agree with; empty if nothing is."""
+    if found.support >= LEAST_SUPPORT:
         return ""
-    return f"only {support:.0%} of the blocks of the field agree with its motion: something else was followed"
+    return f"only {found.support:.0%} of the blocks of the field agree with its motion: something else was followed"

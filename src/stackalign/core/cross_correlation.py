@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from stackalign.core.agreement import noise_variance
+from stackalign.core.block_votes import LEAST_SIDE, Ballot, elected
 from stackalign.core.consensus import NOISY, Blocks, Consensus, agreed, dissent
 from stackalign.core.correlation_search import (
     Normalisation,
@@ -179,6 +180,11 @@ class _Template:
         return Blocks.of(self.reference)
 
     @cached_property
+    def ballot(self) -> Ballot:
+        """What the blocks of a frame vote on."""
+        return Ballot.of(self.reference)
+
+    @cached_property
     def searches(self) -> tuple[tuple[tuple[int, ...], SearchTemplate], ...]:
         """Binning factors and spectra, coarsest first."""
         found, limit = [], self._parameters.max_shift
@@ -287,6 +293,9 @@ class TranslationAligner:
                     results[k] = self._result(found, frame, template, blocks)
                 elif not begun:
                     results[k] = PairResult.failed(d, str(found))
+        for k, result in results.items():
+            if result.reason:
+                results[k] = self._voted(frames[k], template) or result
         return [results[k] for k in range(len(frames))]
 
     def residuals(self, frame: NDArray[Any], template: _Template, result: PairResult) -> NDArray[np.float64]:
@@ -343,11 +352,35 @@ class TranslationAligner:
                 if not isinstance(fit, str) and fit.converged and np.abs(fit.shift - start).max() < 2.5:
                     found[k] = factors, fit.shift * finer
 
+    def _voted(self, frame: NDArray[Any], template: _Template) -> PairResult | None:
+        """Return where most blocks of a frame say that it lies, if enough of the reference agree; else None."""
+        from stackalign.core.translation import fit_translation
+
+        if np.ndim(frame) != 2 or min(frame.shape) < LEAST_SIDE:
+            return None
+
+        def fitted(part: NDArray[np.float32], start: NDArray[np.float64]) -> Fit | None:
+            fit = fit_translation(part, template.full, start[:-1, -1])
+            return None if isinstance(fit, str) or not fit.converged else fit
+
+        fit = elected(template.ballot, frame, fitted, lambda fit: self._agreed(fit, frame, template, None))
+        if fit is None:
+            return None
+        whole = fit_translation(frame, template.full, fit.shift, iterations=1)
+        if not isinstance(whole, str):  # what was left out is in view
+            fit = replace(fit, overlap=max(fit.overlap, whole.overlap))
+        result = self._judged(fit, template, "")
+        return None if result.reason else result
+
     def _result(self, fit: Fit, frame: NDArray[Any], template: _Template, blocks: Consensus | None) -> PairResult:
-        support = 1.0
-        if blocks is not None:
-            fit, support = self._agreed(fit, frame, template, blocks)
-        shift, reason = fit.shift, dissent(support)
+        if blocks is None:
+            return self._judged(fit, template, "")
+        fit, found = self._agreed(fit, frame, template, blocks)
+        return self._judged(fit, template, dissent(found))
+
+    def _judged(self, fit: Fit, template: _Template, reason: str) -> PairResult:
+        """Return a fit as a result, flagged if it cannot be right."""
+        shift = fit.shift
         limit = self.parameters.max_shift
         if not fit.converged:
             reason = "it did not settle on one place"
@@ -395,13 +428,17 @@ class TranslationAligner:
             said[k] = told
         return said
 
-    def _agreed(self, fit: Fit, frame: NDArray[Any], template: _Template, found: Consensus) -> tuple[Fit, float]:
-        """Fit again to the blocks that agree with a shift; returns their share, too."""
+    def _agreed(
+        self, fit: Fit, frame: NDArray[Any], template: _Template, found: Consensus | None
+    ) -> tuple[Fit, Consensus]:
+        """Fit again to the blocks that agree with a shift; returns these, too."""
         from stackalign.core.translation import fit_translation
 
         def again(part: NDArray[Any], begun: Fit) -> Fit | None:
             other = fit_translation(part, template.full, begun.shift)
-            return None if isinstance(other, str) or not other.converged else other
+            if isinstance(other, str) or not other.converged:
+                return None
+            return replace(other, overlap=max(other.overlap, begun.overlap))  # blocks left out are in view
 
         return agreed(fit, frame, template.blocks, again, least=_PULLED, found=found)
 

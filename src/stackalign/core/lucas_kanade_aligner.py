@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stackalign.core.agreement import LEAST_AGREEMENT, agreement, noise_variance
+from stackalign.core.block_votes import LEAST_SIDE, elected
 from stackalign.core.consensus import NOISY, agreed, dissent
 from stackalign.core.geometry import centre
 from stackalign.core.holes import masked
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from stackalign.core.consensus import Consensus
     from stackalign.core.lucas_kanade import LucasKanade
     from stackalign.core.lucas_kanade_fit import MotionFit
     from stackalign.core.lucas_kanade_levels import MotionReference
@@ -32,6 +35,7 @@ _POOR = 0.75  # confidence below which a start is given up for a search
 _DOUBTFUL = 0.95  # confidence below which a frame's structure is compared once more
 _SURE_AGREEMENT = 0.6  # what they must have in common where no peak of the search stood out
 _PULLED = 0.15  # px at the corners that something else must have pulled a frame away by to be left out
+_SHADES = 4.0  # times the noise of most pixels: what that of bright ones may add
 _CHANCE = 5 / np.sqrt(4096)  # correlation that images without anything in common reach
 _VAGUE = 0.02  # of the frame's size: a motion that is known no better at the corners is not known
 
@@ -113,7 +117,28 @@ class MotionAligner:
             if not best.reason and best.confidence > _POOR:
                 break
         assert best is not None
-        return best
+        return self._voted(frame, template) or best if best.reason else best
+
+    def _voted(self, frame: NDArray[Any], template: MotionReference) -> PairResult | None:
+        """Return where most blocks of a frame say that it lies, if enough of the reference agree; else None."""
+        from stackalign.core.lucas_kanade_fit import fit_motion
+
+        if not self.asks_blocks or template.noise is None or np.ndim(frame) != 2 or min(frame.shape) < LEAST_SIDE:
+            return None
+        options = self.parameters
+
+        def fitted(part: NDArray[np.float32], start: Array) -> MotionFit | None:
+            fit = fit_motion(part, template.full, start, robust=options.robust, iterations=options.iterations)
+            return None if isinstance(fit, str) or not fit.converged else fit
+
+        fit = elected(template.ballot(), frame, fitted, lambda fit: self._agreed(fit, frame, template))
+        if fit is None:
+            return None
+        whole = fit_motion(frame, template.full, fit.matrix, iterations=1)
+        if not isinstance(whole, str):  # what was left out is in view
+            fit = replace(fit, overlap=max(fit.overlap, whole.overlap))
+        result = self._judged(fit, frame, template, "")
+        return None if result.reason else result
 
     def residuals(self, frame: NDArray[Any], template: MotionReference, result: PairResult) -> NDArray[np.float64]:
         """Return (intensity, residual) pairs of some thousand pixels; see `PairAligner.residuals`."""
@@ -180,15 +205,23 @@ class MotionAligner:
     def _result(
         self, fit: MotionFit, frame: NDArray[Any], template: MotionReference, *, credible: bool = True
     ) -> PairResult:
-        d, support = len(fit.error), 1.0
+        d, dissenting = len(fit.error), ""
         if self.asks_blocks and d == 2 and template.noise is not None and self._doubtful(fit, frame, template):
-            fit, support = self._agreed(fit, frame, template)
+            fit, found = self._agreed(fit, frame, template)
+            dissenting = dissent(found)
+        return self._judged(fit, frame, template, dissenting, credible=credible)
+
+    def _judged(
+        self, fit: MotionFit, frame: NDArray[Any], template: MotionReference, dissenting: str, *, credible: bool = True
+    ) -> PairResult:
+        """Return a fit as a result, flagged if it cannot be right, or if most of the field is ``dissenting``."""
+        d = len(fit.error)
         seen = int(np.isfinite(frame).sum()) if frame.dtype.kind == "f" else frame.size
         area = seen * abs(float(np.linalg.det(fit.matrix[:d, :d])))
         overlap = fit.overlap / min(1.0, max(area / template.usable, 1e-9))
         confidence = float(np.clip(fit.correlation / max(fit.expected, 1e-3), 0, 1))
         reason = self._verdict(fit, overlap, template)
-        reason = reason or dissent(support)
+        reason = reason or dissenting
         if not reason and (not credible or (template.noise is not None and confidence < _DOUBTFUL)):
             common = agreement(np.asarray(frame, np.float32), template.image, fit.matrix)
             if common < (LEAST_AGREEMENT if credible else _SURE_AGREEMENT):
@@ -199,19 +232,21 @@ class MotionAligner:
 
     def _doubtful(self, fit: MotionFit, frame: NDArray[Any], template: MotionReference) -> bool:
         """Return whether residuals hold more than noise, so that blocks must be asked."""
-        if template.full.tell_tails and self.parameters.robust != "none" and not fit.outliers:
-            return False  # no heavy tails: nothing in view moves otherwise
-        return fit.residual**2 > NOISY * noise_variance(frame)
+        # without heavy tails nothing in view moves otherwise, unless most of it does: then that is taken for noise
+        light = template.full.tell_tails and self.parameters.robust != "none" and not fit.outliers
+        return fit.residual**2 > (_SHADES if light else NOISY) * noise_variance(frame)
 
-    def _agreed(self, fit: MotionFit, frame: NDArray[Any], template: MotionReference) -> tuple[MotionFit, float]:
-        """Fit again to the blocks that agree with a motion; returns their share, too."""
+    def _agreed(self, fit: MotionFit, frame: NDArray[Any], template: MotionReference) -> tuple[MotionFit, Consensus]:
+        """Fit again to the blocks that agree with a motion; returns these, too."""
         from stackalign.core.lucas_kanade_fit import fit_motion
 
         options = self.parameters
 
         def again(part: NDArray[Any], begun: MotionFit) -> MotionFit | None:
             other = fit_motion(part, template.full, begun.matrix, robust=options.robust, iterations=options.iterations)
-            return None if isinstance(other, str) or not other.converged else other
+            if isinstance(other, str) or not other.converged:
+                return None
+            return replace(other, overlap=max(other.overlap, begun.overlap))  # blocks left out are in view
 
         return agreed(fit, frame, template.blocks(), again, least=_PULLED)
 
@@ -224,14 +259,12 @@ class MotionAligner:
         d = len(shape)
         size = np.asarray(template.spacing)
         linear = fit.matrix[:d, :d] * size[:, None] / size[None, :]
-        u, stretch, vt = np.linalg.svd(linear)
-        turn = u @ vt
-        angle = np.rad2deg(np.arccos(np.clip((np.trace(turn) - (d - 2)) / 2, -1, 1)))
+        angle, stretch, folded = _taken_apart(linear)
         middle = centre(shape)
         shift = float(np.abs(moved_points(fit.matrix, middle[None])[0] - middle).max())
         if not fit.converged:
             return "it did not settle on one place"
-        if np.linalg.det(linear) <= 0 or stretch[-1] < 0.1 * stretch[0]:
+        if folded or stretch[-1] < 0.1 * stretch[0]:
             return "it would have to be folded or squashed to fit"
         if angle > options.max_rotation + ANGLE_STEP:
             return f"it would be turned by {angle:.0f} degrees, beyond the largest rotation, {options.max_rotation:g}"
@@ -246,6 +279,17 @@ class MotionAligner:
         if fit.corner_error > _VAGUE * max(shape):
             return f"its content fixes the motion only to {fit.corner_error:.1f} px at the corners"
         return ""
+
+
+def _taken_apart(linear: Array) -> tuple[float, Sequence[float], bool]:
+    """Return the angle in degrees and the stretches, largest first, of a linear map, and whether it mirrors."""
+    if len(linear) == 2:
+        (a, b), (c, d) = linear.tolist()
+        even, odd = math.hypot(a + d, c - b) / 2, math.hypot(a - d, b + c) / 2
+        return abs(math.degrees(math.atan2(c - b, a + d))), (even + odd, abs(even - odd)), a * d - b * c <= 0
+    u, stretch, vt = np.linalg.svd(linear)
+    angle = np.rad2deg(np.arccos(np.clip((np.trace(u @ vt) - 1) / 2, -1, 1)))
+    return float(angle), stretch.tolist(), bool(np.linalg.det(linear) <= 0)
 
 
 def _better(result: PairResult, other: PairResult) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stackalign.core.block_votes import Ballot
 from stackalign.core.consensus import Blocks
 from stackalign.core.noise import NoiseModel
 from stackalign.core.reduction import binned, reduction
@@ -46,6 +47,7 @@ class MotionReference:
     _levels: tuple[ReferenceLevel, ...] | None = None
     _banks: dict[tuple[int, ...], SearchBank] = field(default_factory=dict)
     _blocks: Blocks | None = None
+    _ballot: Ballot | None = None
 
     def blocks(self) -> Blocks:
         """Return what a frame is asked to agree with."""
@@ -53,6 +55,13 @@ class MotionReference:
             if self._blocks is None:
                 self._blocks = Blocks.of(self.image)
             return self._blocks
+
+    def ballot(self) -> Ballot:
+        """Return what the blocks of a frame vote on."""
+        with self._lock:
+            if self._ballot is None:
+                self._ballot = Ballot.of(self.image)
+            return self._ballot
 
     def levels(self) -> tuple[ReferenceLevel, ...]:
         """Return the reduced references, coarsest first; the last one is at full size."""

@@ -103,7 +103,10 @@ class RunState:
         good = self.good()
         middle = centre(self.stack.frame_shape)
         series = TransformSeries(self.matrices(), self.aligner.model, good)
-        series = _rebased(series, self.policy, self.anchor, middle).interpolated(centre=middle)
+        series = _rebased(series, self.policy, self.anchor, middle)
+        found, series = series.matrices.copy(), series.interpolated(centre=middle)
+        nowhere = [r is None or (bool(r.reason) and np.array_equal(r.matrix, np.eye(d + 1))) for r in self.results]
+        found[nowhere] = np.nan
         known = [r or PairResult.failed(d, "not aligned: the run ended before") for r in self.results]
         quality = FrameQuality(
             np.array([r.correlation for r in known]),
@@ -112,7 +115,8 @@ class RunState:
             np.array([r.error if good[t] else np.full(d, np.nan) for t, r in enumerate(known)]).reshape(n, d),
             tuple(r.reason for r in known),
         )
-        return Registration(series, quality, dict(self.details))
+        # where frames were found, flagged ones before they were doubted; NaN where they were not
+        return Registration(series, quality, {**self.details, "found": found})
 
 
 def safely(

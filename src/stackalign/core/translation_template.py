@@ -74,13 +74,18 @@ class TranslationTemplate:
     def equations(self) -> ShiftEquations:
         """The equations of whole frames, worked out once."""
         if "shift" not in self._later:
-            self._later["shift"] = ShiftEquations.of(self, self.padded)
+            self._later["shift"] = ShiftEquations.of(self)
         return self._later["shift"]  # type: ignore[no-any-return]
 
     @property
     def padded(self) -> NDArray[np.float32]:
         """The spline coefficients with mirrored pixels around them."""
         return self._later["padded"]  # type: ignore[no-any-return]
+
+    @property
+    def raw(self) -> NDArray[np.float32]:
+        """The reference less ``level``, not filtered."""
+        return self._later["raw"]  # type: ignore[no-any-return]
 
     @property
     def basis(self) -> NDArray[np.float32]:
@@ -144,7 +149,7 @@ class TranslationTemplate:
         level, spread = template_kernels.moments(volume_of(filled), used)
         if spread <= 1e-6 * max(abs(level), 1e-30) or spread == 0:
             raise ValueError("the reference has no contrast: all its pixels are equal")
-        centred = (filled - np.float32(level)).astype(np.float32)
+        raw = centred = (filled - np.float32(level)).astype(np.float32)
         model = noise or NoiseModel(1.0)
         camera = np.array([model.constant, model.slope, model.floor])
         if np.isfinite(frames):
@@ -177,7 +182,7 @@ class TranslationTemplate:
             model,
             frames,
             mask is None and min(reference.shape[-2:]) >= (_LEAST if rough else _WIDE) and (d == 2 or deep),
-            {"padded": padded},
+            {"padded": padded, "raw": volume if raw is centred else np.ascontiguousarray(volume_of(raw))},
         )
 
     @property
@@ -212,7 +217,9 @@ class ShiftEquations:
     Attributes
     ----------
     basis : float32 (K - 1, z, y, x)
-        Gradients and values of the reference, smoothed by the B-spline like the frames.
+        Gradients and values of the reference, smoothed by the B-spline like the frames. The values are those before
+        the Wiener filter, which bends them near the borders: frames that leave a border would be pulled to the other.
+        ``phi`` is filtered and serves as an instrument, so that their noise moves all frames alike.
     phi, scale : int16 (K, z, y, x), float64 (K,)
         Weighted gradients, values and 1, filtered, in units of the scale.
     normal : float64 (K, K)
@@ -231,8 +238,8 @@ class ShiftEquations:
     every: int
 
     @classmethod
-    def of(cls, template: TranslationTemplate, padded: NDArray[np.float32]) -> ShiftEquations:
-        """Work them out from a template and its spline coefficients."""
+    def of(cls, template: TranslationTemplate) -> ShiftEquations:
+        """Work them out."""
         d, weight = template.ndim, template.weight
         counted = weight > 0
         if template.filters:
@@ -240,7 +247,10 @@ class ShiftEquations:
             for axis in range(3 - d, 3):
                 counted[(slice(None),) * axis + ([0, -1],)] = False
         else:
-            basis = _slopes(padded, weight.shape)
+            basis = _slopes(template.padded, weight.shape)
+        if template.raw is not template.values:
+            basis[-1] = _smoothed(template.raw, d) if template.filters else template.raw
+        elif not template.filters:
             basis[-1] = template.values
         phi, scale = np.empty((d + 2, *weight.shape), np.int16), np.ones(d + 2)
         spare: list[NDArray[np.float32]] = []  # fresh memory is slow
@@ -252,7 +262,7 @@ class ShiftEquations:
             elif k == d:
                 np.multiply(weight, template.values, out=image)
             else:
-                template_kernels.weighted_slope(padded, PAD, k, weight, image)
+                template_kernels.weighted_slope(template.padded, PAD, k, weight, image)
             if template.filters:
                 filter_spline(image, 3)
             # beyond what counts the reference is not known: what the filter spread there is cut off again
@@ -273,6 +283,14 @@ def _slopes(padded: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.f
     basis = np.empty((3 if len(padded) == 1 else 4, *shape), np.float32)
     map_threads(lambda b: template_kernels.slopes(padded, PAD, basis, *b), _parts(basis[0]))
     return basis
+
+
+def _smoothed(volume: NDArray[np.float32], d: int) -> NDArray[np.float32]:
+    """Return the cubic spline whose coefficients are the pixels, at the pixels."""
+    padded = spline_coefficients(_image(volume, d), 1)
+    out = np.empty_like(volume)
+    map_threads(lambda b: template_kernels.smoothed(padded, PAD, out, *b), _parts(out))
+    return out
 
 
 def _gram(
