@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     Spectrum = NDArray[np.complex64]
 
 Normalisation = Literal["overlap", "phase", "none"]
+#: share of a reference that is known: what is missing at borders may be made up, and is searched twice as fast
+FILLABLE = 0.9
 
 
 @dataclass(frozen=True, slots=True, eq=False)

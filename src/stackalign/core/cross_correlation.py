@@ -14,6 +14,7 @@ from stackalign.core.agreement import noise_variance
 from stackalign.core.block_votes import LEAST_SIDE, Ballot, elected
 from stackalign.core.consensus import NOISY, Blocks, Consensus, agreed, dissent
 from stackalign.core.correlation_search import (
+    FILLABLE,
     Normalisation,
     Peak,
     SearchTemplate,
@@ -47,7 +48,6 @@ _PULLED = 0.3  # pixels that something else must have pulled a frame away by to 
 _SHADES = 2.0  # times the noise of most pixels: what that of bright ones may add
 _CLEAR = 8.0  # standard deviations of a peak that needs no second look at a finer scale
 _LEAST = 5.5  # below, random images correlate as well
-_MOST = 0.9  # share of a reference that is known: what is missing at borders is made up, and searched twice as fast
 _FINEST = 256  # px: frames of up to this size are searched at full resolution in the end
 
 
@@ -191,7 +191,7 @@ class _Template:
         for factors in _ladder(self.reference.shape):
             small = binned(self.reference, factors)
             known = np.isfinite(small)
-            if self._fillable and 1 > known.mean() > _MOST:
+            if self._fillable and 1 > known.mean() > FILLABLE:
                 small, known = filled_along_lines(small, known), np.ones_like(known)
             holes = None if known.all() else known
             if holes is not None and (holes.sum() < 16 or float(np.ptp(small[holes])) == 0):

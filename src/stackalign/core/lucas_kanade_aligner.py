@@ -86,7 +86,7 @@ class MotionAligner:
         full = MotionTemplate.of(
             images, self.model, spacing, tell_tails=noise is not None and images.shape == self.frame_shape
         )
-        return MotionReference(full, image, noise, frames, spacing, int(np.isfinite(image).sum()))
+        return MotionReference(full, image, noise, frames, spacing, int(np.isfinite(image).sum()), mask is None)
 
     def align(self, frame: NDArray[Any], template: MotionReference, start: NDArray[np.float64] | None) -> PairResult:
         """Return how ``frame`` lies on the reference; see `PairAligner.align`."""

@@ -43,6 +43,7 @@ class MotionReference:
     frames: float
     spacing: tuple[float, ...]
     usable: int
+    fillable: bool = False  # whether what is not known of it may be made up where it is searched for
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _levels: tuple[ReferenceLevel, ...] | None = None
     _banks: dict[tuple[int, ...], SearchBank] = field(default_factory=dict)
@@ -91,6 +92,7 @@ class MotionReference:
                     max_shift=None if reach is None else [np.ceil(reach / f) + 1 for f in factors],
                     min_overlap=0.5 * parameters.min_overlap,
                     thorough=parameters.max_rotation > 15 or parameters.max_scale > 1.2,
+                    fillable=self.fillable,
                 )
             return factors, self._banks[factors]
 
