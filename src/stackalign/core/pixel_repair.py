@@ -68,7 +68,6 @@ class PixelRepair:
         refilled(planes, bad, which, out)
         return out.reshape(image.shape)
 
-
     def _fixed_in(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
         """Return where planes of this shape are bad in every frame."""
         found = self._masks.get(shape)
