@@ -187,40 +187,6 @@ def variances(normal, answer):
     return np.maximum(out, 0.0)
 
 
-@inlined
-def _fit_one(
-    c, pad, volume, phi, scale, basis, whole, thinned, every, coefficients, known, noise, sampled, curved,
-    shift, tolerance, longest, iterations, answer, out,
-):  # fmt: skip
-    count = phi.shape[0]
-    d = count - 2
-    normal, theta = np.zeros((count, count)), np.zeros(count)
-    shape = np.array(volume.shape)
-    status, done = fit_shift(
-        c, pad, shape, phi, scale, basis, whole, thinned, every, shift, tolerance, longest, iterations, normal, theta,
-        answer,
-    )  # fmt: skip
-    out[STATUS], out[STEPS] = status, done
-    if status < 0:
-        return
-    out[GAIN], out[OFFSET] = theta[d], theta[d + 1]
-    out[OVERLAP] = normal[count - 1, count - 1] / whole[count - 1, count - 1]
-    if curved[0] > 0:
-        out[CURVE] = middle_curve(volume, curved[0], curved[1])
-    if sampled == 0:
-        return
-    there, first, last = shift.copy(), 0, shape[0]
-    if d == 3:
-        first = max(int(np.ceil(-shift[0] - 1e-6)), 0)
-        last = max(min(int(np.floor(shape[0] - 1 - shift[0] + 1e-6)), shape[0] - 1) + 1, first)
-        there[0] += first + 1.0
-    nothing = np.zeros((1, 1, 1), np.float32)
-    out[COUNT], out[CORRELATION], out[RESIDUAL], out[CHI2] = judged(
-        volume[first:last], nothing, coefficients, known, there, theta[d:], noise, sampled
-    )
-    out[VARIANCE : VARIANCE + d] = variances(normal, answer)
-
-
 @kernel
 def fit_frames(
     c, pad, frames, phi, scale, basis, whole, thinned, every, coefficients, known, noise, sampled, curved,
@@ -253,8 +219,32 @@ def fit_frames(
         residual, chi squared, share of the template's weight in view, what `median_curve` says of the frame, and the
         variance of the shift along the axes in units of the noise.
     """
+    count = phi.shape[0]
+    d = count - 2
+    normal, theta = np.zeros((count, count)), np.zeros(count)
+    shape = np.array(frames[0].shape)
+    nothing = np.zeros((1, 1, 1), np.float32)
     for n in range(frames.shape[0]):
-        _fit_one(
-            c[n], pad, frames[n], phi, scale, basis, whole, thinned, every, coefficients, known, noise, sampled, curved,
-            shifts[n], tolerance, longest, iterations, answers[n], out[n],
+        told, shift = out[n], shifts[n]
+        status, done = fit_shift(
+            c[n], pad, shape, phi, scale, basis, whole, thinned, every, shift, tolerance, longest, iterations, normal,
+            theta, answers[n],
         )  # fmt: skip
+        told[STATUS], told[STEPS] = status, done
+        if status < 0:
+            continue
+        told[GAIN], told[OFFSET] = theta[d], theta[d + 1]
+        told[OVERLAP] = normal[count - 1, count - 1] / whole[count - 1, count - 1]
+        if curved[0] > 0:
+            told[CURVE] = middle_curve(frames[n], curved[0], curved[1])
+        if sampled == 0:
+            continue
+        there, first, last = shift.copy(), 0, shape[0]
+        if d == 3:
+            first = max(int(np.ceil(-shift[0] - 1e-6)), 0)
+            last = max(min(int(np.floor(shape[0] - 1 - shift[0] + 1e-6)), shape[0] - 1) + 1, first)
+            there[0] += first + 1.0
+        told[COUNT], told[CORRELATION], told[RESIDUAL], told[CHI2] = judged(
+            frames[n, first:last], nothing, coefficients, known, there, theta[d:], noise, sampled
+        )
+        told[VARIANCE : VARIANCE + d] = variances(normal, answers[n])

@@ -131,7 +131,8 @@ def _fit_whole(
 ) -> list[Fit | str]:
     """Fit frames without holes on the template's grid, where all derivatives are known."""
     d, n, noise, equations = template.ndim, len(frames), template.noise, template.equations
-    frames = np.require(frames, np.uint16 if frames.dtype == np.uint16 else np.float32, ["C", "A", "W"])
+    # one kind of number: the kernel takes long to compile, and reading others would hardly be faster
+    frames = np.require(frames, np.float32, ["C", "A", "W"])
     volumes = frames if d == 3 else frames[:, None]
     pad, coefficients = 0, volumes
     if not template.filters:
