@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import fft
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from stackalign.core.cross_correlation import Normalisation
+
     Real = NDArray[np.float32]
     Spectrum = NDArray[np.complex64]
 
-Normalisation = Literal["overlap", "phase", "none"]
 #: share of a reference that is known: what is missing at borders may be made up, and is searched twice as fast
 FILLABLE = 0.9
 
