@@ -10,15 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from stackalign.core.compiled import fast_inlined, inlined, kernel
-
-
-@inlined
-def _mirrored(i, n):
-    """Return the index of the pixel that stands for ``i`` beyond the border of ``n`` pixels."""
-    period = max(2 * n - 2, 1)
-    i = abs(i) % period
-    return i if i < n else period - i
+from stackalign.core.compiled import fast_inlined, kernel
+from stackalign.core.warp_kernels import mirrored
 
 
 @fast_inlined
@@ -40,7 +33,7 @@ def _combined(a, b, c, d, first, w, out):
         weighted(a[i:j], b[i:j], c[i:j], d[i:j], w, out[low:high])
     for k in range(low + width - high):
         x = k if k < low else high + k - low
-        i = _mirrored(first + x, n)
+        i = mirrored(first + x, n)
         out[x] = w[0] * np.float32(a[i]) + w[1] * np.float32(b[i]) + w[2] * np.float32(c[i]) + w[3] * np.float32(d[i])
 
 
@@ -143,9 +136,9 @@ def _volume_values(c, z, y, first, weights, sloped, fresh, rows, line, values):
     """Read a row of a volume; ``rows`` (2, 4, width) keeps what is common to neighbouring rows unless ``fresh``."""
     nz, ny = c.shape[0], c.shape[1]
     for j in range(0 if fresh else 3, 4):
-        at, slot = _mirrored(y + j, ny), (y + j) % 4
-        a, b = c[_mirrored(z, nz), at], c[_mirrored(z + 1, nz), at]
-        d, e = c[_mirrored(z + 2, nz), at], c[_mirrored(z + 3, nz), at]
+        at, slot = mirrored(y + j, ny), (y + j) % 4
+        a, b = c[mirrored(z, nz), at], c[mirrored(z + 1, nz), at]
+        d, e = c[mirrored(z + 2, nz), at], c[mirrored(z + 3, nz), at]
         _combined(a, b, d, e, first, weights[0, 0], rows[0, slot])
         if sloped:
             _combined(a, b, d, e, first, weights[0, 1], rows[1, slot])
@@ -204,8 +197,8 @@ def project(c, first, weights, box, every, phi, scale, sloped, out):
                     _volume_sums(values[a], phi, box[0, 0] + z, row, x0, a, out)
                 continue
             at, n = first[1] + y, c.shape[1]
-            i, j = c[0, _mirrored(at, n)], c[0, _mirrored(at + 1, n)]
-            k, m = c[0, _mirrored(at + 2, n)], c[0, _mirrored(at + 3, n)]
+            i, j = c[0, mirrored(at, n)], c[0, mirrored(at + 1, n)]
+            k, m = c[0, mirrored(at + 2, n)], c[0, mirrored(at + 3, n)]
             _combined(i, j, k, m, first[2], weights[1, 0], line)
             if sloped:
                 _combined(i, j, k, m, first[2], weights[1, 1], slope)

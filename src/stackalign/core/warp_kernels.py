@@ -91,7 +91,8 @@ def filter_rows(a, start, stop, poles):
 
 
 @inlined
-def _mirrored(index, n):
+def mirrored(index, n):
+    """Return the index of the pixel that stands for one beyond the border of ``n`` pixels."""
     index = abs(index) % max(2 * n - 2, 1)
     return index if index < n else 2 * n - 2 - index
 
@@ -108,24 +109,17 @@ def plane_coefficients(image, poles, pad, out):
     out : float (y + 2 pad, x + 2 pad)
     """
     ny, nx = image.shape
-    lanes = np.empty((nx, 16), image.dtype)
-    for r in range(0, ny, 16):
-        count = min(16, ny - r)
-        for i in range(nx):
-            for k in range(count):
-                lanes[i, k] = image[r + k, i]
-        _filter_columns(lanes, poles)
-        for k in range(count):
-            for i in range(nx):
-                out[pad + r + k, pad + i] = lanes[i, k]
-    filter_columns(out[pad : pad + ny], pad, pad + nx, poles)
+    inner = out[pad : pad + ny, pad : pad + nx]
+    inner[:] = image
+    filter_rows(inner, 0, ny, poles)
+    filter_columns(inner, 0, nx, poles)
     for y in range(pad, pad + ny):
         for k in range(1, pad + 1):
-            out[y, pad - k] = out[y, pad + _mirrored(-k, nx)]
-            out[y, pad + nx - 1 + k] = out[y, pad + _mirrored(nx - 1 + k, nx)]
+            out[y, pad - k] = out[y, pad + mirrored(-k, nx)]
+            out[y, pad + nx - 1 + k] = out[y, pad + mirrored(nx - 1 + k, nx)]
     for k in range(1, pad + 1):
-        out[pad - k] = out[pad + _mirrored(-k, ny)]
-        out[pad + ny - 1 + k] = out[pad + _mirrored(ny - 1 + k, ny)]
+        out[pad - k] = out[pad + mirrored(-k, ny)]
+        out[pad + ny - 1 + k] = out[pad + mirrored(ny - 1 + k, ny)]
 
 
 @fast_kernel

@@ -3,7 +3,31 @@
 # mypy: allow-untyped-defs, allow-untyped-calls
 import numpy as np
 
-from stackalign.core.compiled import fast_kernel
+from stackalign.core.compiled import fast_inlined, fast_kernel
+
+
+@fast_inlined
+def _overlap(fixed, moving, weight, moving_weight, box, dy, dx, step):
+    """Return the correlation over a box of a copy shifted by whole pixels, and the weight that both show there."""
+    h, w, channels = fixed.shape
+    product = first = second = counted = 0.0
+    for i in range(max(box[0], dy), min(box[1], h + dy), step):
+        for j in range(max(box[2], dx), min(box[3], w + dx), step):
+            known = weight[i, j] * moving_weight[i - dy, j - dx]
+            if known <= 0.0:
+                continue
+            fm = ff = mm = np.float32(0)
+            for k in range(channels):
+                f, m = fixed[i, j, k], moving[i - dy, j - dx, k]
+                fm += f * m
+                ff += f * f
+                mm += m * m
+            product += known * fm
+            first += known * ff
+            second += known * mm
+            counted += known
+    below = first * second if first > 0.0 and second > 0.0 else 0.0
+    return product / np.sqrt(below) if below > 0.0 else -1.0, counted * step * step if below > 0.0 else 0.0
 
 
 @fast_kernel
@@ -22,28 +46,12 @@ def shifted_scores(fixed, moving, weight, moving_weight, shifts, least, step):
     step : int
         Every step-th row and column counts.
     """
-    h, w, channels = fixed.shape
+    h, w = weight.shape
     out = np.full(len(shifts), -1.0)
     for n in range(len(shifts)):
-        dy, dx = shifts[n, 0], shifts[n, 1]
-        product = first = second = counted = 0.0
-        for i in range(max(dy, 0), min(h + dy, h), step):
-            for j in range(max(dx, 0), min(w + dx, w), step):
-                known = weight[i, j] * moving_weight[i - dy, j - dx]
-                if known <= 0.0:
-                    continue
-                fm = ff = mm = np.float32(0)
-                for k in range(channels):
-                    f, m = fixed[i, j, k], moving[i - dy, j - dx, k]
-                    fm += f * m
-                    ff += f * f
-                    mm += m * m
-                product += known * fm
-                first += known * ff
-                second += known * mm
-                counted += known
-        if counted * step * step >= least and first > 0.0 and second > 0.0:
-            out[n] = product / np.sqrt(first * second)
+        score, shown = _overlap(fixed, moving, weight, moving_weight, (0, h, 0, w), shifts[n, 0], shifts[n, 1], step)
+        if shown >= least and shown > 0.0:
+            out[n] = score
     return out
 
 
@@ -78,7 +86,7 @@ def block_peaks(fixed, moving, weight, moving_weight, starts, side, reach, besid
     tried : int64 (N,)
         How many shifts could be compared.
     """
-    h, w, channels = fixed.shape
+    h, w = weight.shape
     n = 2 * reach + 1
     shifts, tops = np.zeros((len(starts), 2), np.int64), np.full((len(starts), 2), -1.0)
     tried = np.zeros(len(starts), np.int64)
@@ -88,24 +96,11 @@ def block_peaks(fixed, moving, weight, moving_weight, starts, side, reach, besid
         for p in range(n):
             for q in range(n):
                 dy, dx = p - reach, q - reach
-                product = first = second = counted = 0.0
-                for i in range(max(y, dy), min(y + side, h + dy), step):
-                    for j in range(max(x, dx), min(x + side, w + dx), step):
-                        known = weight[i, j] * moving_weight[i - dy, j - dx]
-                        if known <= 0.0:
-                            continue
-                        fm = ff = mm = np.float32(0)
-                        for k in range(channels):
-                            f, m = fixed[i, j, k], moving[i - dy, j - dx, k]
-                            fm += f * m
-                            ff += f * f
-                            mm += m * m
-                        product += known * fm
-                        first += known * ff
-                        second += known * mm
-                        counted += known
-                enough = counted * step * step >= least * side * side and first > 0.0 and second > 0.0
-                scores[p, q] = product / np.sqrt(first * second) if enough else -1.0
+                score, shown = _overlap(
+                    fixed, moving, weight, moving_weight, (y, min(y + side, h), x, min(x + side, w)), dy, dx, step
+                )
+                enough = shown >= least * side * side and shown > 0.0
+                scores[p, q] = score if enough else -1.0
                 if enough:
                     tried[b] += 1
                     if scores[p, q] > tops[b, 0]:
