@@ -6,7 +6,7 @@ import yaml
 
 import stackalign as sa
 from stackalign.config import METHODS, REFERENCES, VERSION, allowed_values, parse_recipe
-from stackalign.core.reference import POLICIES
+from stackalign.core.references.reference import POLICIES
 
 
 def plain(**changes):

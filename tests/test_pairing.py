@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from stackalign.comparison import Comparison, compare, resampled
-from stackalign.core.common_grid import CommonGrid, PairImage, binned_place
-from stackalign.core.cross_correlation import CrossCorrelation
-from stackalign.core.lucas_kanade import LucasKanade
+from stackalign.core.lucas_kanade.registrar import LucasKanade
 from stackalign.core.transform import TransformModel
+from stackalign.core.translation.registrar import CrossCorrelation
+from stackalign.core.warping.common_grid import CommonGrid, PairImage, binned_place
 from stackalign.core.work import drain
 from stackalign.pairing import (
     Pairing,

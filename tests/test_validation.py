@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stackalign.core.cross_correlation import CrossCorrelation
 from stackalign.core.registration import FrameQuality, Registration
 from stackalign.core.spots.gaussian import GaussianSpot
 from stackalign.core.spots.registrar import ParticleTracking
 from stackalign.core.stack import ImageStack
 from stackalign.core.transform_series import TransformSeries
+from stackalign.core.translation.registrar import CrossCorrelation
 from stackalign.core.work import drain
 from stackalign.runs import Movie, Run
 from stackalign.session import default_choices

@@ -14,7 +14,7 @@ _HOME = {
     "Box": "core.geometry",
     "Cancelled": "core.work",
     "ChannelChoiceError": "io.errors",
-    "CrossCorrelation": "core.cross_correlation",
+    "CrossCorrelation": "core.translation.registrar",
     "Decomposition": "core.lowrank.decomposition",
     "DeepHomography": "core.deep.registrar",
     "Displacement": "core.displacement",
@@ -30,14 +30,14 @@ _HOME = {
     "ImageSetChoiceError": "io.errors",
     "ImageStack": "core.stack",
     "InputSpec": "config",
-    "LucasKanade": "core.lucas_kanade",
+    "LucasKanade": "core.lucas_kanade.registrar",
     "Multimodal": "core.multimodal.registrar",
     "OutputSpec": "config",
     "PairRegistration": "core.pair",
     "ParticleTracking": "core.spots.registrar",
     "Pick": "core.spots.picks",
     "PicksReadError": "io.errors",
-    "Preprocess": "core.preprocess",
+    "Preprocess": "core.frames.preprocess",
     "Progress": "core.work",
     "Quality": "core.quality",
     "Reals": "core.lowrank.registrar",
@@ -60,7 +60,7 @@ _HOME = {
     "TransformSeries": "core.transform_series",
     "TransformsReadError": "io.errors",
     "Truth": "core.simulate",
-    "WarpOptions": "core.warp",
+    "WarpOptions": "core.warping.warp",
     "WorkCancelled": "core.work",
     "box_at": "core.spots.detect",
     "describe": "io.info",
@@ -95,9 +95,9 @@ _HOME = {
     "suggest_picks": "core.spots.detect",
     "threads": "core.threads",
     "track_spots": "core.spots.track",
-    "valid_mask": "core.resample",
-    "warp": "core.warp",
-    "warp_frame": "core.resample",
+    "valid_mask": "core.warping.resample",
+    "warp": "core.warping.warp",
+    "warp_frame": "core.warping.resample",
     "write_picks": "io.picks",
     "write_script_output": "script_output",
     "write_stack": "io.write",
@@ -129,26 +129,23 @@ if TYPE_CHECKING:
     from stackalign.config import RecipeError as RecipeError
     from stackalign.config import load_recipe as load_recipe
     from stackalign.config import save_recipe as save_recipe
-    from stackalign.core.cross_correlation import CrossCorrelation as CrossCorrelation
     from stackalign.core.deep.registrar import DeepHomography as DeepHomography
     from stackalign.core.displacement import Displacement as Displacement
     from stackalign.core.displacement import DisplacementModel as DisplacementModel
+    from stackalign.core.frames.preprocess import Preprocess as Preprocess
     from stackalign.core.geometry import Box as Box
     from stackalign.core.lowrank.decomposition import Decomposition as Decomposition
     from stackalign.core.lowrank.registrar import Reals as Reals
-    from stackalign.core.lucas_kanade import LucasKanade as LucasKanade
+    from stackalign.core.lucas_kanade.registrar import LucasKanade as LucasKanade
     from stackalign.core.multimodal.registrar import Multimodal as Multimodal
     from stackalign.core.pair import PairRegistration as PairRegistration
     from stackalign.core.pair import register_pair as register_pair
-    from stackalign.core.preprocess import Preprocess as Preprocess
     from stackalign.core.quality import Quality as Quality
     from stackalign.core.quality import measure as measure
     from stackalign.core.quality import measure_work as measure_work
     from stackalign.core.registration import FrameQuality as FrameQuality
     from stackalign.core.registration import Registrar as Registrar
     from stackalign.core.registration import Registration as Registration
-    from stackalign.core.resample import valid_mask as valid_mask
-    from stackalign.core.resample import warp_frame as warp_frame
     from stackalign.core.simulate import Simulated as Simulated
     from stackalign.core.simulate import Simulation as Simulation
     from stackalign.core.simulate import Truth as Truth
@@ -177,8 +174,11 @@ if TYPE_CHECKING:
     from stackalign.core.transform import Transform as Transform
     from stackalign.core.transform import TransformModel as TransformModel
     from stackalign.core.transform_series import TransformSeries as TransformSeries
-    from stackalign.core.warp import WarpOptions as WarpOptions
-    from stackalign.core.warp import warp as warp
+    from stackalign.core.translation.registrar import CrossCorrelation as CrossCorrelation
+    from stackalign.core.warping.resample import valid_mask as valid_mask
+    from stackalign.core.warping.resample import warp_frame as warp_frame
+    from stackalign.core.warping.warp import WarpOptions as WarpOptions
+    from stackalign.core.warping.warp import warp as warp
     from stackalign.core.work import Cancelled as Cancelled
     from stackalign.core.work import Done as Done
     from stackalign.core.work import Failed as Failed

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from stackalign.core.common_grid import binned_place
+from stackalign.core.frames.reduction import binned
 from stackalign.core.geometry import corners
-from stackalign.core.reduction import binned
-from stackalign.core.resample import Fill, warp_frame
+from stackalign.core.warping.common_grid import binned_place
+from stackalign.core.warping.resample import Fill, warp_frame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from stackalign.core.common_grid import PairImage
+    from stackalign.core.warping.common_grid import PairImage
 
     Array = NDArray[np.float64]
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union, get
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from stackalign.core.cross_correlation import CrossCorrelation
 from stackalign.core.deep.registrar import DeepHomography
+from stackalign.core.frames.preprocess import Preprocess
 from stackalign.core.lowrank.registrar import Reals
-from stackalign.core.lucas_kanade import LucasKanade
+from stackalign.core.lucas_kanade.registrar import LucasKanade
 from stackalign.core.multimodal.registrar import Multimodal
 from stackalign.core.parameters import Parameters
-from stackalign.core.preprocess import Preprocess
-from stackalign.core.reference import POLICIES
+from stackalign.core.references.reference import POLICIES
 from stackalign.core.spots.registrar import ParticleTracking
-from stackalign.core.warp import WarpOptions
+from stackalign.core.translation.registrar import CrossCorrelation
+from stackalign.core.warping.warp import WarpOptions
 from stackalign.io.atomic import replacing
 
 if TYPE_CHECKING:

@@ -137,7 +137,7 @@ def aligned(run: Run, stack: ImageStack | None = None, *, order: int | None = No
     ValueError
         If the other stack has another number of frames.
     """
-    from stackalign.core.warp import warp
+    from stackalign.core.warping.warp import warp
 
     source = stack if stack is not None else run.movie.stack
     if len(source) != len(run.movie.stack):
@@ -253,7 +253,7 @@ def aligned_like(run: Run, array: Any, axes: str, *, order: int | None = None) -
 
 def origin_of(run: Run) -> tuple[int, ...]:
     """Return the pixel of the movie's frame that the first pixel of the aligned frames lies on (moved by cropping)."""
-    from stackalign.core.warp import output_box
+    from stackalign.core.warping.warp import output_box
 
     origin, _ = output_box(run.movie.stack.frame_shape, run.registration.transforms, run.choices.warp.crop)
     return tuple(int(start) for start in origin)

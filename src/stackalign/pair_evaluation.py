@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stackalign.core.cross_correlation import CrossCorrelation
 from stackalign.core.deep.pairs import corner_error, corners_of
 from stackalign.core.deep.registrar import DeepHomography
-from stackalign.core.lucas_kanade import LucasKanade
+from stackalign.core.lucas_kanade.registrar import LucasKanade
 from stackalign.core.multimodal.registrar import Multimodal
 from stackalign.core.pair import register_pair
+from stackalign.core.translation.registrar import CrossCorrelation
 from stackalign.core.work import Progress
 
 if TYPE_CHECKING:

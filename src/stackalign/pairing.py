@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from stackalign.core.common_grid import CommonGrid, PairImage
 from stackalign.core.geometry import centre
 from stackalign.core.transform import Transform, TransformModel
+from stackalign.core.warping.common_grid import CommonGrid, PairImage
 from stackalign.core.work import Progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from stackalign.core.frames.preprocess import FilteredRegistrar
     from stackalign.core.pair import PairRegistration
-    from stackalign.core.preprocess import FilteredRegistrar
     from stackalign.core.work import Work
 
     Array = NDArray[np.float64]

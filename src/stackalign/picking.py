@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stackalign.core.frame_check import read_frame
+from stackalign.core.frames.frame_check import read_frame
 from stackalign.core.geometry import Box
 from stackalign.core.spots.detect import box_at, suggest_picks
 from stackalign.core.spots.fit import fit_spot

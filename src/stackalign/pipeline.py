@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stackalign.core.bad_frames import find_bad_frames
 from stackalign.core.cluster import WorkerMap, check_client
-from stackalign.core.pixel_repair import find_repair
-from stackalign.core.preprocess import Preprocess
+from stackalign.core.frames.bad_frames import find_bad_frames
+from stackalign.core.frames.pixel_repair import find_repair
+from stackalign.core.frames.preprocess import Preprocess
 from stackalign.core.quality import measure_work
-from stackalign.core.reference import POLICIES, Reference
-from stackalign.core.resample import check_options
+from stackalign.core.references.reference import POLICIES, Reference
 from stackalign.core.stack import ImageStack
 from stackalign.core.threads import is_spread, spread_over
-from stackalign.core.warp import warp
+from stackalign.core.warping.resample import check_options
+from stackalign.core.warping.warp import warp
 from stackalign.core.work import Progress, drain
 from stackalign.io.errors import StackWriteError
 from stackalign.io.read import read_channels, read_stack

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stackalign.core.cross_correlation import CrossCorrelation
 from stackalign.core.geometry import centre
 from stackalign.core.quality import measure_work
 from stackalign.core.transform import TransformModel
-from stackalign.core.warp import warp_frame
+from stackalign.core.translation.registrar import CrossCorrelation
+from stackalign.core.warping.warp import warp_frame
 from stackalign.core.work import Progress
 
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stackalign.core.frame_check import read_frame
+from stackalign.core.frames.frame_check import read_frame
 from stackalign.core.geometry import centre
 from stackalign.core.spots.fit import fit_spot
 from stackalign.core.spots.in_place import fit_in_place_work
 from stackalign.core.spots.picks import Pick
 from stackalign.core.stack import FrameError
-from stackalign.core.warp import WarpOptions, warp
+from stackalign.core.warping.warp import WarpOptions, warp
 from stackalign.core.work import Progress, drain
 from stackalign.io.errors import StackWriteError
 from stackalign.io.picks import write_selections

@@ -47,8 +47,8 @@ def methods() -> dict[str, type[Any]]:
 
 def default_choices(method: str = "cross-correlation") -> Choices:
     """Return the choices of a session that nobody has touched."""
-    from stackalign.core.preprocess import Preprocess
-    from stackalign.core.warp import WarpOptions
+    from stackalign.core.frames.preprocess import Preprocess
+    from stackalign.core.warping.warp import WarpOptions
 
     return Choices(methods()[method](), preprocess=Preprocess(), warp=WarpOptions())
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stackalign.core.frame_check import read_frame
+from stackalign.core.frames.frame_check import read_frame
 from stackalign.core.quality import measure_work
 from stackalign.core.spots.detect import suggest_picks
 from stackalign.core.spots.held_out import HeldOut, hold_out

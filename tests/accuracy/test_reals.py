@@ -13,8 +13,8 @@ from stackalign.core.evaluation import corner_bound
 from stackalign.core.lowrank.solution import SolverOptions
 from stackalign.core.lowrank.solver import solve
 from stackalign.core.lowrank.start import searched
-from stackalign.core.lucas_kanade import LucasKanade
-from stackalign.core.reference import Reference
+from stackalign.core.lucas_kanade.registrar import LucasKanade
+from stackalign.core.references.reference import Reference
 from stackalign.core.run_state import RunState
 from stackalign.core.simulate import Simulation
 from stackalign.core.transform_series import TransformSeries

@@ -17,10 +17,10 @@ from scipy.ndimage import gaussian_filter
 import stackalign as sa
 from stackalign.core.generators import moved_points
 from stackalign.core.geometry import corners
-from stackalign.core.lucas_kanade_fit import fit_motion
-from stackalign.core.lucas_kanade_template import MotionTemplate
-from stackalign.core.resample import warp_frame
-from stackalign.core.translation_template import TranslationTemplate
+from stackalign.core.lucas_kanade.fit import fit_motion
+from stackalign.core.lucas_kanade.template import MotionTemplate
+from stackalign.core.translation.template import TranslationTemplate
+from stackalign.core.warping.resample import warp_frame
 
 from .peers import Absent, stackreg
 

@@ -13,18 +13,18 @@ import pytest
 from scipy import fft
 
 import stackalign as sa
-from stackalign.core import shift_kernels
-from stackalign.core.bad_frames import find_bad_frames
-from stackalign.core.correlation_search import search
-from stackalign.core.denoise import wiener
-from stackalign.core.frame_check import check_frame
-from stackalign.core.mean_image import Aligned, mean_image
-from stackalign.core.noise import NoiseModel
-from stackalign.core.reduction import binned, reduction
+from stackalign.core.frames.bad_frames import find_bad_frames
+from stackalign.core.frames.denoise import wiener
+from stackalign.core.frames.frame_check import check_frame
+from stackalign.core.frames.noise import NoiseModel
+from stackalign.core.frames.reduction import binned, reduction
+from stackalign.core.references.mean_image import Aligned, mean_image
+from stackalign.core.search.correlation import search
 from stackalign.core.threads import set_threads
 from stackalign.core.transform import TransformModel
-from stackalign.core.translation import fit_translation
-from stackalign.core.translation_template import ShiftEquations, TranslationTemplate
+from stackalign.core.translation import shift_kernels
+from stackalign.core.translation.fit import fit_translation
+from stackalign.core.translation.template import ShiftEquations, TranslationTemplate
 
 if TYPE_CHECKING:
     from collections.abc import Callable

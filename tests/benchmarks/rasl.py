@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from stackalign.core.frames.reduction import binned, enlarged, reduced
 from stackalign.core.generators import exponential, generators, velocities
 from stackalign.core.geometry import centre
-from stackalign.core.reduction import binned, enlarged, reduced
-from stackalign.core.resample import warp_frame
 from stackalign.core.transform import TransformModel
+from stackalign.core.warping.resample import warp_frame
 
 MARGIN = 0.15  # of the field, on each side: left out
 

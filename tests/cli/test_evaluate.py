@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from stackalign.cli.evaluate import FIGURES, _carried_out, grid_of
-from stackalign.core.cross_correlation import CrossCorrelation
 from stackalign.core.simulate import Simulation
+from stackalign.core.translation.registrar import CrossCorrelation
 from stackalign.core.trial import perturbations
 from stackalign.io.tables import read_table
 

@@ -7,7 +7,7 @@ from stackalign.cli.methods import allowed, described, parameter_table, shown
 from stackalign.cli.options import channel_of, frames_of, region_of, settings_of
 from stackalign.cli.records import checked
 from stackalign.core.simulate import Simulation
-from stackalign.core.warp import WarpOptions
+from stackalign.core.warping.warp import WarpOptions
 
 
 @pytest.mark.parametrize("text, span", [(None, None), ("2:5", (2, 5)), (":3", (0, 3)), (" 4 : 9 ", (4, 9))])

@@ -12,8 +12,8 @@ from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QApplication
 
 import stackalign as sa
-from stackalign.core.cross_correlation import CrossCorrelation
 from stackalign.core.geometry import corners
+from stackalign.core.translation.registrar import CrossCorrelation
 from stackalign.samples import load_sample_truth, sample_path
 from stackalign.widgets._contributions import read
 from stackalign.widgets._errors import ErrorDialog

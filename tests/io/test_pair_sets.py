@@ -9,7 +9,7 @@ from skimage import data
 from skimage.io import imsave
 
 from stackalign.core.deep.pairs import SyntheticPairs, corner_error, corners_of
-from stackalign.core.resample import valid_mask, warp_frame
+from stackalign.core.warping.resample import valid_mask, warp_frame
 from stackalign.io.errors import StackReadError
 from stackalign.io.pair_sets import open_pairs
 from stackalign.io.pictures import PictureFolder, colours

@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.ndimage import binary_erosion, gaussian_filter
 
 import stackalign as sa
-from stackalign.core.warp_region import common_box, expanded_box
+from stackalign.core.warping.region import common_box, expanded_box
 from tests.properties.strategies import series, small, transforms
 
 orders = st.sampled_from((0, 1, 3, 5))

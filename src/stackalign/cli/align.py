@@ -45,7 +45,7 @@ class AlignCommand(TyperCommand):
         from stackalign.cli.apply import describe_warp
         from stackalign.cli.methods import described, method_table, parameter_table, words
         from stackalign.config import METHODS, AlignmentConfig, OutputSpec
-        from stackalign.core.preprocess import Preprocess
+        from stackalign.core.frames.preprocess import Preprocess
 
         describe_warp(self)
         params: list[Any] = self.params
@@ -99,8 +99,8 @@ def align(
     from stackalign.cli.methods import words
     from stackalign.cli.records import checked
     from stackalign.config import METHODS, AlignmentConfig, InputSpec, OutputSpec
-    from stackalign.core.preprocess import Preprocess
-    from stackalign.core.warp import WarpOptions
+    from stackalign.core.frames.preprocess import Preprocess
+    from stackalign.core.warping.warp import WarpOptions
 
     input = _one(inputs)
     if method not in METHODS:
@@ -184,8 +184,8 @@ def grouped(settings: dict[str, Any], method: str) -> dict[str, dict[str, Any]]:
     """
     from stackalign.cli.records import unknown
     from stackalign.config import METHODS, OutputSpec
-    from stackalign.core.preprocess import Preprocess
-    from stackalign.core.warp import WarpOptions
+    from stackalign.core.frames.preprocess import Preprocess
+    from stackalign.core.warping.warp import WarpOptions
 
     kinds: tuple[type[Parameters], ...] = (METHODS[method], Preprocess, WarpOptions, OutputSpec)
     records = dict(zip(GROUPS, kinds, strict=True))

@@ -33,7 +33,7 @@ class ApplyCommand(TyperCommand):
 def describe_warp(command: Any) -> None:
     """Give the options on resampling the help of their fields."""
     from stackalign.cli.methods import described
-    from stackalign.core.warp import WarpOptions
+    from stackalign.core.warping.warp import WarpOptions
 
     for param in command.params:
         if param.name in WARP:
@@ -62,7 +62,7 @@ def apply(
     """Resample a stack by transforms that are known already, all its channels alike."""
     from stackalign.cli.terminal import finish
     from stackalign.core.threads import set_threads
-    from stackalign.core.warp import warp
+    from stackalign.core.warping.warp import warp
     from stackalign.io.transforms import load_transforms
     from stackalign.io.write import write_stack_work
 
@@ -129,7 +129,7 @@ def summary_lines(summary: Any) -> list[str]:
 def warp_options(order: str | None, fill: str | None, crop: str | None) -> dict[str, Any]:
     """Return how to resample as far as it was said, checked against the record; a usage error names the option."""
     from stackalign.cli.records import checked
-    from stackalign.core.warp import WarpOptions
+    from stackalign.core.warping.warp import WarpOptions
 
     given = {key: _number(text) for key, text in zip(WARP, (order, fill, crop), strict=True) if text is not None}
     return {key: getattr(checked(WarpOptions, {key: value}, f"--{key}"), key) for key, value in given.items()}

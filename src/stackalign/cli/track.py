@@ -108,7 +108,7 @@ def chosen_picks(
     stack: "ImageStack", picks: Path | None, auto: int | None, polarity: Any, image_set: str | None
 ) -> "tuple[Pick, ...]":
     """Return the picks of a file, or as many suggested ones in the first frame that can be read."""
-    from stackalign.core.frame_check import read_frame
+    from stackalign.core.frames.frame_check import read_frame
     from stackalign.core.spots.detect import suggest_picks
 
     if picks is not None:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stackalign.core.resample import warp_frame
 from stackalign.core.stack import ImageStack
 from stackalign.core.transform import Transform
-from stackalign.core.warp import warp
+from stackalign.core.warping.resample import warp_frame
+from stackalign.core.warping.warp import warp
 from stackalign.core.work import drain
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from stackalign.core.cross_correlation import CrossCorrelation
     from stackalign.core.transform_series import TransformSeries
+    from stackalign.core.translation.registrar import CrossCorrelation
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from stackalign.core.agreement import LEAST_AGREEMENT, agreement
-from stackalign.core.frame_check import check_frame
-from stackalign.core.lucas_kanade import LucasKanade
-from stackalign.core.noise import NoiseModel
-from stackalign.core.reference import PairResult
+from stackalign.core.frames.frame_check import check_frame
+from stackalign.core.frames.noise import NoiseModel
+from stackalign.core.lucas_kanade.registrar import LucasKanade
+from stackalign.core.references.reference import PairResult
 from stackalign.core.run_state import safely
 from stackalign.core.transform import Transform
+from stackalign.core.verdicts.agreement import LEAST_AGREEMENT, agreement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-    from stackalign.core.reference import PairAligner
+    from stackalign.core.references.reference import PairAligner
 
 
 @dataclass(frozen=True, slots=True, eq=False)

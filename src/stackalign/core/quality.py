@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stackalign.core.frame_check import read_frame
+from stackalign.core.frames.frame_check import read_frame
 from stackalign.core.geometry import Box
-from stackalign.core.piecewise_series import PiecewiseSeries
-from stackalign.core.resample import warp_frame, warp_sources
+from stackalign.core.piecewise.series import PiecewiseSeries
 from stackalign.core.stack import ImageStack
 from stackalign.core.threads import map_ahead
-from stackalign.core.warp_region import common_box
+from stackalign.core.warping.region import common_box
+from stackalign.core.warping.resample import warp_frame, warp_sources
 from stackalign.core.work import Progress, drain
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stackalign.core.frame_check import read_frame
+from stackalign.core.frames.frame_check import read_frame
+from stackalign.core.frames.noise import NoiseModel
+from stackalign.core.frames.reduction import stacked
 from stackalign.core.geometry import centre
-from stackalign.core.noise import NoiseModel
-from stackalign.core.reduction import stacked
-from stackalign.core.reference import ManyAligner, PairResult
+from stackalign.core.references.reference import ManyAligner, PairResult
 from stackalign.core.registration import FrameQuality, Registration
 from stackalign.core.threads import batches, map_frames
 from stackalign.core.transform_series import TransformSeries
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stackalign.core.reference import PairAligner, Reference
+    from stackalign.core.references.reference import PairAligner, Reference
     from stackalign.core.stack import ImageStack
     from stackalign.core.work import Work
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stackalign.core.deep.pairs import ImagePair, SyntheticPairs, corners_of
-from stackalign.core.resample import warp_frame
 from stackalign.core.transform_fit import fit_matrix
+from stackalign.core.warping.resample import warp_frame
 from stackalign.io.errors import StackReadError
 from stackalign.io.picture import ENDINGS
 from stackalign.io.pictures import PictureFolder, read_picture

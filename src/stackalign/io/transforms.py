@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stackalign.core.piecewise_series import PiecewiseSeries
+from stackalign.core.piecewise.series import PiecewiseSeries
 from stackalign.core.transform import TransformModel
 from stackalign.core.transform_series import TransformSeries
 from stackalign.io.atomic import replacing

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stackalign.comparison import resampled
-from stackalign.core.common_grid import PairImage
-from stackalign.core.preprocess import Preprocess
+from stackalign.core.frames.preprocess import Preprocess
+from stackalign.core.warping.common_grid import PairImage
 from stackalign.pairing import luminance
 from stackalign.widgets._layers import _WORDS, KEY, data_to_physical, embedded, look_of, region_of, source_of
 

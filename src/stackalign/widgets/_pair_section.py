@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from napari.layers import Image, Layer
     from numpy.typing import NDArray
 
-    from stackalign.core.common_grid import PairImage
+    from stackalign.core.warping.common_grid import PairImage
 
 _PLACED = ("affine", "scale", "translate", "rotate", "shear", "units", "data")  # events of a layer that looks otherwise
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from stackalign.core.resample import valid_mask, warp_frame
 from stackalign.core.transform import Transform
+from stackalign.core.warping.resample import valid_mask, warp_frame
 
 torch = pytest.importorskip("torch")
 

@@ -7,8 +7,8 @@ from scipy.ndimage import gaussian_filter
 from stackalign.core.deep.matching import FeatureMaps, match_features
 from stackalign.core.deep.pairs import corners_of
 from stackalign.core.multimodal.corners import corner_distance
-from stackalign.core.resample import warp_frame
 from stackalign.core.transform_fit import fit_matrix
+from stackalign.core.warping.resample import warp_frame
 
 
 def binned(maps, step):

@@ -6,7 +6,7 @@ from skimage import data
 
 from stackalign.core.deep import renderings
 from stackalign.core.deep.pairs import FixedPairs, SyntheticPairs, corner_error, corners_of, turned
-from stackalign.core.resample import valid_mask, warp_frame
+from stackalign.core.warping.resample import valid_mask, warp_frame
 
 IMAGES = [data.astronaut(), data.coffee()]
 

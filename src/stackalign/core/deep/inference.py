@@ -31,7 +31,7 @@ def feature_maps(network: InvariantFeatures, image: NDArray[Any], *, device: str
     require_torch("features of a network")
     import torch
 
-    from stackalign.core.holes import filled_from_nearest
+    from stackalign.core.frames.holes import filled_from_nearest
 
     plane = np.asarray(image, np.float32)
     known = np.isfinite(plane)
@@ -87,7 +87,7 @@ def regressed_corners(
 
 
 def _filled(image: NDArray[Any]) -> NDArray[np.float32]:
-    from stackalign.core.holes import filled_from_nearest
+    from stackalign.core.frames.holes import filled_from_nearest
 
     plane = np.ascontiguousarray(image, np.float32)
     known = np.isfinite(plane)

@@ -14,8 +14,8 @@ from pydantic import Field
 
 from stackalign.core.deep.renderings import random_rendering
 from stackalign.core.parameters import Parameters
-from stackalign.core.resample import warp_frame
 from stackalign.core.transform_fit import fit_matrix
+from stackalign.core.warping.resample import warp_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

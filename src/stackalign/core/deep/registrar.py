@@ -14,7 +14,7 @@ from stackalign.core.deep.requirement import require_torch
 from stackalign.core.geometry import centre
 from stackalign.core.multimodal.places import within
 from stackalign.core.multimodal.registrar import Multimodal, MultimodalAligner
-from stackalign.core.reference import PairResult
+from stackalign.core.references.reference import PairResult
 from stackalign.core.transform import TransformModel
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stackalign.core.resample import warp_frame
+from stackalign.core.warping.resample import warp_frame
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

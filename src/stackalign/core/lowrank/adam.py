@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stackalign.core.frame_check import read_frame
+from stackalign.core.frames.frame_check import read_frame
 from stackalign.core.lowrank.decomposition import Decomposition
-from stackalign.core.reference import PairResult, Reference
-from stackalign.core.resample import warp_frame
+from stackalign.core.references.reference import PairResult, Reference
 from stackalign.core.run_state import RunState
 from stackalign.core.transform import TransformModel
+from stackalign.core.warping.resample import warp_frame
 from stackalign.core.work import Progress
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stackalign.core.frame_check import read_frame
-from stackalign.core.resample import warp_frame
+from stackalign.core.frames.frame_check import read_frame
+from stackalign.core.warping.resample import warp_frame
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

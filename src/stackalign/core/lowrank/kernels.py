@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from stackalign.core.compiled import fast_inlined, kernel
-from stackalign.core.spline_lines import read_line
+from stackalign.core.warping.spline_lines import read_line
 
 
 @fast_inlined

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stackalign.core.frames.reduction import binned, enlarged, reduced
 from stackalign.core.generators import generators, moved_points, velocities
 from stackalign.core.geometry import centre, corners
 from stackalign.core.lowrank.placing import spatial
 from stackalign.core.lowrank.rescue import rescued
 from stackalign.core.lowrank.solution import Solution
 from stackalign.core.lowrank.state import State
-from stackalign.core.reduction import binned, enlarged, reduced
 from stackalign.core.work import Progress
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 
 from stackalign.core.generators import exponential
 from stackalign.core.lowrank.model import robust_scale
-from stackalign.core.resample import spline_coefficients, warp_frame
+from stackalign.core.warping.resample import spline_coefficients, warp_frame
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,7 +79,7 @@ class Comparison:
 
     def place(self, matrix: NDArray[np.float64], coefficients: NDArray[np.float64]) -> None:
         """Read the frame where it lies."""
-        from stackalign.core.lucas_kanade_kernels import covered
+        from stackalign.core.lucas_kanade.kernels import covered
 
         level = self._state.level
         back = spatial(np.asarray(np.linalg.inv(matrix), np.float64), 1.0)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stackalign.core.noise import NoiseModel
+from stackalign.core.frames.noise import NoiseModel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

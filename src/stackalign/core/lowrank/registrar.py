@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 from pydantic import Field
 
-from stackalign.core.holes import filled_from_nearest
+from stackalign.core.frames.holes import filled_from_nearest
+from stackalign.core.frames.preprocess import FilteredRegistrar
 from stackalign.core.lowrank.decomposition import Decomposition
 from stackalign.core.lowrank.model import robust_scale
 from stackalign.core.lowrank.rank import found_rank
 from stackalign.core.lowrank.solution import UNPLACED
 from stackalign.core.lowrank.start import searched
-from stackalign.core.lucas_kanade import LucasKanade
-from stackalign.core.preprocess import FilteredRegistrar
+from stackalign.core.lucas_kanade.registrar import LucasKanade
 from stackalign.core.ranges import MaxRotation, MaxShift
-from stackalign.core.reference import PairResult, Reference
+from stackalign.core.references.reference import PairResult, Reference
 from stackalign.core.run_state import RunState
 from stackalign.core.stack import ImageStack
 from stackalign.core.transform import TransformModel
@@ -279,7 +279,7 @@ def _contrast(solution: Solution, k: int) -> float:
 
 def _sampled_rows(run: RunState, usable: list[int], solution: Solution) -> NDArray[np.float32]:
     """Return a sample of the pixels of up to 64 aligned frames as rows, to find the rank from."""
-    from stackalign.core.resample import warp_frame
+    from stackalign.core.warping.resample import warp_frame
 
     good = [k for k, t in enumerate(usable) if t not in solution.trouble]
     chosen = np.unique(np.linspace(0, len(good) - 1, min(len(good), 64)).round().astype(int))
@@ -293,7 +293,7 @@ def _sampled_rows(run: RunState, usable: list[int], solution: Solution) -> NDArr
 
 def _in_gauge(run: RunState, usable: list[int], solution: Solution, result: Registration, stack: ImageStack) -> Any:
     """Return the decomposition on the grid of the anchored series: the basis is moved as the frames were."""
-    from stackalign.core.resample import warp_frame
+    from stackalign.core.warping.resample import warp_frame
 
     first = next((k for k, t in enumerate(usable) if run.results[t] is not None and not run.results[t].reason), 0)  # type: ignore[union-attr]
     t = usable[first]

@@ -42,7 +42,7 @@ def rescued(state: State) -> Work[list[int]]:
     list of int
         Frames that have a new place.
     """
-    from stackalign.core.lucas_kanade_search import SearchBank, angles_within
+    from stackalign.core.lucas_kanade.search import SearchBank, angles_within
 
     level = state.level
     measured = state.scale[np.isfinite(state.scale)]

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stackalign.core.draft import drafted
+from stackalign.core.references.draft import drafted
 from stackalign.core.run_state import RunState
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stackalign.core.reference import PairAligner
+    from stackalign.core.references.reference import PairAligner
     from stackalign.core.work import Work
 
 _REACH = 3.0  # times the range of most pixels that brighter and darker ones may stick out

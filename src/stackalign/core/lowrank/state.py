@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stackalign.core.frames.holes import filled_along_lines, filled_from_nearest
+from stackalign.core.frames.noise import NoiseModel
 from stackalign.core.generators import fitted, moved_points
 from stackalign.core.geometry import centre, corners
-from stackalign.core.holes import filled_along_lines, filled_from_nearest
 from stackalign.core.lowrank.model import LowRank, initial_low_rank
 from stackalign.core.lowrank.placing import Comparison, Placed, kernels, looked_at, stepped, weighed
 from stackalign.core.lowrank.solution import UNPLACED
-from stackalign.core.noise import NoiseModel
-from stackalign.core.resample import warp_frame
 from stackalign.core.threads import map_ahead
 from stackalign.core.transform import TransformModel
+from stackalign.core.warping.resample import warp_frame
 from stackalign.core.work import Progress
 
 if TYPE_CHECKING:

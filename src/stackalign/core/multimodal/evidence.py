@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stackalign.core.frames.reduction import reduced
 from stackalign.core.multimodal.corners import corner_distance
 from stackalign.core.multimodal.judge import PLACE_SIDE, Evidence
 from stackalign.core.multimodal.places import disturbed, improved
 from stackalign.core.multimodal.refine import ALIKE
-from stackalign.core.reduction import reduced
 from stackalign.core.threads import map_threads
 from stackalign.core.transform import TransformModel
 

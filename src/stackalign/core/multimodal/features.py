@@ -122,7 +122,7 @@ def _taps(sigma: float, truncate: float) -> NDArray[np.float32]:
 
 def _plane(image: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Return an image in units of its own contrast, holes filled from their neighbours, and where it is known."""
-    from stackalign.core.holes import filled_along_lines
+    from stackalign.core.frames.holes import filled_along_lines
 
     values = np.asarray(image, np.float32)
     known = np.isfinite(values)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stackalign.core.frames.reduction import enlarged
 from stackalign.core.multimodal.evidence import collected, height, places_searched
 from stackalign.core.multimodal.features import FAMILIES
 from stackalign.core.multimodal.places import Place, all_improved, distinct, disturbed, improved, within
 from stackalign.core.multimodal.search import search
 from stackalign.core.multimodal.views import levels_of
-from stackalign.core.reduction import enlarged
 from stackalign.core.threads import map_threads
 from stackalign.core.transform import TransformModel
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stackalign.core.frames.reduction import enlarged, reduced
 from stackalign.core.geometry import corners
 from stackalign.core.multimodal.corners import matrices_of, offsets_of, plausible
 from stackalign.core.multimodal.refine import FeatureImage, Refined, refine
-from stackalign.core.reduction import enlarged, reduced
 from stackalign.core.threads import map_threads
 from stackalign.core.transform import TransformModel
 

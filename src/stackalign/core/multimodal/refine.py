@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stackalign.core.frames.reduction import enlarged, reduced
 from stackalign.core.geometry import centre, corners
 from stackalign.core.multimodal.corners import corner_distance, plausible
-from stackalign.core.reduction import enlarged, reduced
 from stackalign.core.transform import TransformModel
 
 if TYPE_CHECKING:

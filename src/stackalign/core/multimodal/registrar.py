@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from stackalign.core.frame_check import check_frame
-from stackalign.core.holes import masked
-from stackalign.core.preprocess import PairRegistrar
+from stackalign.core.frames.frame_check import check_frame
+from stackalign.core.frames.holes import masked
+from stackalign.core.frames.preprocess import PairRegistrar
 from stackalign.core.ranges import MaxRotation, MaxScale, MaxShift, MinOverlap
-from stackalign.core.reference import PairResult
-from stackalign.core.rounds import align_stack, first_usable
+from stackalign.core.references.reference import PairResult
+from stackalign.core.references.rounds import align_stack, first_usable
 from stackalign.core.stack import ImageStack
 from stackalign.core.transform import Transform, TransformModel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from stackalign.core.frames.noise import NoiseModel
     from stackalign.core.multimodal.judge import Evidence
     from stackalign.core.multimodal.matching import Match
     from stackalign.core.multimodal.views import Views
-    from stackalign.core.noise import NoiseModel
     from stackalign.core.pair import PairRegistration
     from stackalign.core.registration import ReferenceLike, Registration
     from stackalign.core.work import Work

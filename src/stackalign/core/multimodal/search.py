@@ -134,7 +134,7 @@ class Resampled:
 
     def __call__(self, matrix: Array, shape: tuple[int, int]) -> FeatureImage:
         """Return the maps and weights, resampled."""
-        from stackalign.core.resample import warp_frame
+        from stackalign.core.warping.resample import warp_frame
 
         maps = [
             warp_frame(np.ascontiguousarray(self.moving.values[..., k]), matrix, order=1, output_shape=shape)

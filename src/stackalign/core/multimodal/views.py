@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from stackalign.core.frames.reduction import binned
 from stackalign.core.multimodal.features import describe
-from stackalign.core.reduction import binned
-from stackalign.core.resample import warp_frame
+from stackalign.core.warping.resample import warp_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stackalign.core.frame_check import read_frame
+from stackalign.core.frames.frame_check import read_frame
 from stackalign.core.spots.fit import fit_spots
 from stackalign.core.spots.tracks import TrackSet
 from stackalign.core.threads import map_ahead

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from stackalign.core.frame_check import read_frame
+from stackalign.core.frames.frame_check import read_frame
 from stackalign.core.geometry import centre
-from stackalign.core.reference import Reference
+from stackalign.core.references.reference import Reference
 from stackalign.core.registration import FrameQuality, RegistrarParameters, Registration
 from stackalign.core.spots.gaussian import FitStatus
 from stackalign.core.spots.options import TrackOptions

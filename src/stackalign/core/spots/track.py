@@ -13,7 +13,7 @@ from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from stackalign.core.frame_check import read_frame
+from stackalign.core.frames.frame_check import read_frame
 from stackalign.core.spots.follower import Follower
 from stackalign.core.spots.gaussian import FitStatus
 from stackalign.core.spots.leap import leap, reach

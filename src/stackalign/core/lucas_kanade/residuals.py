@@ -1,0 +1,117 @@
+"""What is left between a frame and the template that it was laid on, at the frame's own pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stackalign.core.geometry import every_which
+from stackalign.core.verdicts.motion_residuals import judge, residuals
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from stackalign.core.lucas_kanade.template import MotionTemplate
+
+    Array = NDArray[np.float64]
+
+SAMPLES = 4096  # pixels from which residual, correlation and noise of a frame are estimated
+EVERYWHERE = np.zeros((1, 1, 1), np.float32)  # in place of a mask that is 1 at all pixels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judgement:
+    """What residuals say of a fit.
+
+    Attributes
+    ----------
+    standard : ndarray (N,)
+        Residuals over the deviation that the noise model expects.
+    correlation, residual, chi2 : float
+        Pearson correlation of frame and model, mean squared residual, and that over the noise.
+    expected : float
+        The correlation that the noise model leaves of a perfect match.
+    scale, rms : float
+        Robust deviation of ``standard``, and its root mean square: where that is larger, tails are heavier than noise.
+    """
+
+    standard: Array
+    correlation: float
+    residual: float
+    chi2: float
+    expected: float
+    scale: float
+    rms: float
+
+    @classmethod
+    def of(
+        cls,
+        image: NDArray[np.float32],
+        seen: NDArray[np.float32],
+        template: MotionTemplate,
+        matrix: Array,
+        gain: float,
+        offset: float,
+        samples: int,
+    ) -> Judgement:
+        """Judge the residuals of a frame, see `sampled_residuals`; its brightness is that less the level."""
+        images, volume = template.images, np.ascontiguousarray(as_volume(image))
+        noise = images.noise
+        camera = np.array([noise.constant + noise.slope * images.level, noise.slope, noise.floor])
+        standard, told = judge(
+            volume, seen, template.coefficients, template.known, spatial(matrix), np.array([gain, offset]),
+            every_which(volume.shape, samples), camera,
+        )  # fmt: skip
+        return cls(standard, *told)
+
+
+def sampled_residuals(
+    image: NDArray[np.float32],
+    seen: NDArray[np.float32],
+    template: MotionTemplate,
+    matrix: Array,
+    gain: float = 1.0,
+    offset: float = 0.0,
+    samples: int = SAMPLES,
+) -> Array:
+    """Return (model, residual) pairs (N, 2) at some thousand pixels of the frame's own grid, where noise is white.
+
+    ``image`` is the frame less the template's level.
+    """
+    volume = np.ascontiguousarray(as_volume(image))
+    step = every_which(volume.shape, samples)
+    return np.asarray(
+        residuals(volume, seen, template.coefficients, template.known, spatial(matrix), np.array([gain, offset]), step)
+    )
+
+
+def intensity_residuals(
+    frame: NDArray[Any], template: MotionTemplate, matrix: Array, gain: float, offset: float
+) -> Array:
+    """Return (intensity, residual) pairs (N, 2) in the units of the reference, for a fit of the noise."""
+    images = template.images
+    image = np.asarray(frame, np.float32)
+    finite = np.isfinite(image)
+    seen = EVERYWHERE if finite.all() else as_volume(finite.astype(np.float32))
+    image = (np.where(finite, image, np.float32(0)) - np.float32(offset)) / np.float32(gain) - np.float32(images.level)
+    pairs = sampled_residuals(image, seen, template, matrix)
+    pairs[:, 0] += images.level
+    # a reference that is itself a mean of K frames adds 1/K to the variance of a frame
+    pairs[:, 1] /= np.sqrt(1 + 1 / images.frames) if np.isfinite(images.frames) else 1.0
+    return pairs
+
+
+def spatial(matrix: Array) -> Array:
+    """Return a (4, 4) matrix over (z, y, x, 1)."""
+    if len(matrix) == 4:
+        return np.ascontiguousarray(matrix, float)
+    out = np.eye(4)
+    out[1:, 1:] = matrix
+    return out
+
+
+def as_volume(image: NDArray[Any]) -> NDArray[Any]:
+    """Return an image (y, x) as a volume of one plane; volumes as they are."""
+    return image if image.ndim == 3 else image[None]

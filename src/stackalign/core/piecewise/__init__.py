@@ -1,0 +1,1 @@
+"""Piecewise-rigid motion: blocks, their series of displacements and the registrar."""

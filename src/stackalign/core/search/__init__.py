@@ -1,0 +1,1 @@
+"""Where a frame lies, to the pixel: correlation over the overlap."""

@@ -1,0 +1,316 @@
+"""Sub-pixel translation of frames against a template by weighted least squares, at the Cramer-Rao bound.
+
+A frame is modelled as ``gain * T(x - shift) + offset`` with noise that depends on the brightness; shift, gain and
+offset are solved together by Gauss-Newton steps (inverse compositional: Baker & Matthews, Int. J. Computer Vision 56,
+2004), so that bleaching and flicker do not bias the shift. Images are float32 (z, y, x) inside, one plane in 2-D.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stackalign.core.geometry import every_which
+from stackalign.core.translation import kernels, shift_kernels
+from stackalign.core.translation.template import TranslationTemplate, volume_of
+from stackalign.core.verdicts.agreement import NOISE_PLANES, NOISE_ROWS, noise_of_curve
+from stackalign.core.warping.kernels import PAD
+from stackalign.core.warping.resample import spline_coefficients
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+_TOLERANCE = 2e-3  # px; what is left after the step is some hundredths of it
+_LONGEST = 2.0  # px a step: beyond, the linearisation says nothing
+_ALL = 1e30  # no pixel is left out for its residual
+_NOTHING = np.zeros((1, 1, 1), np.float32)
+_SAMPLES = 2500  # pixels from which residual, correlation and noise of a frame are estimated
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """The shift of one frame.
+
+    Attributes
+    ----------
+    shift : ndarray (d,)
+        Moving -> reference, pixels.
+    error : ndarray (d,)
+        Standard error of it, pixels, from the Fisher information and the noise found in the residual.
+    gain, offset : float
+        Brightness of the frame against the template.
+    correlation, residual : float
+        Pearson correlation with the template at whole frame pixels, and root mean square difference, intensity units.
+    chi2 : float
+        Residual variance over that of the noise model.
+    overlap : float
+        Fraction of the template's usable pixels that the frame covers.
+    iterations : int
+        Steps taken.
+    converged : bool
+        Whether the last one was small.
+    answer : ndarray (d, d)
+        Step that the template asks for in response to a unit of displacement, see `shift_kernels.fit_shift`.
+    noise : float
+        Variance of the frame's own noise (Immerkaer, CVIU 64, 1996); NaN if that was not asked for.
+    """
+
+    shift: NDArray[np.float64]
+    error: NDArray[np.float64]
+    gain: float
+    offset: float
+    correlation: float
+    residual: float
+    chi2: float
+    overlap: float
+    iterations: int
+    converged: bool
+    answer: NDArray[np.float64]
+    noise: float = np.nan
+
+    @property
+    def matrix(self) -> NDArray[np.float64]:
+        """The shift as a homogeneous matrix (d + 1, d + 1)."""
+        matrix = np.eye(len(self.shift) + 1)
+        matrix[:-1, -1] = self.shift
+        return matrix
+
+
+def fit_translation(
+    frame: NDArray[Any], template: TranslationTemplate, start: NDArray[np.float64], *, iterations: int = 20
+) -> Fit | str:
+    """Return the shift of one frame against a template, or in words why there is none; see `fit_translations`."""
+    return fit_translations(np.asarray(frame)[None], template, start[None], iterations=iterations)[0]
+
+
+def fit_translations(
+    frames: NDArray[Any],
+    template: TranslationTemplate,
+    starts: NDArray[np.float64],
+    *,
+    iterations: int = 20,
+    judged: bool = True,
+) -> list[Fit | str]:
+    """Return the shift of each frame against a template, or in words why there is none.
+
+    Parameters
+    ----------
+    frames : ndarray (n, ...), each of the template's shape
+        Any dtype; NaN do not count.
+    template : TranslationTemplate
+        The reference.
+    starts : ndarray (n, d)
+        First guesses of the shifts, moving -> reference, within about a correlation length of the truth.
+    iterations : int
+        At most.
+    judged : bool
+        Whether correlation, residual, chi squared and noise are asked for, or just where frames lie.
+    """
+    starts = np.where(template.blind, np.round(starts), starts)
+    if frames.dtype.kind != "f" or (finite := np.isfinite(frames)).all():
+        return _fit_whole(frames, template, starts, iterations, judged)
+    found: list[Fit | str] = []
+    for frame, known, start in zip(frames, finite, starts, strict=True):
+        if known.all():
+            found += _fit_whole(frame[None], template, start[None], iterations, judged)
+            continue
+        image = np.where(known, frame.astype(np.float32) - np.float32(template.level), np.float32(0))
+        seen = volume_of(known.astype(np.float32))
+        found.append(_fit_with_holes(np.ascontiguousarray(volume_of(image)), seen, template, start, iterations))
+    return found
+
+
+def _fit_whole(
+    frames: NDArray[Any], template: TranslationTemplate, starts: NDArray[np.float64], iterations: int, judged: bool
+) -> list[Fit | str]:
+    """Fit frames without holes on the template's grid, where all derivatives are known."""
+    d, n, noise, equations = template.ndim, len(frames), template.noise, template.equations
+    # one kind of number: the kernel takes long to compile, and reading others would hardly be faster
+    frames = np.require(frames, np.float32, ["C", "A", "W"])
+    volumes = frames if d == 3 else frames[:, None]
+    pad, coefficients = 0, volumes
+    if not template.filters:
+        pad, coefficients = PAD, np.stack([spline_coefficients(frame, 3) for frame in frames])
+    shifts, answers, told = np.zeros((n, 3)), np.zeros((n, d, d)), np.full((n, shift_kernels.VARIANCE + d), np.nan)
+    shifts[:, 3 - d :] = starts
+    answers[:] = np.eye(d)
+    camera = np.array([noise.constant + noise.slope * template.level, noise.slope, noise.floor])
+    curved = judged and d == 2 and min(template.shape) >= 3
+    looked_at = np.array([NOISE_PLANES, NOISE_ROWS] if curved else [0, 0])
+    shift_kernels.fit_frames(
+        coefficients, pad, volumes, equations.phi, equations.scale, equations.basis, equations.normal,
+        equations.thinned, equations.every, template.coefficients, template.known, camera,
+        every_which(template.shape, _SAMPLES) if judged else 0, looked_at, shifts, _TOLERANCE, _LONGEST, iterations,
+        answers, told,
+    )  # fmt: skip
+    fits: list[Fit | str] = []
+    for shift, answer, row in zip(shifts[:, 3 - d :], answers, told.tolist(), strict=True):
+        status = int(row[shift_kernels.STATUS])
+        if status < 0:
+            fits.append(_REASONS[status])
+            continue
+        _, steps, gain, offset, *judgement = row[: shift_kernels.OVERLAP]
+        fits.append(
+            _finished(
+                template, shift, gain, offset, judgement if judged else _UNJUDGED, row[shift_kernels.VARIANCE :],
+                answer, row[shift_kernels.OVERLAP], 0.0, int(steps), status == shift_kernels.SETTLED,
+                noise_of_curve(row[shift_kernels.CURVE]) if curved else math.nan,
+            )
+        )  # fmt: skip
+    return fits
+
+
+_REASONS = {
+    shift_kernels.NO_OVERLAP: "it shares no region with the reference",
+    shift_kernels.NO_STRUCTURE: "what it shares with the reference has no structure",
+    shift_kernels.NO_CORRELATION: "it does not correlate with the reference",
+}
+_UNJUDGED = (9.0, math.nan, math.nan, math.nan)
+
+
+def _fit_with_holes(
+    volume: NDArray[np.float32],
+    seen: NDArray[np.float32],
+    template: TranslationTemplate,
+    start: NDArray[np.float64],
+    iterations: int,
+) -> Fit | str:
+    """Fit a frame with holes on its own grid (forward additive: the template's spline follows the shift)."""
+    d = template.ndim
+    use = [*range(3 - d, 3), 3, 4]
+    shift = np.zeros(3)
+    shift[3 - d :] = start
+    noise = np.array(
+        [template.noise.constant + template.noise.slope * template.level, template.noise.slope, template.noise.floor]
+    )
+    brightness = np.array([1.0, 0.0])
+    step = np.full(d, np.inf)
+    normal, theta, done = np.eye(d + 2), np.ones(d + 2), 0
+    for done in range(1, iterations + 1):  # noqa: B007 - reported
+        # the weight of a pixel is that of the reference there, whatever pedestal the frame has
+        noise[0] = template.noise.constant + template.noise.slope * (template.level - brightness[1])
+        planes, there = _planes(volume.shape, template, shift)
+        sums = kernels.normal_equations(
+            volume[planes], seen[planes], template.coefficients, template.known, there, brightness, noise, _ALL
+        )
+        if sums[kernels.COUNT] < 9:
+            return _REASONS[shift_kernels.NO_OVERLAP]
+        whole = np.zeros((5, 5))
+        whole[np.triu_indices(5)] = sums[: kernels.NORMAL]
+        whole = np.triu(whole) + np.triu(whole, 1).T
+        normal = whole[np.ix_(use, use)]
+        for k in np.flatnonzero(template.blind):
+            normal[k], normal[:, k], normal[k, k] = 0.0, 0.0, 1.0
+            sums[kernels.RIGHT + use[k]] = 0.0
+        solved = np.zeros(d + 2)
+        if not kernels.solved(normal, sums[kernels.RIGHT : kernels.RIGHT + 5][use], solved):
+            return _REASONS[shift_kernels.NO_STRUCTURE]
+        brightness = brightness + solved[d:]
+        if brightness[0] <= 0:
+            return _REASONS[shift_kernels.NO_CORRELATION]
+        # the template moves along with the shift: its derivative has the same sign
+        step = solved[:d] / brightness[0]
+        shift[3 - d :] += np.clip(step, -_LONGEST, _LONGEST)
+        theta = np.concatenate([step * brightness[0], brightness])
+        if np.abs(step).max() < _TOLERANCE:
+            break
+    overlap = float(normal[-1, -1] / template.normal[-1, -1])
+    settled = bool(np.abs(step).max() < 0.02)
+    model = np.array([template.noise.constant + template.noise.slope * template.level, noise[1], noise[2]])
+    planes, there, every = _sampling(volume, template, shift[3 - d :])
+    told = kernels.judged(
+        volume[planes], seen[planes], template.coefficients, template.known, there, theta[d:], model, every
+    )  # fmt: skip
+    answer = np.eye(d)
+    return _finished(
+        template, shift[3 - d :], float(theta[d]), float(theta[d + 1]), told,
+        shift_kernels.variances(normal, answer).tolist(), answer,
+        overlap, template.level, done, settled,
+    )  # fmt: skip
+
+
+def _finished(
+    template: TranslationTemplate,
+    shift: NDArray[np.float64],
+    gain: float,
+    offset: float,
+    told: Sequence[float],
+    variance: Sequence[float],
+    answer: NDArray[np.float64],
+    overlap: float,
+    pedestal: float,
+    iterations: int,
+    converged: bool,
+    noise: float = math.nan,
+) -> Fit | str:
+    """Judge a solution by what was ``told``: pixels compared, correlation, mean squared residual and chi squared."""
+    count, correlation, residual, chi2 = told
+    if count < 9:
+        return _REASONS[shift_kernels.NO_OVERLAP]
+    # the reference is itself an average of noisy frames
+    scale = chi2 * (1 + 1 / template.frames)
+    error = np.array(
+        [math.nan if blind else math.sqrt(v * scale) / gain for v, blind in zip(variance, template.blind, strict=True)]
+    )
+    return Fit(
+        shift, error, gain, offset + pedestal - gain * template.level, correlation, residual**0.5, chi2, overlap,
+        iterations, converged, answer, noise,
+    )  # fmt: skip
+
+
+def intensity_residuals(
+    frame: NDArray[Any], template: TranslationTemplate, shift: NDArray[np.float64], gain: float, offset: float
+) -> NDArray[np.float64]:
+    """Return (intensity, residual) pairs (N, 2) in the units of the reference, for a fit of the noise."""
+    image = np.asarray(frame, np.float32)
+    finite = np.isfinite(image)
+    seen = _NOTHING if finite.all() else volume_of(finite.astype(np.float32))
+    image = (np.where(finite, image, np.float32(0)) - np.float32(offset)) / np.float32(gain) - np.float32(
+        template.level
+    )
+    pairs = sampled_residuals(np.ascontiguousarray(volume_of(image)), seen, template, shift)
+    pairs[:, 0] += template.level
+    return pairs
+
+
+def sampled_residuals(
+    volume: NDArray[np.float32],
+    seen: NDArray[np.float32],
+    template: TranslationTemplate,
+    shift: NDArray[np.float64],
+    gain: float = 1.0,
+    offset: float = 0.0,
+) -> NDArray[np.float64]:
+    """Return (model, residual) pairs (N, 2) at some thousand pixels of the frame's own grid, where noise is white."""
+    planes, there, step = _sampling(volume, template, shift)
+    return np.asarray(
+        kernels.residuals(
+            volume[planes], seen[planes] if seen.size > 1 else seen, template.coefficients, template.known, there,
+            np.array([gain, offset]), step,
+        )
+    )  # fmt: skip
+
+
+def _sampling(
+    volume: NDArray[Any], template: TranslationTemplate, shift: NDArray[np.float64]
+) -> tuple[slice, NDArray[np.float64], int]:
+    """Return the planes to compare, the shift of these, and every which pixel is enough along each axis."""
+    full = np.zeros(3)
+    full[3 - template.ndim :] = shift
+    return *_planes(volume.shape, template, full), every_which(volume.shape, _SAMPLES)
+
+
+def _planes(
+    frame: tuple[int, ...], template: TranslationTemplate, shift: NDArray[np.float64]
+) -> tuple[slice, NDArray[np.float64]]:
+    """Return the planes of a frame that lie inside the template, and the shift of these in its mirrored planes."""
+    if template.ndim == 2:
+        return slice(None), shift
+    first = max(int(np.ceil(-shift[0] - 1e-6)), 0)
+    last = min(int(np.floor(template.shape[0] - 1 - shift[0] + 1e-6)), frame[0] - 1)
+    return slice(first, max(last + 1, first)), shift + np.array([first + 1.0, 0.0, 0.0])

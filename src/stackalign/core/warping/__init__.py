@@ -1,0 +1,1 @@
+"""Resampling of images and stacks: splines, warps, regions, common grids."""
