@@ -80,3 +80,28 @@ def test_each_pair_may_draw_its_own_strength():
     plain = SyntheticPairs(size=64, template=40, reach=12, strength=0.0, seed=1).pair(IMAGES, 0)
     np.testing.assert_allclose(alike.corners, plain.corners)
     np.testing.assert_array_equal(alike.moving, plain.moving)
+
+
+def test_scenes_are_seen_under_new_homographies_and_stay_true():
+    one = trainer(distinct_pairs=3, redraw=True, pairs=PAIRS.model_copy(update={"inverted": True}))
+    one.advance()
+    scenes = one.scenes
+    first, second = (scenes.batch([0, 2], np.random.default_rng(k)) for k in (0, 1))
+    assert not np.allclose(first.corners, second.corners)
+    for batch in (first, second):
+        # the template is the negative of what its corners hold
+        from stackalign.core.deep.homography import warp
+
+        seen, inside = warp(batch.reference, batch.matrix, (32, 32))
+        assert float(inside.mean()) > 0.97
+        assert float((seen + batch.moving - 1).std()) == pytest.approx(0.02, rel=0.1)
+    again = trainer(distinct_pairs=3, redraw=True, pairs=PAIRS.model_copy(update={"inverted": True}))
+    losses = [again.advance() for _ in range(3)]
+    assert losses[1:] == [one.advance() for _ in range(2)]
+
+
+def test_what_cannot_be_drawn_anew_is_said():
+    with pytest.raises(ValueError, match="distinct_pairs"):
+        trainer(redraw=True)
+    with pytest.raises(ValueError, match="set wander to 0"):
+        trainer(redraw=True, distinct_pairs=3, pairs=PAIRS.model_copy(update={"wander": 5.0}))

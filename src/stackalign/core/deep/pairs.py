@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _TRIES = 15  # views that are drawn anew
 _CONTRAST = 6.0  # of 255: less spread than this is no structure
+CONTRAST_NOISE = 0.02  # of full brightness, in the template of an inverted pair
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -179,11 +180,25 @@ class SyntheticPairs(Parameters):
         moved = _seen(source, view @ into_reference, self.template)
         if self.inverted:
             noise = rng.standard_normal(moved.shape[:2], np.float32)
-            pair = colours.mean(-1), 1 - moved.mean(-1) + np.float32(0.02) * noise
+            pair = colours.mean(-1), 1 - moved.mean(-1) + np.float32(CONTRAST_NOISE) * noise
         else:
             strength = self.strength if self.least_strength is None else rng.uniform(self.least_strength, self.strength)
             pair = random_rendering(colours, rng, strength), random_rendering(moved, rng, strength)
         return ImagePair(pair[0], pair[1], corners, f"{self.seed}-{index}", "synthetic")
+
+    def scene(self, images: Sequence[NDArray[np.uint8]], index: int) -> NDArray[np.float32]:
+        """Return what the image shows and, pixel on pixel, what a template may be cut from, (2, y, x); see `pair`."""
+        rng = np.random.default_rng([self.seed, index])
+        source = images[int(rng.integers(len(images)))]
+        view = self._view(source.shape, rng)
+        if self.structure:
+            source, view = self._with_structure(images, source, view, rng)
+        colours = _seen(source, view, self.size)
+        if self.inverted:
+            grey = colours.mean(-1)
+            return np.stack([grey, 1 - grey])
+        strength = self.strength if self.least_strength is None else rng.uniform(self.least_strength, self.strength)
+        return np.stack([random_rendering(colours, rng, strength) for _ in range(2)])
 
     def pairs(self, images: Sequence[NDArray[np.uint8]], start: int = 0) -> Iterator[ImagePair]:
         """Yield pair after pair without an end, from number ``start``."""

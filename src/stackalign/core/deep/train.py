@@ -10,6 +10,7 @@ from pydantic import Field
 
 from stackalign.core.deep.pairs import SyntheticPairs, turned
 from stackalign.core.deep.requirement import choose_device, require_torch
+from stackalign.core.deep.scenes import Scenes
 from stackalign.core.parameters import Parameters
 
 if TYPE_CHECKING:
@@ -42,6 +43,11 @@ class Training(Parameters):
         title="Distinct pairs",
         description="Only so many pairs are made, kept in memory and seen again and again, from the second time on"
         " turned and mirrored at random; none: every pair is new",
+    )
+    redraw: bool = Field(
+        False,
+        title="Draw anew",
+        description="Of distinct pairs only what they show is kept; homographies are drawn anew whenever one is seen",
     )
     steps: int = Field(20000, ge=1, title="Steps", description="Steps of the optimiser")
     batch_size: int = Field(8, ge=1, le=1024, title="Batch", description="Pairs in a step")
@@ -88,7 +94,15 @@ class Trainer:
         if not len(images):
             raise ValueError("there are no images to train on: run scripts/fetch_training_images.py")
         self.recipe, self.images, self.step = recipe, images, 0
+        self.scenes: Scenes | None = None
+        if recipe.redraw:
+            if recipe.distinct_pairs is None:
+                raise ValueError(
+                    "only distinct pairs can be drawn anew: say how many (distinct_pairs), or redraw: false"
+                )
+            self.scenes = Scenes(recipe.pairs, images, recipe.distinct_pairs)
         self._kept: dict[int, ImagePair] = {}
+        self._order: tuple[int, NDArray[np.int64]] = (0, np.empty(0, np.int64))
         self.device = choose_device(recipe.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
@@ -109,7 +123,12 @@ class Trainer:
         """
         import torch
 
-        batch = self.batch([self.pair(self.step * self.recipe.batch_size + k) for k in range(self.recipe.batch_size)])
+        indices = range(self.step * self.recipe.batch_size, (self.step + 1) * self.recipe.batch_size)
+        if self.scenes is None:
+            batch = self.batch([self.pair(k) for k in indices])
+        else:
+            rng = np.random.default_rng([self.recipe.seed, self.step])
+            batch = self.scenes.batch([self._number(k) for k in indices], rng, self.device)
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate(self.step)
         self.network.train()
@@ -137,16 +156,24 @@ class Trainer:
 
     def pair(self, index: int) -> ImagePair:
         """Return a pair of the training."""
-        distinct = self.recipe.distinct_pairs
-        if distinct is None:
+        if self.recipe.distinct_pairs is None:
             return self.recipe.pairs.pair(self.images, index)
-        epoch, place = divmod(index, distinct)
-        number = int(np.random.default_rng([self.recipe.seed, epoch]).permutation(distinct)[place]) if epoch else place
+        number = self._number(index)
         if number not in self._kept:
             self._kept[number] = self.recipe.pairs.pair(self.images, number)
-        if epoch == 0:
+        if index < self.recipe.distinct_pairs:
             return self._kept[number]
         return turned(self._kept[number], int(np.random.default_rng([self.recipe.seed, index]).integers(8)))
+
+    def _number(self, index: int) -> int:
+        """Return which of the distinct pairs comes at an index: all of them in each epoch, in another order."""
+        epoch, place = divmod(index, self.recipe.distinct_pairs or 1)
+        if epoch == 0:
+            return place
+        if self._order[0] != epoch:
+            rng = np.random.default_rng([self.recipe.seed, epoch])
+            self._order = epoch, rng.permutation(self.recipe.distinct_pairs or 1)
+        return int(self._order[1][place])
 
     def batch(self, pairs: Sequence[ImagePair]) -> Any:
         """Return pairs as a batch on the device."""
