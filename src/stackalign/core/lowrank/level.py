@@ -9,7 +9,7 @@ import numpy as np
 from stackalign.core.frames.reduction import binned, enlarged, reduced
 from stackalign.core.generators import generators, moved_points, velocities
 from stackalign.core.geometry import centre, corners
-from stackalign.core.lowrank.placing import spatial
+from stackalign.core.lowrank.placing import Frame, looked_at, spatial
 from stackalign.core.lowrank.rescue import rescued
 from stackalign.core.lowrank.solution import Solution
 from stackalign.core.lowrank.state import State
@@ -55,17 +55,28 @@ class Level:
         self.tail = min(options.tail, 1e6)
         weight = np.ones(self.shape, np.float32) if mask is None else binned(mask.astype(np.float32), factors)
         self.weight = np.ascontiguousarray(weight.reshape(self.volume))
-        fits = len(self.frames) * int(np.prod(self.shape)) * 4 <= _CACHE_BYTES
-        self.cache: dict[int, Floats] | None = {} if fits and any(f > 1 for f in factors) else None
+        self._kept = len(self.frames) * int(np.prod(self.shape)) * 4 <= _CACHE_BYTES
+        self._images: dict[int, Floats] = {}
+        self._frames: dict[int, Frame] = {}
 
     def image(self, k: int) -> Floats:
         """Return frame number k of those that take part, reduced, float32, NaN where it has holes."""
-        if self.cache is not None and k in self.cache:
-            return self.cache[k]
-        small = binned(self.load(self.frames[k]), self.factors)
-        if self.cache is not None:
-            self.cache[k] = small
+        small = self._images.get(k)
+        if small is None:
+            small = binned(self.load(self.frames[k]), self.factors)
+            if self._kept:
+                self._images[k] = small
         return small
+
+    def frame(self, k: int) -> Frame:
+        """Return frame number k ready to be compared; from then on its image is read anew if it is asked for."""
+        frame = self._frames.get(k)
+        if frame is None:
+            frame = looked_at(self.image(k))
+            if self._kept:
+                self._frames[k] = frame
+                self._images.pop(k, None)
+        return frame
 
     def run(
         self,

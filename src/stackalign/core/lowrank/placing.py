@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 _REACH = 2  # pixels, at full size: what lies as near to something sparse is its blurred border
+_SHORT = 0.02  # pixels: after such a step a frame waits for the others, and is added to the basis where it was read
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +40,10 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Placed:
-    """Where a frame lies: motion, what it takes of the basis, and what was found on the way; see `Solution`."""
+    """Where a frame lies: motion, what it takes of the basis, and what was found on the way; see `Solution`.
+
+    ``rests``: where it was read last is as good as where it lies.
+    """
 
     matrix: NDArray[np.float64]
     coefficients: NDArray[np.float64]
@@ -48,6 +52,7 @@ class Placed:
     error: NDArray[np.float64] | float = np.nan
     loss: float = 0.0
     pixels: float = 0.0
+    rests: bool = False
 
 
 def looked_at(image: Floats) -> Frame:
@@ -100,7 +105,7 @@ class Comparison:
         z, y = np.divmod(rows, level.volume[1])
         x = np.arange(level.volume[2])
         inside = (x >= self.spans[rows, :1]) & (x < self.spans[rows, 1:]) & (known[z, y] > 0)
-        common = np.tensordot(coefficients.astype(np.float32), self._state.basis[:, z, y], 1)
+        common = sum(np.float32(c) * image[z, y] for c, image in zip(coefficients, self._state.basis, strict=True))
         return np.stack([part[inside] for part in (common, self.rest[z, y], known[z, y], self.around[z, y])])
 
 
@@ -137,7 +142,10 @@ def stepped(
     steps: int,
     k: int | None = None,
 ) -> Placed | str:
-    """Take Gauss-Newton steps in the motion and the coefficients of a frame; returns why not if that fails."""
+    """Take at most so many Gauss-Newton steps in the motion and the coefficients of a frame.
+
+    Returns why not if that fails.
+    """
     level, flows = state.level, state.level.flows
     m = len(flows)
     placed = Placed(matrix, coefficients)
@@ -169,7 +177,10 @@ def stepped(
             sigma * np.sqrt(np.maximum(np.diag(inverse)[: level.d], 0)),
             loss,
             pixels,
+            longest < _SHORT and float(np.abs(solved[m:]).max()) < _SHORT * sigma,
         )
+        if placed.rests:
+            break
     return placed
 
 

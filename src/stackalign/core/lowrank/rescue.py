@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stackalign.core.lowrank.placing import Comparison, looked_at, stepped
+from stackalign.core.lowrank.placing import Comparison, stepped
 from stackalign.core.lowrank.start import usual_range
 from stackalign.core.transform import TransformModel
 from stackalign.core.work import Progress
@@ -69,7 +69,7 @@ def rescued(state: State) -> Work[list[int]]:
     found = []
     for done, k in enumerate(doubtful):
         yield Progress(done, len(doubtful), "Joint alignment: frames that lie elsewhere")
-        frame = looked_at(level.image(k))
+        frame = level.frame(k)
         seen = Comparison(state, frame)
         best: Placed | None = None
         for candidate in bank.candidates(quiet(level.image(k), scene), thorough=True, most=_CANDIDATES):

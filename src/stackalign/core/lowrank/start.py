@@ -24,9 +24,10 @@ def searched(run: RunState) -> Work[dict[int, NDArray[np.float64]]]:
 
     Cells that light up are a frame's brightest pixels and, where the scene is faint, outweigh it in any correlation.
     """
-    # cells that light up are in most blocks of the field: the joint alignment itself tells which frames do not fit
+    # cells that light up are in most blocks of the field, and keep correlations low: the joint alignment itself tells
+    # which frames do not fit, so that none needs a second look here
     aligner: Any = run.aligner
-    limited: Any = _Limited(replace(aligner, asks_blocks=False))
+    limited: Any = _Limited(replace(aligner, asks_blocks=False, doubted=0.0))
     twin = RunState(run.stack, limited, run.policy, run.anchor, run.mask, unusable=run.unusable)
     return (yield from drafted(twin))
 

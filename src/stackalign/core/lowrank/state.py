@@ -11,7 +11,7 @@ from stackalign.core.frames.noise import NoiseModel
 from stackalign.core.generators import fitted, moved_points
 from stackalign.core.geometry import centre, corners
 from stackalign.core.lowrank.model import LowRank, initial_low_rank
-from stackalign.core.lowrank.placing import Comparison, Placed, kernels, looked_at, stepped, weighed
+from stackalign.core.lowrank.placing import Comparison, Placed, kernels, stepped, weighed
 from stackalign.core.lowrank.solution import UNPLACED
 from stackalign.core.threads import map_ahead
 from stackalign.core.transform import TransformModel
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-_STEPS = 2  # in the motion of a frame, each round
+_STEPS = 2  # in the motion of a frame, at most, each round
 _SEEN = 0.25  # of the frames that show the pixel that most show: what fewer show is not known
 _AGREED = 0.5  # of the usual robust weight of a frame: not quite half of the frames then show something else
 
@@ -135,7 +135,7 @@ class State:
 
     def _one(self, k: int, steps: int, products: Floats, sums: Floats, counts: Floats) -> tuple[float, float]:
         """Align frame k, then add it to the normal equations; returns its loss and pixels."""
-        frame = looked_at(self.level.image(k))
+        frame = self.level.frame(k)
         seen = Comparison(self, frame)
         known = frame.known(self.known, self.matrices[k])
         if steps:
@@ -147,7 +147,8 @@ class State:
             return 0.0, 0.0
         if steps:
             self.place(k, placed)
-            seen.place(placed.matrix, placed.coefficients)
+            if not placed.rests:
+                seen.place(placed.matrix, placed.coefficients)
         # what a frame adds to a place is weighed there, whether or not enough of the others have shown it before
         precision = frame.known(self.precision, placed.matrix)
         tail = self.level.tail * placed.limit

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 _NEAR = 0.75  # px at the corners: a first step up to this size needs no pyramid
-_POOR = 0.75  # confidence below which a start is given up for a search
+_POOR = 0.75  # confidence below which a start is given up for a search, and a search followed by a finer one
 _DOUBTFUL = 0.95  # confidence below which a frame's structure is compared once more
 _SURE_AGREEMENT = 0.6  # what they must have in common where no peak of the search stood out
 _PULLED = 0.15  # px at the corners that something else must have pulled a frame away by to be left out
@@ -48,6 +48,7 @@ class MotionAligner:
     frame_shape: tuple[int, ...]
     spacing: tuple[float, ...]
     asks_blocks: bool = True  # whether most blocks of the field must agree with a motion
+    doubted: float = _POOR  # confidence below which a start, or what a quick search found, is not the last word
 
     @property
     def model(self) -> TransformModel:
@@ -104,7 +105,7 @@ class MotionAligner:
                 found = self._climbed(frame, template, begun, 4)
             if not isinstance(found, str):
                 best = self._result(found, frame, template)
-                if not best.reason and best.confidence > _POOR:
+                if not best.reason and best.confidence > self.doubted:
                     return best
         for thorough in (False, True):
             found, credible = self._searched(frame, template, thorough=thorough)
@@ -114,7 +115,7 @@ class MotionAligner:
             result = self._result(found, frame, template, credible=credible)
             if best is None or _better(result, best):
                 best = result
-            if not best.reason and best.confidence > _POOR:
+            if not best.reason and best.confidence > self.doubted:
                 break
         assert best is not None
         return self._voted(frame, template) or best if best.reason else best
