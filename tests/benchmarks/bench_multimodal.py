@@ -5,7 +5,7 @@ roadscene, roadscene-measured, the six folders of ``multimodal``, synthetic. The
 ``--part 0/4`` takes every fourth pair, ``--seconds 400`` stops then; what FILE holds already is not run again.
 ``--reliability`` prints how often results of each probability were right, those that are refused too, of all sets in
 FILE, and draws ``--figure``. ``--calibrate 240`` fits the coefficients of `stackalign.core.multimodal.judge` to
-synthetic pairs of many strengths and prints them.
+synthetic pairs of many strengths and prints them; with ``--way brightness`` those of `...multimodal.brightness`.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import numpy as np
 import stackalign as sa
 from stackalign.core.geometry import centre, corners
 from stackalign.core.multimodal.corners import corner_distance, matrices_of
+from tests.benchmarks.pair_bounds import corner_bound
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 FOLDERS = ("Nighttime", "Optical-Depth", "Optical-Infrared", "Optical-Map", "Optical-Optical", "Optical-SAR")
@@ -44,6 +45,7 @@ class Pair:
     fixed: np.ndarray
     moving: np.ndarray
     truth: np.ndarray
+    bound: float = np.nan  # the least error that its noise allows, px; see `pair_bounds`
 
     def error(self, matrix: np.ndarray) -> float:
         return float(np.nan_to_num(corner_distance(matrix, self.truth, self.moving.shape), nan=1e4, posinf=1e4))
@@ -192,9 +194,11 @@ def synthetic(count: int = 100, *, seed: int = 7, **recipe: object) -> Iterator[
 
     images = [getattr(skimage.data, name)() for name in PHOTOGRAPHS]
     source = SyntheticPairs(seed=seed, **({"inverted": True} | recipe))
+    silent = source.model_copy(update={"noise": 0.0})
     for k in range(count):
         pair = source.pair(images, k)
-        yield Pair(pair.name, np.float32(pair.reference), np.float32(pair.moving), pair.matrix)
+        least = corner_bound(silent.pair(images, k).moving, source.noise) if source.inverted else np.nan
+        yield Pair(pair.name, np.float32(pair.reference), np.float32(pair.moving), pair.matrix, least)
 
 
 SETS: dict[str, Callable[[], Iterator[Pair]]] = {
@@ -209,16 +213,15 @@ SETS: dict[str, Callable[[], Iterator[Pair]]] = {
 
 def ours(pair: Pair, **settings: object) -> tuple[np.ndarray, bool, float]:
     """Return what `register_pair` finds, before it refuses, whether it does, and the probability."""
-    from stackalign.core.multimodal.judge import judge
     from stackalign.core.multimodal.views import ImageViews
 
     aligner = sa.Multimodal(**settings).aligner()
     options = {"model": aligner.model, "least_overlap": aligner.parameters.min_overlap}
     views = ImageViews(aligner.filtered(pair.fixed), aligner.filtered(pair.moving))
-    found = aligner._searched(views, None, options)
-    if found is None:
+    told = aligner.searched(views, None, options)
+    if told is None:
         return pair.nothing, True, 0.0
-    verdict = judge(found.evidence, threshold=aligner.parameters.least_probability)
+    found, verdict = told
     return found.matrix, verdict.refused, verdict.probability
 
 
@@ -294,8 +297,8 @@ HEAD = (
 )
 
 
-Line = tuple[str, str, str, float, bool, float, float, float]
-COLUMNS = ("set", "pair", "method", "corner_error_px", "refused", "probability", "do_nothing_px", "cpu_s")
+Line = tuple[str, str, str, float, bool, float, float, float, float]
+COLUMNS = ("set", "pair", "method", "corner_error_px", "refused", "probability", "do_nothing_px", "cpu_s", "bound_px")
 
 
 def known(table: Path | None) -> dict[tuple[str, str, str], Line]:
@@ -323,7 +326,7 @@ def measure(
                     start = time.process_time()
                     matrix, refused, probability = METHODS[method](pair, **RANGES.get(name, {}))
                     spent = time.process_time() - start
-                    line = (pair.error(matrix), refused, probability, pair.error(pair.nothing), spent)
+                    line = (pair.error(matrix), refused, probability, pair.error(pair.nothing), spent, pair.bound)
                     done[name, pair.name, method] = (name, pair.name, method, *line)
                     if table is not None:
                         with table.open("a", newline="") as file:
@@ -347,8 +350,24 @@ def show(name: str, lines: list[Line]) -> None:
             errors, refused, seconds, still = (np.array([line[k] for line in mine]) for k in (3, 4, 7, 6))
             print(row(method, errors, refused, float(seconds.mean())), flush=True)
             if method == "multimodal":
+                if name == "synthetic":
+                    against_bounds(mine)
                 harm = (errors > still) & ~refused
                 print(f"(multimodal: {harm.sum()} accepted pairs worse than doing nothing)", file=sys.stderr)
+
+
+def against_bounds(lines: list[Line]) -> None:
+    """Print how results of synthetic pairs compare with the least error that the noise of each allows."""
+    bounds, errors, refused = (np.array([line[k] for line in lines]) for k in (8, 3, 4))
+    print("\n| least error possible, px | pairs | refused | median of accepted | largest | median over the bound |")
+    print("|---|---|---|---|---|---|")
+    for low, high in ((0, 0.02), (0.02, 0.05), (0.05, 0.1), (0.1, 0.2), (0.2, 0.3), (0.3, np.inf)):
+        part = (bounds >= low) & (bounds < high)
+        kept = part & ~refused
+        if part.any():
+            said = [np.median(errors[kept]), errors[kept].max(), np.median(errors[kept] / bounds[kept])]
+            shown = " | ".join(f"{v:.2f}" for v in said) if kept.any() else "- | - | -"
+            print(f"| {low:g} to {high:g} | {part.sum()} | {refused[part].sum()} | {shown} |")
 
 
 def contents() -> list[np.ndarray]:
@@ -359,42 +378,54 @@ def contents() -> list[np.ndarray]:
     return [image if image.ndim == 3 else np.repeat(image[..., None], 3, -1) for image in images]
 
 
-def evidence(count: int, first: int, seconds: float, files: list[Path]) -> np.ndarray:
+def evidence(count: int, first: int, seconds: float, files: list[Path], way: str) -> np.ndarray:
     """Return regressors, chances and corner errors of synthetic pairs, from nearly alike to hopeless, as rows.
 
     Each has its own strength and content; of every tenth the images show different scenes. ``count`` pairs from number
-    ``first`` are gone on with for ``seconds`` and kept in the first of ``files``; what the others hold is added.
+    ``first`` are gone on with for ``seconds`` and kept in the first of ``files``; what the others hold is added. Of the
+    pairs for brightness half are inverted, and of every eighth the images show different scenes.
     """
-    from stackalign.core.deep.pairs import SyntheticPairs
+    from stackalign.core.multimodal.brightness import match_brightness
     from stackalign.core.multimodal.matching import match
     from stackalign.core.multimodal.views import ImageViews
 
     chosen, images, begun = sa.Multimodal(), contents(), time.monotonic()
+    find = match_brightness if way == "brightness" else match
     rows = list(np.load(files[0])["rows"]) if files and files[0].exists() else []
     for k in range(first + len(rows), first + count):
         if time.monotonic() - begun > seconds:
             break
-        source = SyntheticPairs(seed=1000 + k, strength=(0.15, 0.3, 0.45, 0.6, 0.75, 0.0)[k % 6], inverted=k % 6 == 5)
-        pair = source.pair(images, 0)
-        moving = source.pair(images[::-1], 1).moving if k % 10 == 9 else pair.moving
-        result = match(
-            ImageViews(np.float32(pair.reference), np.float32(moving)), angles=chosen.angles(), scales=chosen.scales()
-        )
-        error = 1e4 if result is None else float(corner_distance(result.matrix, pair.matrix, moving.shape))
+        fixed, moving, truth = trial(k, images, way)
+        result = find(ImageViews(fixed, moving), angles=chosen.angles(), scales=chosen.scales())
+        error = 1e4 if result is None or truth is None else float(corner_distance(result.matrix, truth, moving.shape))
         told = np.full(REGRESSORS, np.nan) if result is None else result.evidence.regressors()
         chance = 1.0 if result is None else result.evidence.by_chance
-        rows.append(np.r_[told, chance, 1e4 if k % 10 == 9 or not np.isfinite(error) else error])
+        rows.append(np.r_[told, chance, error if np.isfinite(error) else 1e4])
         if files:
             np.savez(files[0], rows=rows)
     table = np.array(rows + [row for file in files[1:] for row in np.load(file)["rows"]])
     return table[np.isfinite(table).all(1)]
 
 
-def calibrate(count: int, first: int, seconds: float, files: list[Path]) -> None:
+def trial(k: int, images: list[np.ndarray], way: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return pair number ``k`` to calibrate with, and the truth; None where the images show different scenes."""
+    from stackalign.core.deep.pairs import SyntheticPairs
+
+    if way == "brightness":
+        inverted, every, seed, strength = k % 6 >= 3, 8, 9000, (0.15, 0.3, 0.5, 0.0, 0.0, 0.0)[k % 6]
+    else:
+        inverted, every, seed, strength = k % 6 == 5, 10, 1000, (0.15, 0.3, 0.45, 0.6, 0.75, 0.0)[k % 6]
+    source = SyntheticPairs(seed=seed + k, strength=strength, inverted=inverted)
+    pair, alien = source.pair(images, 0), k % every == every - 1
+    moving = source.pair(images[::-1], 1).moving if alien else pair.moving
+    return np.float32(pair.reference), np.float32(moving), None if alien else pair.matrix
+
+
+def calibrate(count: int, first: int, seconds: float, files: list[Path], way: str) -> None:
     """Fit the coefficients and print them; say how they do on pairs that they were not fitted to."""
     from stackalign.core.multimodal.judge import RIGHT, fitted
 
-    table = evidence(count, first, seconds, files)
+    table = evidence(count, first, seconds, files, way)
     found, chances, errors = table[:, :-2], table[:, -2], table[:, -1]
     weights = fitted(found, errors < RIGHT)
     print(f"{len(found)} pairs\nCOEFFICIENTS = (" + ", ".join(f"{w:.3f}" for w in weights) + ")")
@@ -451,11 +482,12 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, help="draw the reliability there")
     parser.add_argument("--blocks", action="store_true", help="where blocks of roadscene lie, by mutual information")
     parser.add_argument("--calibrate", type=int, metavar="PAIRS")
+    parser.add_argument("--way", choices=("features", "brightness"), default="features", help="what to calibrate")
     parser.add_argument("--first", type=int, default=0, help="number of the first pair to calibrate with")
     parser.add_argument("--keep", type=Path, nargs="*", default=[], help="npz files of what calibrating has found")
     given = parser.parse_args()
     if given.calibrate:
-        calibrate(given.calibrate, given.first, given.seconds, given.keep)
+        calibrate(given.calibrate, given.first, given.seconds, given.keep, given.way)
     elif given.blocks:
         blocks_of_roadscene(int(given.part.split("/")[1]))
     elif given.reliability:

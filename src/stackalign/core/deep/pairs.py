@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 _TRIES = 15  # views that are drawn anew
 _CONTRAST = 6.0  # of 255: less spread than this is no structure
-CONTRAST_NOISE = 0.02  # of full brightness, in the template of an inverted pair
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,6 +134,13 @@ class SyntheticPairs(Parameters):
     inverted: bool = Field(
         False, title="Inverted", description="Only invert the template and add a little noise: the test of a contrast"
     )
+    noise: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        title="Noise",
+        description="Standard deviation of the noise of an inverted template, as a share of full brightness",
+    )
     zoom: tuple[float, float] = Field(
         (0.6, 2.5), title="Zoom", description="Smallest and largest number of source pixels in a pixel of the pair"
     )
@@ -180,7 +186,7 @@ class SyntheticPairs(Parameters):
         moved = _seen(source, view @ into_reference, self.template)
         if self.inverted:
             noise = rng.standard_normal(moved.shape[:2], np.float32)
-            pair = colours.mean(-1), 1 - moved.mean(-1) + np.float32(CONTRAST_NOISE) * noise
+            pair = colours.mean(-1), 1 - moved.mean(-1) + np.float32(self.noise) * noise
         else:
             strength = self.strength if self.least_strength is None else rng.uniform(self.least_strength, self.strength)
             pair = random_rendering(colours, rng, strength), random_rendering(moved, rng, strength)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stackalign.core.deep.pairs import CONTRAST_NOISE, corners_of
+from stackalign.core.deep.pairs import corners_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,5 +74,5 @@ class Scenes:
         moving, _ = warp(both[:, 1:], matrix, (side, side))
         if self.recipe.inverted:
             noise = rng.standard_normal(moving.shape, np.float32)
-            moving = moving + CONTRAST_NOISE * torch.from_numpy(noise).to(device)
+            moving = moving + self.recipe.noise * torch.from_numpy(noise).to(device)
         return Batch(both[:, :1], moving, corners, matrix)

@@ -9,7 +9,7 @@ import numpy as np
 from stackalign.core.frames.reduction import reduced
 from stackalign.core.multimodal.corners import corner_distance
 from stackalign.core.multimodal.judge import PLACE_SIDE, Evidence
-from stackalign.core.multimodal.places import disturbed, improved
+from stackalign.core.multimodal.places import disturbed, improved, inverse
 from stackalign.core.multimodal.refine import ALIKE
 from stackalign.core.threads import map_threads
 from stackalign.core.transform import TransformModel
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from stackalign.core.multimodal.places import Place
+    from stackalign.core.multimodal.places import Noisy, Place
     from stackalign.core.multimodal.views import Views
 
     Array = NDArray[np.float64]
@@ -46,29 +46,32 @@ def collected(
     side: float,
     least_overlap: float,
     searched: tuple[float, int],
+    noisy: Noisy | None = None,
 ) -> Evidence:
-    """Collect what speaks for and against the best place."""
+    """Collect what speaks for and against the best place; ``noisy`` as in `match`."""
     full = views.shapes(0)[1]
     judged = min(bottom + 1, top)
     options: dict[str, Any] = {"model": model, "least_overlap": least_overlap, "levels": 2, "step": 2}
-    above, spread = _above_shifted(views, best.matrix, bottom, least_overlap)
-    blocks, agreeing, accident = agreement(views, best.matrix, bottom)
+    above, spread = _above_shifted(*_compared(views, best.matrix, noisy), bottom, least_overlap)
+    blocks, agreeing, accident = agreement(*_compared(views, best.matrix, noisy), bottom)
     far = [corner_distance(p.matrix, best.matrix, full) > 0.1 * side for p in rivals]
     here = max((v for v, apart in zip(heights, far, strict=True) if not apart), default=best.value)
     rival = max((v for v, apart in zip(heights, far, strict=True) if apart), default=0.0) / max(here, 1e-3)
     starts = [disturbed(best.matrix, full, rng, 0.04, model) for _ in range(3)]
-    trials: list[tuple[Views, Array, slice | None]] = [
-        (views.swapped(), _inverse(starts[0]), None),
-        *((views, start, None) for start in starts),
-        *((views, best.matrix, family) for family in families),
+    trials: list[tuple[Views, Array, slice | None, Noisy | None]] = [
+        (views.swapped(), inverse(starts[0]), None, noisy),
+        *((views, start, None, noisy) for start in starts),
+        *((views, best.matrix, family, noisy) for family in families),
     ]
-    mirrored, *others = map_threads(lambda t: improved(t[0], t[1], judged, channels=t[2], **options), trials)
+    mirrored, *others = map_threads(
+        lambda t: improved(t[0], t[1], judged, channels=t[2], noisy=t[3], **options), trials
+    )
     ended, alone = others[: len(starts)], others[len(starts) :]
     return Evidence(
         score=best.fit.score,
         chance=above / spread,
         rival=float(max(rival, 0.0)),
-        inverse=_apart(best.matrix, mirrored and _inverse(mirrored.matrix), full),
+        inverse=_apart(best.matrix, mirrored and inverse(mirrored.matrix), full),
         restarts=float(np.median([_apart(best.matrix, p and p.matrix, full) for p in ended])),
         subsets=max((_apart(best.matrix, p and p.matrix, full) for p in alone), default=np.inf),
         spread=best.fit.spread * 2**bottom,
@@ -106,9 +109,9 @@ def places_searched(
     return count, dimensions + len(spans)
 
 
-def height(views: Views, place: Place, level: int, least_overlap: float) -> float:
+def height(views: Views, place: Place, level: int, least_overlap: float, noisy: Noisy | None = None) -> float:
     """Return the score above that of shifted copies, times the root of the overlap: what fits anywhere fits nowhere."""
-    above, _ = _above_shifted(views, place.matrix, level, least_overlap, turns=8, sampled=60)
+    above, _ = _above_shifted(*_compared(views, place.matrix, noisy), level, least_overlap, turns=8, sampled=60)
     return above * float(np.sqrt(np.clip(place.fit.overlap, 0, 1)))
 
 
@@ -165,8 +168,9 @@ def agreement(views: Views, matrix: Array, level: int) -> tuple[int, int, float]
     return int(tell.sum()), int(there.sum()), float(np.mean(9 / tried[tell]))
 
 
-def _inverse(matrix: Array) -> Array:
-    return np.asarray(np.linalg.inv(matrix), np.float64)
+def _compared(views: Views, matrix: Array, noisy: Noisy | None) -> tuple[Views, Array]:
+    """Return the views and the motion of the image that is laid on the one on whose pixels both are compared."""
+    return (views.swapped(), inverse(matrix)) if noisy == "moving" else (views, matrix)
 
 
 def _apart(first: Array, second: Any, shape: tuple[int, int]) -> float:

@@ -40,7 +40,7 @@ def describe(image: NDArray[Any]) -> FeatureImage:
 
     from stackalign.core.multimodal.feature_kernels import interleaved
 
-    plane, known = _plane(image)
+    plane, known = contrast_plane(image)
     if not known.all():
         known = binary_erosion(known, iterations=_MARGIN, border_value=1)
     families = [self_similarity(plane), oriented_edges(plane)]
@@ -113,6 +113,15 @@ def oriented_edges(
     return out
 
 
+def blurred_once(plane: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """Return an image (y, x) blurred by a Gaussian of ``sigma`` pixels."""
+    from stackalign.core.multimodal.feature_kernels import blurred
+
+    out = np.empty((1, *plane.shape), np.float32)
+    blurred(np.ascontiguousarray(plane, np.float32)[None], _taps(sigma, 2.5), out)
+    return np.asarray(out[0])
+
+
 def _taps(sigma: float, truncate: float) -> NDArray[np.float32]:
     """Return a Gaussian kernel that sums to 1, an odd number of taps."""
     reach = int(truncate * sigma + 0.5)
@@ -120,7 +129,7 @@ def _taps(sigma: float, truncate: float) -> NDArray[np.float32]:
     return np.asarray(taps / taps.sum(), np.float32)
 
 
-def _plane(image: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def contrast_plane(image: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Return an image in units of its own contrast, holes filled from their neighbours, and where it is known."""
     from stackalign.core.frames.holes import filled_along_lines
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stackalign.core.frames.reduction import enlarged
+from stackalign.core.multimodal.corners import offsets_of
 from stackalign.core.multimodal.evidence import collected, height, places_searched
 from stackalign.core.multimodal.features import FAMILIES
-from stackalign.core.multimodal.places import Place, all_improved, distinct, disturbed, improved, within
+from stackalign.core.multimodal.places import Noisy, Place, all_improved, distinct, disturbed, improved, within
 from stackalign.core.multimodal.search import search
 from stackalign.core.multimodal.views import levels_of
 from stackalign.core.threads import map_threads
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stackalign.core.multimodal.judge import Evidence
+    from stackalign.core.multimodal.search import Candidate
     from stackalign.core.multimodal.views import Views
 
     Array = NDArray[np.float64]
@@ -57,6 +59,9 @@ def match(
     restarts: int = 3,
     pursued: int = 8,
     disturb: float = 0.06,
+    by_energy: bool = False,
+    noisy: Noisy | None = None,
+    rounds: int = 1,
 ) -> Match | None:
     """Find where the moving image lies on the fixed one.
 
@@ -87,6 +92,12 @@ def match(
         at the next resolution, too: at the coarsest one a wrong place, bent to fit, often scores as high as the right.
     disturb : float
         Standard deviation of a disturbance of the corners, as a share of the image's side.
+    by_energy : bool
+        Of the search; see `search`.
+    noisy : "fixed" or "moving", optional
+        The image that holds most of the noise; see `improved`.
+    rounds : int
+        How often the best places are disturbed.
 
     Returns
     -------
@@ -99,11 +110,9 @@ def match(
     side = float(np.sqrt(full[0] * full[1]))
     starts: list[Array] = []
     if everywhere:
-        found = search(
-            views.fixed(top), views.moved(top, np.eye(3), views.shapes(top)[1]), angles=angles, scales=scales,
-            turned=lambda matrix, shape: views.moved(top, matrix, shape), count=candidates, blocks=blocks,
-            block_size=block_size, max_shift=None if max_shift is None else max_shift / factors[0],
-            least_overlap=least_overlap,
+        found = found_places(
+            views, angles=angles, scales=scales, count=candidates, blocks=blocks, block_size=block_size,
+            max_shift=max_shift, least_overlap=least_overlap, by_energy=by_energy,
         )  # fmt: skip
         starts = [enlarged(within(c.matrix, views.shapes(top)[1], model), factors) for c in found]
     if initial is not None:
@@ -113,35 +122,50 @@ def match(
 
     def coarse(matrix: Array) -> Place | None:
         place = improved(
-            views, matrix, top, model=model, levels=2, iterations=12, damping=0.02, least_overlap=least_overlap, step=2
-        )
+            views, matrix, top, model=model, levels=2, iterations=12, damping=0.02, least_overlap=least_overlap, step=2,
+            noisy=noisy,
+        )  # fmt: skip
         return place if place is None or allowed is None or allowed.hold(place.matrix) else None
 
     places = distinct(map_threads(coarse, starts), full, _APART * side, len(starts))
     if not places:
         return None
-    again = [disturbed(p.matrix, full, rng, disturb, model) for p in places[:keep] for _ in range(restarts)]
-    places = distinct([*places, *map_threads(coarse, again)], full, _APART * side, len(starts))
+    for _ in range(rounds):
+        again = [disturbed(p.matrix, full, rng, disturb, model) for p in places[:keep] for _ in range(restarts)]
+        places = distinct([*places, *map_threads(coarse, again)], full, _APART * side, len(starts))
     chosen, heights = places[:pursued], [p.value for p in places[:pursued]]
     rivals = chosen
+    shared: dict[str, Any] = {"model": model, "least_overlap": least_overlap, "noisy": noisy}
     for level in reversed(range(bottom, top + 1)):
         if level < top:
             few: dict[str, Any] = {"passes": 1, "iterations": 10} if len(chosen) > 1 else {}  # enough to rank them
-            refined = all_improved(views, chosen, level, model=model, least_overlap=least_overlap, **few)
+            refined = all_improved(views, chosen, level, **shared, **few)
             chosen = distinct(refined, full, 0.5 * _APART * side, pursued) or chosen
         if level == max(top - 1, bottom):
-            heights = map_threads(lambda p: height(views, p, level, least_overlap), chosen)  # noqa: B023
+            heights = map_threads(lambda p: height(views, p, level, least_overlap, noisy), chosen)  # noqa: B023
             order = np.argsort(-np.array(heights), kind="stable")
             rivals, heights = [chosen[k] for k in order], [heights[k] for k in order]
             chosen = rivals[:1]
             if level == bottom and level < top:
-                finished = all_improved(views, chosen, level, model=model, least_overlap=least_overlap)
+                finished = all_improved(views, chosen, level, **shared)
                 chosen = [p for p in finished if p is not None] or chosen
     best = chosen[0]
     searched = places_searched(views.shapes(bottom), max_shift and max_shift / 2**bottom, angles, scales, model)
-    evidence = collected(views, best, rivals, heights, top, bottom, model, families, rng, side, least_overlap, searched)
+    evidence = collected(
+        views, best, rivals, heights, top, bottom, model, families, rng, side, least_overlap, searched, noisy
+    )
     # steps are exact to first order only: what has to be rigid is made so
     return Match(within(best.matrix, full, model) if model is TransformModel.EUCLIDEAN else best.matrix, evidence)
+
+
+def found_places(views: Views, *, max_shift: float | None = None, **options: Any) -> list[Candidate]:
+    """Return what `search`, whose options these are, finds at the coarsest resolution, in pixels of that one."""
+    top, _ = levels_of(views)
+    return search(
+        views.fixed(top), views.moved(top, np.eye(3), views.shapes(top)[1]),
+        turned=lambda matrix, shape: views.moved(top, matrix, shape),
+        max_shift=None if max_shift is None else max_shift / 2**top, **options,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +193,8 @@ class _Ranges:
 
     def hold(self, matrix: Array) -> bool:
         """Return whether a motion turns and magnifies the image by no more than that."""
+        if np.isfinite(offsets_of(matrix, self.shape)).all(1).sum() < 2:
+            return False  # most of the image lies beyond the horizon
         turn, scale = _turn_and_scale(matrix, self.shape)
         apart = abs((turn - self.middle + np.pi) % (2 * np.pi) - np.pi)
         return bool(apart <= self.turn and self.least <= scale <= self.most)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from stackalign.core.frames.reduction import enlarged, reduced
 from stackalign.core.geometry import corners
 from stackalign.core.multimodal.corners import matrices_of, offsets_of, plausible
-from stackalign.core.multimodal.refine import FeatureImage, Refined, refine
+from stackalign.core.multimodal.refine import FeatureImage, Refined, refine, score_of
 from stackalign.core.threads import map_threads
 from stackalign.core.transform import TransformModel
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
+Noisy = Literal["fixed", "moving"]
 _DENSE = 100_000  # px: of larger images every other row and column is enough
 
 
@@ -46,12 +47,23 @@ def improved(
     *,
     passes: int = 2,
     channels: slice | None = None,
+    noisy: Noisy | None = None,
     **options: Any,
 ) -> Place | None:
     """Refine a homography at one resolution; the moving image is described anew, as it lies, before each pass.
 
-    ``options`` are those of `refine`. None where the images do not overlap, or the motion is none of a flat image.
+    ``noisy`` names the image that holds most of the noise: the slopes are taken from the other one, and both are
+    compared on the pixels of this one, where a motion that shrinks empty parts does not seem better than the right one;
+    None: slopes and pixels are those of the fixed image. ``options`` are those of `refine`. None is returned where the
+    images do not overlap, or the motion is none of a flat image.
     """
+    if noisy == "fixed":
+        if not _seen_from_front(matrix, views.shapes(0)):
+            return None
+        other = improved(
+            views.swapped(), inverse(matrix), level, passes=passes, channels=channels, noisy="moving", **options
+        )
+        return other and Place(inverse(other.matrix), other.fit)
     fixed, shapes = views.fixed(level), views.shapes(level)
     if channels is not None:
         fixed = _part(fixed, channels)
@@ -71,7 +83,20 @@ def improved(
             break
     if fit is None or fit.score <= -1 or not _seen_from_front(current, shapes):
         return None
+    if noisy:
+        other_way = views.swapped()
+        still, seen = other_way.fixed(level), other_way.moved(level, inverse(current), shapes[1])
+        if channels is not None:
+            still, seen = _part(still, channels), _part(seen, channels)
+        score, overlap = score_of(still, seen, np.eye(3), least_overlap=options.get("least_overlap", 0.25))
+        fit = replace(fit, score=score, overlap=overlap)
     return Place(enlarged(current, factors), fit)
+
+
+def inverse(matrix: Array) -> Array:
+    """Return the motion back, its last entry 1."""
+    back = np.linalg.inv(matrix)
+    return np.asarray(back / back[2, 2], np.float64)
 
 
 def all_improved(views: Views, places: Sequence[Place], level: int, **options: Any) -> list[Place | None]:

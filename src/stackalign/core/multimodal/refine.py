@@ -186,7 +186,10 @@ def score_of(
     except np.linalg.LinAlgError:
         return -1.0, 0.0
     sums = overlap_sums(fixed.values, moving.values, fixed.weight, moving.weight, backward / backward[2, 2], step)
-    overlap = float(sums[3] * step * step / _smaller(fixed, moving, matrix))
+    smaller = _smaller(fixed, moving, matrix)
+    if not smaller > 0:
+        return -1.0, 0.0
+    overlap = float(sums[3] * step * step / smaller)
     if overlap < least_overlap or not np.isfinite(sums).all():
         return -1.0, overlap
     return float(sums[0] / np.sqrt(max(sums[1] * sums[2], 1e-30))), overlap

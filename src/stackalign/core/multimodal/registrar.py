@@ -18,10 +18,12 @@ from stackalign.core.stack import ImageStack
 from stackalign.core.transform import Transform, TransformModel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from stackalign.core.frames.noise import NoiseModel
-    from stackalign.core.multimodal.judge import Evidence
+    from stackalign.core.multimodal.judge import Evidence, Verdict
     from stackalign.core.multimodal.matching import Match
     from stackalign.core.multimodal.views import Views
     from stackalign.core.pair import PairRegistration
@@ -221,33 +223,44 @@ class MultimodalAligner:
         options: dict[str, Any] = {
             "model": chosen.model, "max_shift": max_shift, "least_overlap": chosen.min_overlap, "seed": chosen.seed,
         }  # fmt: skip
-        found = None
+        told: tuple[Match, Verdict] | None = None
         if start is not None:
-            found = match(views, initial=np.asarray(start, float), everywhere=False, **options)
-        if found is None or judge(found.evidence, threshold=max(chosen.least_probability, _SURE)).refused:
-            found = self._searched(views, start, options)
-        if found is None:
+            near = match(views, initial=np.asarray(start, float), everywhere=False, **options)
+            if near is not None:
+                told = near, judge(near.evidence, threshold=max(chosen.least_probability, _SURE))
+        if told is None or told[1].refused:
+            told = self.searched(views, start, options)
+        if told is None:
             return PairResult.failed(2, "no place was found where enough of both images can be compared")
-        verdict = judge(found.evidence, threshold=chosen.least_probability)
+        found, verdict = told
         if verdict.refused:
             reason = f"{verdict.reason}; probability {100 * verdict.probability:.0f} %"
             return PairResult(np.eye(3), found.evidence.score, np.nan, verdict.probability, np.full(2, np.nan), reason)
         return PairResult(found.matrix, found.evidence.score, np.nan, verdict.probability, _error(found.evidence))
 
-    def _searched(self, views: Views, start: Array | None, options: dict[str, Any]) -> Match | None:
-        """Search the whole range; once more, with more and smaller blocks, where the first answer would be refused."""
-        from stackalign.core.multimodal.judge import judge
+    def searched(self, views: Views, start: Array | None, options: dict[str, Any]) -> tuple[Match, Verdict] | None:
+        """Search the whole range, again by other means where the answer would be refused; return the likeliest one.
+
+        Brightness comes second: only where self-similarity and edges drown in noise does it tell more. Then more and
+        smaller blocks are looked for.
+        """
+        from stackalign.core.multimodal.brightness import COEFFICIENTS as OF_BRIGHTNESS
+        from stackalign.core.multimodal.brightness import match_brightness
+        from stackalign.core.multimodal.judge import COEFFICIENTS, judge
         from stackalign.core.multimodal.matching import match
 
-        chosen, best, likely = self.parameters, None, -1.0
-        for thorough in (False, True):
-            more: dict[str, Any] = _THOROUGH if thorough else {}
-            found = match(views, angles=chosen.angles(), scales=chosen.scales(), initial=start, **options, **more)
+        chosen, best = self.parameters, None
+        ranges = {"angles": chosen.angles(), "scales": chosen.scales()}
+        ways: list[tuple[Callable[..., Match | None], tuple[float, ...], dict[str, Any]]] = [
+            (match, COEFFICIENTS, {}), (match_brightness, OF_BRIGHTNESS, {}), (match, COEFFICIENTS, _THOROUGH),
+        ]  # fmt: skip
+        for way, coefficients, more in ways:
+            found = way(views, initial=start, **ranges, **options, **more)
             if found is None:
                 continue
-            verdict = judge(found.evidence, threshold=chosen.least_probability)
-            if verdict.probability > likely:
-                best, likely = found, verdict.probability
+            verdict = judge(found.evidence, threshold=chosen.least_probability, coefficients=coefficients)
+            if best is None or verdict.probability > best[1].probability:
+                best = found, verdict
             if not verdict.refused:
                 break
         return best

@@ -72,6 +72,7 @@ def search(
     cost: float = 0.2,
     max_shift: float | None = None,
     least_overlap: float = 0.4,
+    by_energy: bool = False,
 ) -> list[Candidate]:
     """Return the likeliest motions, the best first.
 
@@ -103,6 +104,9 @@ def search(
         Pixels by which the centre of the moving image may lie away from that of the fixed one.
     least_overlap : float
         Share that must be in view, of as many blocks as can be at once.
+    by_energy : bool
+        Blocks count by the energy of their features: of features that are weak where little is seen, such blocks tell
+        little. False: all blocks that are in view count the same.
     """
     first, second = FeatureImage.of(fixed), FeatureImage.of(moving)
     if first.values.shape[2] != second.values.shape[2]:
@@ -110,7 +114,7 @@ def search(
             f"both need the same channels: fixed has {first.values.shape[2]}, moving {second.values.shape[2]}"
         )
     view = turned if turned is not None else Resampled(second)
-    grid = _Grid(second.shape, blocks, block_size, give, cost, max_shift, least_overlap)
+    grid = _Grid(second.shape, blocks, block_size, give, cost, max_shift, least_overlap, by_energy)
     scene = _Scene.of(first, grid.side(max(scales)))
     motions = [(a, s) for s in scales for a in angles]
     placed = map_threads(lambda motion: _placed(scene, view, grid, *motion, peaks), motions)
@@ -155,6 +159,7 @@ class _Grid:
     cost: float
     max_shift: float | None
     least_overlap: float
+    by_energy: bool
 
     def centres(self) -> Array:
         """Return the centres of the blocks, pixels of the moving image, (N, 2)."""
@@ -266,21 +271,25 @@ def _placed(scene: _Scene, view: Turned, grid: _Grid, angle: float, scale: float
     middles = grid.centres() @ linear.T + onto[:2, 2]
     starts = np.round(middles).astype(int) - side // 2
     give = max(round(grid.give * min(grid.shape) * scale), 1)
-    usable = []
+    usable: list[tuple[int, int, int, Any, Any, Any, float]] = []
     total, counted = np.zeros(scene.padded, np.float32), np.zeros(scene.padded, np.float32)
     for k, (y, x) in enumerate(starts):
         part = FeatureImage(copy.values[y : y + side, x : x + side], copy.weight[y : y + side, x : x + side])
         if part.shape != (side, side) or part.known < _LEAST_VIEW * side**2:
             continue
         score = scene.correlation(part)
+        energy = float(np.einsum("yxk,yxk,yx->", part.values, part.values, part.weight)) if grid.by_energy else 1.0
         best, along_y, along_x = np.empty_like(score), np.empty(score.shape, np.int16), np.empty(score.shape, np.int16)
         pooled(score, give, grid.cost / give**2, best, along_y, along_x)
+        if grid.by_energy:
+            best *= np.float32(energy)
         # index: where the canvas's middle lies
         gathered(best, score, -y + canvas[0] // 2, -x + canvas[1] // 2, total, counted)
-        usable.append((k, y, x, along_y, along_x, score))
-    if not usable:
+        usable.append((k, y, x, along_y, along_x, score, energy))
+    worth = sum(block[-1] for block in usable)
+    if worth <= 0:
         return []
-    total /= len(usable)
+    total /= np.float32(worth)
     allowed = grid.allowed(scene, counted)
     if not allowed.any():
         return []
@@ -294,12 +303,12 @@ def _placed(scene: _Scene, view: Turned, grid: _Grid, angle: float, scale: float
     for top in tops:
         at = np.array(np.unravel_index(top, total.shape))
         found, weights = np.tile(centre(scene.shape), (len(starts), 1)), np.zeros(len(starts))
-        for k, y, x, along_y, along_x, score in usable:
+        for k, y, x, along_y, along_x, score, energy in usable:
             i, j = at - np.array(canvas) // 2 + (y, x)
             di, dj = int(along_y[i % h, j % w]), int(along_x[i % h, j % w])
             rest = middles[k] - (np.array([y, x]) + side // 2)  # centres were rounded
             found[k] = np.array([i + di, j + dj]) + side // 2 + rest
-            weights[k] = max(float(score[(i + di) % h, (j + dj) % w]), 0.0)
+            weights[k] = max(float(score[(i + di) % h, (j + dj) % w]), 0.0) * energy * len(usable) / worth
         matrix = onto.copy()
         matrix[:2, 2] += at - np.array(canvas) // 2
         value = float(total.ravel()[top])

@@ -40,8 +40,16 @@ class Views(Protocol):
         """Return the features of the moving image as ``matrix`` (moving -> there) lays it on ``shape`` pixels."""
         ...
 
+    def images(self) -> tuple[Image, Image]:
+        """Return the fixed and the moving image."""
+        ...
+
     def swapped(self) -> Views:
         """Return the same with both roles exchanged."""
+        ...
+
+    def described(self, features: Callable[[Image], FeatureImage], sign: float) -> Views:
+        """Return views of other features, of the moving image times ``sign``."""
         ...
 
 
@@ -64,6 +72,7 @@ class ImageViews:
     features: Callable[[Image], FeatureImage] = describe
     _described: dict[int, FeatureImage] = field(default_factory=dict)
     _binned: dict[tuple[int, int], Image] = field(default_factory=dict)
+    _other: ImageViews | None = None
 
     def shapes(self, level: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return the shapes of the fixed and of the moving image."""
@@ -82,9 +91,22 @@ class ImageViews:
 
     def swapped(self) -> ImageViews:
         """Return the same with both roles exchanged."""
-        other = ImageViews(self.second, self.first, self.features)
-        other._binned = {(1 - which, level): image for (which, level), image in self._binned.items()}
+        if self._other is None:
+            self._other = ImageViews(self.second, self.first, self.features)
+            self._other._binned = {(1 - which, level): image for (which, level), image in self._binned.items()}
+            self._other._other = self
+        return self._other
+
+    def described(self, features: Callable[[Image], FeatureImage], sign: float) -> ImageViews:
+        """Return views of other features, of the moving image times ``sign``."""
+        other = ImageViews(self.first, np.float32(sign) * self.second, features)
+        signs = (1.0, sign)
+        other._binned = {key: np.float32(signs[key[0]]) * image for key, image in self._binned.items()}
         return other
+
+    def images(self) -> tuple[Image, Image]:
+        """Return the fixed and the moving image."""
+        return self.first, self.second
 
     def _image(self, which: int, level: int) -> Image:
         if (which, level) not in self._binned:

@@ -11,6 +11,8 @@ from stackalign.core.deep.homography import homography_from_corners, rescaled, t
 from stackalign.core.deep.networks.base import Batch, PairNetwork, corner_distance, resting_corners, standardised
 from stackalign.core.deep.networks.regression import CornerHead, convolution, halved, reach_of, seen_at_rest
 
+_WRONG = 2.0  # px of the features: how far away they must not be alike any more
+
 
 class EmbeddedCorners(PairNetwork):
     """VisIRNet's corners: S. Ozer and A. P. Ndigande, VisIRNet, IEEE Trans. Geoscience and Remote Sensing 62, 2024.
@@ -91,8 +93,20 @@ class EmbeddedCorners(PairNetwork):
         factor = 2.0**self.halvings
         seen, inside = warp(there, rescaled(batch.matrix, factor, factor), size)
         alike = ((seen - here).square() * inside).mean()
-        wrong = seen_at_rest(there, here)
-        return alike + torch.relu(1.0 - (wrong - here).square().mean())
+        # a wrong place some pixels away: features that differ only farther away could not tell where a corner lies
+        turn = 2 * torch.pi * torch.rand(len(here), 1, 1, device=here.device)
+        away = factor * _WRONG * torch.cat([torch.sin(turn), torch.cos(turn)], -1)
+        beside = homography_from_corners(
+            template_corners(*batch.moving.shape[-2:], device=here.device), batch.corners + away
+        )
+        wrong, known = warp(there, rescaled(beside, factor, factor), size)
+        return (
+            alike
+            + torch.relu(
+                1.0
+                - ((wrong - here).square() * known).sum((1, 2, 3)) / known.sum((1, 2, 3)).clamp_min(1.0) / here.shape[1]
+            ).mean()
+        )
 
     def _corner_loss(self, found: torch.Tensor, batch: Batch) -> torch.Tensor:
         return ((found - batch.corners) / reach_of(batch.reference, batch.moving)).square().sum(-1).mean()
