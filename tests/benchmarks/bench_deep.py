@@ -19,61 +19,74 @@ import numpy as np
 
 NARROW = {"size": 48, "template": 32, "reach": 8}
 WIDE = {"size": 96, "template": 64, "reach": 16}
-_EMBEDDING = {"width": 8, "features": 2, "widths": (24, 32, 48), "hidden": 128, "first_stage": 200, "halvings": 1}
+_EMBEDDING = {"width": 8, "features": 2, "widths": (24, 32, 48), "hidden": 128, "first_stage": 300, "halvings": 1}
 SMALL = {  # options, learning rate, pairs in a step, steps, task
     "features": ({"widths": (12, 24, 32, 48), "coarse": 24, "fine": 12}, 2e-3, 4, 600, WIDE | {"wander": 16}),
-    "clkn": ({"width": 8, "channels": 4, "iterations": 4}, 2e-3, 8, 900, WIDE),
-    "dlkfm": ({"width": 8, "iterations": 10}, 2e-3, 8, 300, WIDE),
-    "dhn": ({"widths": (24, 32, 48), "hidden": 128, "halvings": 1}, 2e-3, 64, 2000, NARROW),
-    "mhn": ({"widths": (16, 24, 32), "hidden": 128, "levels": 2}, 3e-3, 64, 1500, NARROW),
-    "embedding-corners": (_EMBEDDING, 2e-3, 64, 2000, NARROW),
-    "embedding-matrix": (_EMBEDDING, 2e-3, 64, 2000, NARROW),
+    "mhn": ({"widths": (16, 24, 32), "hidden": 128, "levels": 2}, 4e-3, 128, 1800, NARROW),
+    "dhn": ({"widths": (32, 48, 64), "hidden": 128, "halvings": 1}, 4e-3, 128, 3000, NARROW),
+    "embedding-corners": (_EMBEDDING, 4e-3, 128, 3000, NARROW),
+    "embedding-matrix": (_EMBEDDING, 4e-3, 128, 3000, NARROW),
+    "clkn": ({"width": 8, "channels": 4, "iterations": 4}, 3e-3, 16, 1400, WIDE),
+    "dlkfm": ({"width": 8, "iterations": 10}, 2e-3, 8, 600, WIDE),
 }
-# pairs that are made, by the size of their images; all are seen turned and mirrored, too
-DISTINCT = {48: 2000, 96: 800}
+# scenes that are made, by the size of their images; each is seen turned, mirrored and under new homographies
+DISTINCT = {48: 8000, 96: 2000}
 TESTED = 64
 OFTEN = 25  # steps between states that are put away
 
 
-def made(keep, images, strength, seed=0, **task):
-    """Return pairs to train with and others to test with; what was made before is read."""
-    from stackalign.core.deep.pairs import ImagePair, SyntheticPairs
-    from stackalign.io.pictures import PictureFolder
+def recipe_of(strength, seed, **task):
+    """Return how pairs are made."""
+    from stackalign.core.deep.pairs import SyntheticPairs
 
     kind = {"inverted": True} if strength is None else {"strength": strength}
-    out = []
-    for part, number, count in (("train", seed, DISTINCT[task["size"]]), ("held_out", 991, TESTED)):
-        own = task if part == "train" else {**task, "wander": 0}  # the test is the published one
-        said = "-".join(f"{key}{value}" for key, value in {**own, **kind}.items() if value)
-        file = Path(keep) / f"pairs-{part}-{said}-{number}.npz"
-        if not file.exists():
-            recipe = SyntheticPairs(**own, **kind, zoom=(1.0, 2.5), structure=0.65, seed=number)
-            pictures = PictureFolder(Path(images) / part).loaded()
-            pairs = [recipe.pair(pictures, k) for k in range(count)]
-            fields = ("reference", "moving", "corners")
-            np.savez(file, **{name: np.stack([getattr(p, name) for p in pairs]) for name in fields})
-        stored = np.load(file)
-        columns = (stored["reference"], stored["moving"], stored["corners"])
-        out.append([ImagePair(*row) for row in zip(*columns, strict=True)][:count])
-    return out
+    return SyntheticPairs(**task, **kind, zoom=(1.0, 2.5), structure=0.65, seed=seed)
+
+
+def scenes(keep, images, recipe):
+    """Return scenes to train with, (N, 2, y, x); what was made before is read."""
+    from stackalign.io.pictures import PictureFolder
+
+    kind = "inverted" if recipe.inverted else f"strength{recipe.strength}"
+    file = Path(keep) / f"scenes-{recipe.size}-{kind}-{recipe.seed}.npy"
+    if not file.exists():
+        pictures = PictureFolder(Path(images) / "train").loaded()
+        np.save(file, np.stack([recipe.scene(pictures, k) for k in range(DISTINCT[recipe.size])]))
+    return np.load(file)
+
+
+def held_out(images, recipe):
+    """Return pairs of other pictures to test with."""
+    from stackalign.io.pictures import PictureFolder
+
+    pictures = PictureFolder(Path(images) / "held_out").loaded()
+    return [recipe.pair(pictures, k) for k in range(TESTED)]
 
 
 def trained(name, *, keep, seconds=np.inf, seed=0, images="../training-images", strength=None):
     """Train a network, or go on with it; returns a row of the table, None if ``seconds`` were not enough."""
     from stackalign.core.deep.networks.base import count_parameters
     from stackalign.core.deep.pairs import corner_error
+    from stackalign.core.deep.scenes import Scenes
     from stackalign.core.deep.train import Trainer, Training
     from stackalign.core.deep.weights import arrays_of, packed, unpacked
 
     stop = time.monotonic() + seconds
     options, rate, batch, steps, task = SMALL[name]
-    train, test = made(keep, images, strength, seed, **task)
-    recipe = Training(
-        network=name, options=options, images=images, batch_size=batch, learning_rate=rate, warm_up=20, seed=seed,
-        distinct_pairs=len(train), steps=steps,
-    )  # fmt: skip
-    trainer = Trainer(recipe, [np.zeros((1, 1, 3), np.uint8)])
-    trainer._kept = dict(enumerate(train))
+    pairs = recipe_of(strength, seed, **task)
+    test = held_out(images, recipe_of(strength, 991, **{**task, "wander": 0}))  # the test is the published one
+    common = {"images": images, "batch_size": batch, "learning_rate": rate, "seed": seed, "steps": steps}
+    if pairs.wander:  # what lies beyond a scene must be seen: every pair is new
+        from stackalign.io.pictures import PictureFolder
+
+        shown = PictureFolder(Path(images) / "train").loaded()
+        trainer = Trainer(Training(network=name, options=options, pairs=pairs, warm_up=20, **common), shown)
+    else:
+        pool = scenes(keep, images, pairs)
+        again = {"distinct_pairs": len(pool), "redraw": True, "warm_up": 100}
+        recipe = Training(network=name, options=options, pairs=pairs, **common, **again)
+        trainer = Trainer(recipe, [np.zeros((1, 1, 3), np.uint8)])
+        trainer.scenes = Scenes(pairs, trainer.images, len(pool), pool)
     state, spent = Path(keep) / f"{name}-training.safetensors", 0.0
     if state.exists():
         arrays, card = unpacked(state)

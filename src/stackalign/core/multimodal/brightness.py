@@ -32,7 +32,7 @@ _MARGIN, _FADING = 2, 3.0  # px: of a hole, what is left out, and over which wha
 FAMILIES = tuple(slice(k, k + 1) for k in range(len(BANDS)))
 #: of the judge, as `stackalign.core.multimodal.judge.COEFFICIENTS`, fitted to synthetic pairs of other seeds by
 #: ``python -m tests.benchmarks.bench_multimodal --calibrate --way brightness``
-COEFFICIENTS = (2.161, 0.541, 0.976, -3.313, -0.205, -0.128, -0.714, -0.549, 1.269)
+COEFFICIENTS = (1.759, 0.713, 1.082, -3.527, 0.0, -0.229, -0.677, -0.692, 1.441)
 # brightness is cheap to compare, and the right place is reached from less far than with other features
 _SEARCH: dict[str, Any] = {
     "blocks": 4, "block_size": 0.4, "candidates": 48, "keep": 8, "restarts": 3, "rounds": 3, "disturb": 0.08,

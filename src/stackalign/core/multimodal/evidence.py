@@ -58,21 +58,22 @@ def collected(
     here = max((v for v, apart in zip(heights, far, strict=True) if not apart), default=best.value)
     rival = max((v for v, apart in zip(heights, far, strict=True) if apart), default=0.0) / max(here, 1e-3)
     starts = [disturbed(best.matrix, full, rng, 0.04, model) for _ in range(3)]
-    trials: list[tuple[Views, Array, slice | None, Noisy | None]] = [
-        (views.swapped(), inverse(starts[0]), None, noisy),
-        *((views, start, None, noisy) for start in starts),
-        *((views, best.matrix, family, noisy) for family in families),
+    trials: list[tuple[Views, Array, slice | None]] = [
+        *((views, start, None) for start in starts),
+        *((views, best.matrix, family) for family in families),
     ]
-    mirrored, *others = map_threads(
-        lambda t: improved(t[0], t[1], judged, channels=t[2], noisy=t[3], **options), trials
-    )
-    ended, alone = others[: len(starts)], others[len(starts) :]
+    if noisy is None:  # else roles cannot be exchanged: slopes of noise lead nowhere
+        trials.append((views.swapped(), inverse(starts[0]), None))
+    ended = map_threads(lambda t: improved(t[0], t[1], judged, channels=t[2], noisy=noisy, **options), trials)
+    restarts = float(np.median([_apart(best.matrix, p and p.matrix, full) for p in ended[: len(starts)]]))
+    alone = ended[len(starts) : len(starts) + len(families)]
+    exchanged = ended[-1]
     return Evidence(
         score=best.fit.score,
         chance=above / spread,
         rival=float(max(rival, 0.0)),
-        inverse=_apart(best.matrix, mirrored and inverse(mirrored.matrix), full),
-        restarts=float(np.median([_apart(best.matrix, p and p.matrix, full) for p in ended])),
+        inverse=restarts if noisy else _apart(best.matrix, exchanged and inverse(exchanged.matrix), full),
+        restarts=restarts,
         subsets=max((_apart(best.matrix, p and p.matrix, full) for p in alone), default=np.inf),
         spread=best.fit.spread * 2**bottom,
         overlap=best.fit.overlap,

@@ -34,7 +34,8 @@ class Evidence:
     rival : float
         Best score of another place over this one's: 1 if another is as good.
     inverse : float
-        Distance between the result and the one found with the roles of both images exchanged.
+        Distance between the result and the one found with the roles of both images exchanged; where one of them holds
+        the noise, that of the restarts.
     restarts : float
         Median distance between the result and where disturbed restarts end.
     subsets : float
