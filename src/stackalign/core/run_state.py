@@ -19,7 +19,7 @@ from stackalign.core.transform_series import TransformSeries
 from stackalign.core.work import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -42,6 +42,8 @@ class RunState:
     details: dict[str, Any] = field(default_factory=dict)
     noise: NoiseModel | None = None
     brightness: dict[int, tuple[float, float]] = field(default_factory=dict)  # gain and offset, from reduced frames
+    hidden: Callable[[int, NDArray[Any]], NDArray[Any]] | None = None  # puts NaN where a frame must not count
+    starts: dict[int, NDArray[np.float64]] = field(default_factory=dict)  # where to begin, instead of a search
     _sound: set[int] = field(default_factory=set)  # frames that were looked at, and hold something
     _shown: float = 0.0
 
@@ -57,7 +59,8 @@ class RunState:
             self.unusable[t] = reason
             return frame
         self._sound.add(t)
-        return self.aligner.filtered(frame)
+        filtered = self.aligner.filtered(frame)
+        return filtered if self.hidden is None else self.hidden(t, filtered)
 
     def usable(self) -> list[int]:
         """Return the frames that hold something to align, as far as they were read."""

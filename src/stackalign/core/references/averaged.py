@@ -37,7 +37,7 @@ _HELD = 0.5  # pixels: farther away a frame no longer correlates with its own no
 
 def align_to_average(run: RunState) -> Work[None]:
     """Align to the mean or median, re-estimated until it settles."""
-    starts = yield from drafted(run)
+    starts = run.starts or (yield from drafted(run))
     usable = [t for t in starts if t not in run.unusable]
     if not usable:
         run.results = [

@@ -12,6 +12,7 @@ from stackalign.core.references.chained import align_to_previous, align_to_rolli
 from stackalign.core.references.reference import PairResult, Reference
 from stackalign.core.run_state import RunState, align_all, noise_of, spread
 from stackalign.core.verdicts.continuity import doubt
+from stackalign.core.verdicts.two_motions import settle
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,7 +71,20 @@ def align_stack(
     if mask is not None and mask.shape != stack.frame_shape:
         raise ValueError(f"the mask is {mask.shape}, the frames are {stack.frame_shape}: they must be alike")
     run = RunState(stack, aligner, policy, anchor, mask)
-    match policy.kind:
+
+    def aligned(run: RunState) -> Work[None]:
+        yield from _aligned(run, rolling, lag)
+        yield from doubt(run)
+        yield from rescue(run)
+
+    yield from aligned(run)
+    yield from settle(run, aligned)
+    return run.registration()
+
+
+def _aligned(run: RunState, rolling: float, lag: int) -> Work[None]:
+    """Align the frames as the policy of the run says."""
+    match run.policy.kind:
         case "mean" | "median":
             yield from align_to_average(run)
         case "frame" | "image":
@@ -83,9 +97,6 @@ def align_stack(
             from stackalign.core.references.all_pairs import align_pairs
 
             yield from align_pairs(run, lag)
-    yield from doubt(run)
-    yield from rescue(run)
-    return run.registration()
 
 
 def first_usable(stack: ImageStack) -> int | None:

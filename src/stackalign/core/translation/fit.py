@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _TOLERANCE = 2e-3  # px; what is left after the step is some hundredths of it
 _LONGEST = 2.0  # px a step: beyond, the linearisation says nothing
+_TURNED = 0.25  # of a step: if the next one takes back as much, both are shortened
+_SMALLEST = 1 / 16  # of a step
 _ALL = 1e30  # no pixel is left out for its residual
 _NOTHING = np.zeros((1, 1, 1), np.float32)
 _SAMPLES = 2500  # pixels from which residual, correlation and noise of a frame are estimated
@@ -189,9 +191,9 @@ def _fit_with_holes(
         [template.noise.constant + template.noise.slope * template.level, template.noise.slope, template.noise.floor]
     )
     brightness = np.array([1.0, 0.0])
-    step = np.full(d, np.inf)
+    step, share = np.full(d, np.inf), 1.0
     normal, theta, done = np.eye(d + 2), np.ones(d + 2), 0
-    for done in range(1, iterations + 1):  # noqa: B007 - reported
+    for done in range(1, iterations + 1):
         # the weight of a pixel is that of the reference there, whatever pedestal the frame has
         noise[0] = template.noise.constant + template.noise.slope * (template.level - brightness[1])
         planes, there = _planes(volume.shape, template, shift)
@@ -214,8 +216,10 @@ def _fit_with_holes(
         if brightness[0] <= 0:
             return _REASONS[shift_kernels.NO_CORRELATION]
         # the template moves along with the shift: its derivative has the same sign
-        step = solved[:d] / brightness[0]
-        shift[3 - d :] += np.clip(step, -_LONGEST, _LONGEST)
+        before, step = step, solved[:d] / brightness[0]
+        if done > 1 and step @ before < -_TURNED * (before @ before):
+            share = max(0.5 * share, _SMALLEST)  # the filtered template is flatter than the frame: it went too far
+        shift[3 - d :] += np.clip(share * step, -_LONGEST, _LONGEST)
         theta = np.concatenate([step * brightness[0], brightness])
         if np.abs(step).max() < _TOLERANCE:
             break

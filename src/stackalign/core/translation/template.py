@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stackalign.core.frames.denoise import wiener
-from stackalign.core.frames.holes import filled_along_lines
+from stackalign.core.frames.holes import filled_along_lines, filled_smoothly
 from stackalign.core.frames.noise import NoiseModel
 from stackalign.core.threads import map_threads
 from stackalign.core.translation import projection_kernels, template_kernels
@@ -29,6 +29,7 @@ _EVERY = 4
 _EVEN = 0.1  # of the mean variance: the least that a dark pixel's counts for, so that few do not rule the fit
 _PLANES = slice(PAD - 1, 2 - PAD)  # what a volume's coefficients keep of the mirrored planes
 _SLOPE = 3  # pixels along an axis that it takes to tell a slope
+_WIDE_HOLES = 0.97  # of a reference: with less of it known, what is missing is not just a narrow border
 _PARTS, _SMALL = 8, 1 << 16  # that a pass over all pixels is split into; pixels of one, at least
 _NOTHING = np.zeros((1, 1, 1), np.float32)
 
@@ -136,7 +137,9 @@ class TranslationTemplate:
             raise ValueError("no pixel of the reference is left: the mask covers all that is known of it")
         filled = np.asarray(reference, np.float32)
         if not known.all():
-            filled = np.asarray(filled_along_lines(filled, known), np.float32)
+            # streaks across a wide hole would pass the Wiener filter as structure
+            fill = filled_smoothly if known.mean() < _WIDE_HOLES else filled_along_lines
+            filled = np.asarray(fill(filled, known), np.float32)
             # values are known, but slopes and spline weights reach two pixels further; of a thin volume one plane at
             # each side is all that can be spared
             reach = [(n > 4) + (n >= 32) for n in known.shape]
