@@ -29,7 +29,7 @@ _EVERY = 4
 _EVEN = 0.1  # of the mean variance: the least that a dark pixel's counts for, so that few do not rule the fit
 _PLANES = slice(PAD - 1, 2 - PAD)  # what a volume's coefficients keep of the mirrored planes
 _SLOPE = 3  # pixels along an axis that it takes to tell a slope
-_WIDE_HOLES = 0.97  # of a reference: with less of it known, what is missing is not just a narrow border
+_HOLED = 0.97  # of the inside of a reference: with less of it known, what is missing is not just a narrow border
 _PARTS, _SMALL = 8, 1 << 16  # that a pass over all pixels is split into; pixels of one, at least
 _NOTHING = np.zeros((1, 1, 1), np.float32)
 
@@ -138,7 +138,8 @@ class TranslationTemplate:
         filled = np.asarray(reference, np.float32)
         if not known.all():
             # streaks across a wide hole would pass the Wiener filter as structure
-            fill = filled_smoothly if known.mean() < _WIDE_HOLES else filled_along_lines
+            inside = known[tuple(slice(n // 10, n - n // 10) for n in known.shape)]
+            fill = filled_smoothly if inside.mean() < _HOLED else filled_along_lines
             filled = np.asarray(fill(filled, known), np.float32)
             # values are known, but slopes and spline weights reach two pixels further; of a thin volume one plane at
             # each side is all that can be spared
