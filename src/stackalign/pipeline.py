@@ -164,11 +164,11 @@ def register_work(
     if prepared.bad_frames or is_spread():  # workers keep to themselves what they find: it has to be known before
         named = {int(t) % len(source) for t in (reference, anchor) if isinstance(t, int | np.integer)}
         found = yield from find_bad_frames(source, trusted=named, neighbours=prepared.bad_frames)
-        usable = replace(source, rejected={**found, **source.rejected})
+        usable = replace(source, rejected={**found, **source.rejected}, checked=True)
     repair = None
     if prepared.despike != "none":
         repair = yield from find_repair(usable, spikes=prepared.despike == "all")
-        usable = usable if repair is None else usable.mapped(repair)
+        usable = usable if repair is None else replace(usable.mapped(repair), checked=usable.checked)
     result = yield from registrar.fit(usable, reference=reference, anchor=anchor, mask=counted)
     if repair is not None:
         result = replace(result, details={**result.details, "repaired_pixels": repair.places(source.frame_shape)})

@@ -62,6 +62,8 @@ class ImageStack:
         What a file said beyond that and a writer keeps (channel names, the source's path).
     rejected : mapping of int to str
         Frames that can be read but not aligned, with the reason; methods flag and interpolate them.
+    checked : bool
+        All frames but the missing and the rejected were read, and hold something.
     source : array-like, optional
         Holds the same frames as ``frames`` and is quicker to read: what a dask array was made from.
 
@@ -81,6 +83,7 @@ class ImageStack:
     missing: Mapping[int, str] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     rejected: Mapping[int, str] = field(default_factory=dict, repr=False)
+    checked: bool = field(default=False, repr=False)
     source: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -194,11 +197,12 @@ class ImageStack:
 
     def mapped(self, change: Callable[[NDArray[Any]], NDArray[Any]]) -> ImageStack:
         """Return the stack with each frame as ``change`` returns it, of the same shape and dtype, lazily."""
-        return replace(self, frames=_Mapped(self._readable, change), source=None)
+        return replace(self, frames=_Mapped(self._readable, change), source=None, checked=False)
 
     def cropped(self, box: Box) -> ImageStack:
         """Return the part of every frame inside ``box``, lazily."""
-        return replace(self, frames=_Cropped(self._readable, box.clipped(self.frame_shape)), source=None)
+        frames = _Cropped(self._readable, box.clipped(self.frame_shape))
+        return replace(self, frames=frames, source=None, checked=False)
 
 
 def _restored(kept: dict[str, Any]) -> ImageStack:

@@ -8,6 +8,8 @@ import numpy as np
 
 from stackalign.core.compiled import fast_inlined, inlined, kernel
 
+_RUN = 16  # pixels that follow each other in memory: many are worked on at a time
+
 
 @fast_inlined
 def _halved(image):
@@ -89,6 +91,21 @@ def _detail(image):
     return np.array([_steps(two), _steps(four), _steps(eight)]), _noise(image), eight
 
 
+@fast_inlined
+def _step(above, below, every):
+    """Return the sum of squared differences of two rows, over runs of pixels of which every ``every``-th is taken."""
+    width, run = above.shape[0], _RUN
+    if every == 1 or width < run * every:
+        run, every = width, 1
+    total = np.float32(0)
+    for k in range(0, width - run + 1, run * every):
+        a, b = above[k : k + run], below[k : k + run]
+        for x in range(run):
+            step = np.float32(b[x]) - np.float32(a[x])
+            total += step * step
+    return total
+
+
 @inlined
 def _row_steps(lines, every, plane):
     """Return how rows differ from those below them.
@@ -98,7 +115,7 @@ def _row_steps(lines, every, plane):
     lines : (N, x)
         Rows.
     every : int
-        Which columns are compared.
+        Of so many runs of columns one is compared.
     plane : bool
         Whether the rows are those of one plane, so that a step between them is a tear.
 
@@ -117,10 +134,7 @@ def _row_steps(lines, every, plane):
     energy = np.zeros(max(count, 0))
     first, last, total = -1, -1, np.float64(0)
     for y in range(count):
-        part = np.float32(0)
-        for k in range(columns):
-            step = np.float32(lines[y + 1, k * every]) - np.float32(lines[y, k * every])
-            part += step * step
+        part = _step(lines[y], lines[y + 1], every)
         energy[y] = part
         total += part
         if part > 0:

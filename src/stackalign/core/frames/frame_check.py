@@ -28,7 +28,7 @@ def read_frame(stack: ImageStack, t: int, *, checked: bool = False) -> tuple[NDA
     except OSError as error:  # one bad frame never ends a run
         empty = np.zeros(stack.frame_shape, stack.dtype)
         return empty, f"cannot be read: {error}"
-    return frame, "" if checked else check_frame(frame)
+    return frame, "" if checked or stack.checked else check_frame(frame)
 
 
 def check_frame(frame: NDArray[Any]) -> str:

@@ -14,12 +14,15 @@ _RANGE = np.float32(4.0)  # times the mean size: beyond lies no median
 
 @fast_inlined
 def _curves(a, b, c, out):
-    two = np.float32(2)
+    two, total = np.float32(2), np.float32(0)
     for x in range(out.shape[0]):
         left = np.float32(a[x]) - two * np.float32(b[x]) + np.float32(c[x])
         here = np.float32(a[x + 1]) - two * np.float32(b[x + 1]) + np.float32(c[x + 1])
         right = np.float32(a[x + 2]) - two * np.float32(b[x + 2]) + np.float32(c[x + 2])
-        out[x] = abs(left - two * here + right)
+        size = abs(left - two * here + right)
+        out[x] = size
+        total += size
+    return total
 
 
 @inlined
@@ -33,14 +36,17 @@ def middle_curve(image, planes, rows):
     total = np.float64(0)
     for z in range(0, image.shape[0], deep):
         for y in range(0, height, step):
-            _curves(image[z, y], image[z, y + 1], image[z, y + 2], line)
-            part = np.float32(0)
+            part = _curves(image[z, y], image[z, y + 1], image[z, y + 2], line)
+            if part < np.inf:
+                size[n : n + width] = line
+                n += width
+                total += part
+                continue
             for x in range(width):
                 if line[x] < np.inf:
                     size[n] = line[x]
                     n += 1
-                    part += line[x]
-            total += part
+                    total += line[x]
     if n == 0:
         return np.nan
     if total == 0.0:
