@@ -14,7 +14,7 @@ import numpy as np
 
 from stackalign.core.frames.frame_check import read_frame
 from stackalign.core.run_state import spread
-from stackalign.core.threads import map_frames
+from stackalign.core.threads import bands, map_frames, map_threads
 from stackalign.core.verdicts.agreement import noise_variance
 from stackalign.core.work import Progress
 
@@ -100,8 +100,6 @@ def find_repair(stack: ImageStack, *, spikes: bool = False) -> Work[PixelRepair 
         the range of the middle ones, and more than the noise, in each of four means of frames. A point of light behind
         a lens spreads over its neighbours, and does not. Of fewer than four frames none is called fixed.
     """
-    from stackalign.core.frames.pixel_repair_kernels import outliers
-
     fixed = np.zeros(0, np.int64)
     sample = spread([t for t in range(len(stack)) if t not in stack.rejected and t not in stack.missing], _SAMPLE)
     totals = np.zeros((_GROUPS, *stack.frame_shape), np.float32)
@@ -114,15 +112,24 @@ def find_repair(stack: ImageStack, *, spikes: bool = False) -> Work[PixelRepair 
                 counts[group] += 1
             yield Progress(done, len(sample), "Looking for bad pixels")
     if min(counts):
-        known = np.ones(stack.frame_shape, bool)
-        for total, count in zip(totals, counts, strict=True):
-            mean = total / np.float32(count)
-            found = np.zeros(mean.reshape(-1, *mean.shape[-2:]).shape, bool)
-            outliers(mean.reshape(found.shape), float(np.sqrt(noise_variance(mean))), found)
-            known &= found.reshape(known.shape)
-        if known.mean() <= _MOST:
-            fixed = np.flatnonzero(known)
+        fixed = _standing_out(totals)
+        if len(fixed) > _MOST * totals[0].size:
+            fixed = fixed[:0]
     return PixelRepair(fixed, spikes) if spikes or len(fixed) else None
+
+
+def _standing_out(sums: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the pixels, counted through all, that stand out in each of some sums of frames (N, ...)."""
+    from stackalign.core.frames.pixel_repair_kernels import outliers, outliers_among
+
+    first, *others = (total.reshape(-1, *total.shape[-2:]) for total in sums)
+    found = np.zeros(first.shape, bool)
+    noise = float(np.sqrt(noise_variance(first)))
+    map_threads(lambda b: outliers(first[b[0] : b[1]], noise, found[b[0] : b[1]]), bands(len(first), 1))
+    places = np.flatnonzero(found)
+    for total in others:  # few pixels are left to look at
+        places = places[outliers_among(total, float(np.sqrt(noise_variance(total))), places)]
+    return places
 
 
 def _sound(stack: ImageStack, t: int) -> NDArray[Any] | None:

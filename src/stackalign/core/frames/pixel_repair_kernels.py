@@ -34,11 +34,37 @@ def _neighbours(plane, y, x, values):
     return count
 
 
+@inlined
+def _stands_out(plane, y, x, noise, values):
+    """Return whether a pixel differs from all around it.
+
+    Two neighbours may differ as well: hot pixels have hot neighbours at times, and cosmic rays leave tracks.
+    """
+    height, width = plane.shape
+    up, down = (y - 1 if y > 0 else y + 1), (y + 1 if y < height - 1 else y - 1)
+    left, right = (x - 1 if x > 0 else x + 1), (x + 1 if x < width - 1 else x - 1)
+    v, beyond = np.float64(plane[y, x]), _ABOVE * noise
+    a, b = np.float64(plane[up, x]), np.float64(plane[down, x])
+    c, d = np.float64(plane[y, left]), np.float64(plane[y, right])
+    over = (v - a > beyond) + (v - b > beyond) + (v - c > beyond) + (v - d > beyond)
+    under = (a - v > beyond) + (b - v > beyond) + (c - v > beyond) + (d - v > beyond)
+    if over < 2 and under < 2:  # most pixels end here
+        return False
+    count = _neighbours(plane, y, x, values)
+    if count < 3:
+        return False
+    middle = 0.5 * (values[(count - 1) // 2] + values[count // 2])
+    cut = min(2, (count - 2) // 2)
+    if v > middle:
+        apart = values[count - 1 - cut] - values[cut - 1 if cut > 0 else 0]
+    else:
+        apart = values[count - cut if cut > 0 else count - 1] - values[cut]
+    return abs(v - middle) > _SHARP * apart + _ABOVE * noise
+
+
 @kernel
 def outliers(planes, noise, out):
     """Mark pixels that differ from all around them.
-
-    Two neighbours may differ as well: hot pixels have hot neighbours at times, and cosmic rays leave tracks.
 
     Parameters
     ----------
@@ -53,28 +79,20 @@ def outliers(planes, noise, out):
     depth, height, width = planes.shape
     for z in range(depth):
         for y in range(height):
-            up, down = (y - 1 if y > 0 else y + 1), (y + 1 if y < height - 1 else y - 1)
             for x in range(width):
-                v = np.float64(planes[z, y, x])
-                left, right = (x - 1 if x > 0 else x + 1), (x + 1 if x < width - 1 else x - 1)
-                a, b = np.float64(planes[z, up, x]), np.float64(planes[z, down, x])
-                c, d = np.float64(planes[z, y, left]), np.float64(planes[z, y, right])
-                beyond = _ABOVE * noise
-                over = (v - a > beyond) + (v - b > beyond) + (v - c > beyond) + (v - d > beyond)
-                under = (a - v > beyond) + (b - v > beyond) + (c - v > beyond) + (d - v > beyond)
-                if over < 2 and under < 2:  # most pixels end here
-                    continue
-                count = _neighbours(planes[z], y, x, values)
-                if count < 3:
-                    continue
-                middle = 0.5 * (values[(count - 1) // 2] + values[count // 2])
-                cut = min(2, (count - 2) // 2)
-                if v > middle:
-                    apart = values[count - 1 - cut] - values[cut - 1 if cut > 0 else 0]
-                else:
-                    apart = values[count - cut if cut > 0 else count - 1] - values[cut]
-                if abs(v - middle) > _SHARP * apart + _ABOVE * noise:
+                if _stands_out(planes[z], y, x, noise, values):
                     out[z, y, x] = True
+
+
+@kernel
+def outliers_among(planes, noise, places):
+    """Return which of some pixels (N,), counted through all planes, differ from all around them; see `outliers`."""
+    values, found = np.empty(9), np.zeros(len(places), np.bool_)
+    height, width = planes.shape[1:]
+    for k in range(len(places)):
+        z, rest = places[k] // (height * width), places[k] % (height * width)
+        found[k] = _stands_out(planes[z], rest // width, rest % width, noise, values)
+    return found
 
 
 @kernel
