@@ -8,7 +8,7 @@ on its own overlap.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 #: share of a reference that is known: what is missing at borders may be made up, and is searched twice as fast
 FILLABLE = 0.9
+_BACKGROUND = 1024  # shifts from which it is told what correlates by chance, at most
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,8 +135,9 @@ def search_frames(frames: Real, template: SearchTemplate) -> list[Peak]:
     told = np.empty((len(frames), 6))
     overlap_peaks(
         both.reshape(lead + template.padded), values.reshape(lead + template.shape),
-        *map(_volume, (overlap.allowed, overlap.share, overlap.mean)), _volume(overlap.variance),
-        _volume(overlap.root), overlap.most, _limits(template), told,
+        overlap.reach, overlap.places,
+        *map(_volume, (overlap.share, overlap.mean, overlap.variance, overlap.root)),
+        overlap.most, _limits(template), told,
     )  # fmt: skip
     return [_found(row, frames.ndim - 1) for row in told]
 
@@ -146,8 +148,7 @@ def _plain_peak(spectrum: Spectrum, squares: float, overlap: _Overlap, template:
     if template.normalisation == "phase":
         cross /= np.maximum(np.abs(cross), 1e-6 * np.abs(cross).max() + 1e-30)
     both = fft.irfftn(cross, template.padded)
-    score = np.where(overlap.allowed, both, np.float32(-np.inf))
-    return _peak(score, score / max(float(np.sqrt(squares * overlap.squares)), 1e-30), overlap.allowed, template)
+    return _peak(both, both / max(float(np.sqrt(squares * overlap.squares)), 1e-30), overlap, template)
 
 
 def _masked_peak(values: Real, spectrum: Spectrum, both: Real, overlap: _Overlap, template: SearchTemplate) -> Peak:
@@ -167,15 +168,14 @@ def _masked_peak(values: Real, spectrum: Spectrum, both: Real, overlap: _Overlap
     # Fisher's z over its standard deviation: a small overlap correlates well by chance
     score = np.arctanh(correlation)
     score *= overlap.root
-    score[~overlap.allowed] = -np.inf
-    return _peak(score, correlation, overlap.allowed, template)
+    return _peak(score, correlation, overlap, template)
 
 
 def _volume(image: NDArray[Any]) -> NDArray[Any]:
     return image if image.ndim == 3 else image[None]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class _Overlap:
     """What a search needs of the pixels that frame and reference share at each shift."""
 
@@ -186,6 +186,20 @@ class _Overlap:
     most: float  # the largest of these
     root: NDArray[np.floating]  # sqrt(n - 3)
     squares: float  # largest sum of squares of the reference
+
+    @cached_property
+    def reach(self) -> NDArray[np.int64]:
+        """How many shifts along x are allowed to the right of none and to the left of it, (Z, Y, 2)."""
+        allowed = _volume(self.allowed)
+        middle = (allowed.shape[-1] + 1) // 2
+        sides = (allowed[..., :middle], allowed[..., : middle - 1 : -1])
+        return np.stack([np.where(s.all(-1), s.shape[-1], s.argmin(-1)) for s in sides], axis=-1)
+
+    @cached_property
+    def places(self) -> NDArray[np.int64]:
+        """Shifts, counted through all, from which the height and the spread of chance correlation are told."""
+        places = np.flatnonzero(self.allowed)
+        return places[:: max(-(-len(places) // _BACKGROUND), 1)].copy()
 
 
 def _overlap_of(template: SearchTemplate, mask: NDArray[np.bool_] | None) -> _Overlap:
@@ -256,13 +270,14 @@ def _closer(template: SearchTemplate, limits: Sequence[float]) -> NDArray[np.boo
 
 
 def _peak(
-    score: NDArray[np.floating], correlation: NDArray[np.floating], allowed: NDArray[np.bool_], template: SearchTemplate
+    score: NDArray[np.floating], correlation: NDArray[np.floating], overlap: _Overlap, template: SearchTemplate
 ) -> Peak:
-    from stackalign.core.search.kernels import peak
+    from stackalign.core.search.kernels import NOWHERE, peak
 
     d, told = len(template.shape), np.empty(6)
     shape = np.array((1,) * (3 - d) + template.shape)
-    peak(_volume(score), _volume(correlation), _volume(allowed), shape, _limits(template), told)
+    score = np.where(overlap.allowed, score, NOWHERE)
+    peak(_volume(score), _volume(correlation), overlap.places, shape, _limits(template), told)
     return _found(told, d)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from stackalign.core.compiled import fast_inlined, inlined, kernel
 
-_BACKGROUND = 2048  # shifts from which the height and the spread of chance correlation are told, at least
+NOWHERE = np.float32(-1e30)  # the score of a shift that may not be
 
 
 @inlined
@@ -43,30 +43,18 @@ def _line(sums, z0, z1, y0, y1, out):
 
 
 @fast_inlined
-def _below(sums, squares, low, sign, share, out):
-    """Fill ``out`` with n times the variance of a frame where a row of shifts along x overlaps; returns the largest.
+def _scored(sums, squares, low, sign, share, mean, variance, root, least, both, score):
+    """Fill ``score`` with Fisher's z over its standard deviation where a row of shifts along x overlaps.
 
     ``low`` is the first shift and ``sign`` its direction: the box then ends, or begins, where the frame does.
     """
     nx = sums.shape[0] - 1
-    most = np.float32(0)
-    for k in range(out.shape[0]):
+    steep = np.float32(0)
+    for k in range(score.shape[0]):
         total = sums[nx - low - k] - sums[0] if sign > 0 else sums[nx] - sums[low - k]
         square = squares[nx - low - k] - squares[0] if sign > 0 else squares[nx] - squares[low - k]
         below = np.float32(square - total * total * share[k])
-        out[k] = below
-        most = max(most, below)
-    return most
-
-
-@fast_inlined
-def _scored(sums, low, sign, mean, variance, root, least, both, score):
-    """Turn ``score`` from n times the variance of the frame into Fisher's z over its standard deviation."""
-    nx = sums.shape[0] - 1
-    steep = np.float32(0)
-    for k in range(score.shape[0]):
-        total = np.float32(sums[nx - low - k] - sums[0] if sign > 0 else sums[nx] - sums[low - k])
-        c = (both[k] - total * mean[k]) / np.sqrt(max(score[k] * variance[k], least))
+        c = (both[k] - np.float32(total) * mean[k]) / np.sqrt(max(below * variance[k], least))
         c = min(max(c, np.float32(-0.9999)), np.float32(0.9999))
         both[k] = c
         steep = max(steep, abs(c))
@@ -84,17 +72,17 @@ def _scored(sums, low, sign, mean, variance, root, least, both, score):
 
 
 @inlined
-def _score_overlap(both, frame, allowed, share, mean, variance, root, most, score):
+def _score_overlap(both, frame, reach, share, mean, variance, root, most, score):
     """Turn the correlation of a frame with a template into that of the overlap at each shift.
 
     Parameters
     ----------
     both : float32 (Z, Y, X)
-        Sum of products at each shift; becomes the Pearson correlation.
+        Sum of products at each shift; becomes the Pearson correlation where a shift may be.
     frame : float32 (z, y, x)
         Without its mean.
-    allowed : bool (Z, Y, X)
-        Where a shift may be; elsewhere the score is minus infinity.
+    reach : int64 (Z, Y, 2)
+        How many shifts along x may be, to the right and to the left; elsewhere the score is `NOWHERE`.
     share, mean, variance, root : float32 (Z, Y, X)
         Of the template: 1 / n, mean, n times variance and sqrt(n - 3) over the n pixels that overlap.
     most : float
@@ -106,42 +94,27 @@ def _score_overlap(both, frame, allowed, share, mean, variance, root, most, scor
     width = both.shape[2]
     first, second = _running(frame, 1), _running(frame, 2)
     sums, squares = np.empty(nx + 1), np.empty(nx + 1)
-    # shifts to the right come first, those to the left last; between them nothing overlaps
-    right, left = min(nx, width), max(width - nx + 1, nx)
-    least = np.float32(0)
-    for turn in range(2):  # how much contrast there is at most must be known before it is divided by
-        for i in range(both.shape[0]):
-            sz = _shift(i, nz, both.shape[0])
-            for j in range(both.shape[1]):
-                sy = _shift(j, ny, both.shape[1])
-                if not allowed[i, j].any():
-                    if turn == 1:
-                        score[i, j] = -np.inf
-                    continue
-                z0, z1 = max(0, -sz), min(nz, nz - sz)
-                y0, y1 = max(0, -sy), min(ny, ny - sy)
-                _line(first, z0, z1, y0, y1, sums)
-                if turn == 0:
-                    _line(second, z0, z1, y0, y1, squares)
-                    score[i, j] = 0.0
-                    if allowed[i, j, :right].any():
-                        top = _below(sums, squares, 0, 1, share[i, j, :right], score[i, j, :right])
-                        least = max(least, top)
-                    if allowed[i, j, left:].any():
-                        top = _below(sums, squares, width - left, -1, share[i, j, left:], score[i, j, left:])
-                        least = max(least, top)
-                    continue
-                for low, high, sign in ((0, right, 1), (left, width, -1)):
-                    _scored(
-                        sums, 0 if sign > 0 else width - left, sign, mean[i, j, low:high], variance[i, j, low:high],
-                        root[i, j, low:high], least, both[i, j, low:high], score[i, j, low:high],
-                    )  # fmt: skip
-                for k in range(width):
-                    if not allowed[i, j, k]:
-                        score[i, j, k] = -np.inf
-        if turn == 0:
-            # a part of the frame without contrast correlates with anything: rounding must not make it a peak
-            least = np.float32(max(1e-6 * least * max(most, 0.0), 1e-30))
+    # a part of the frame without contrast correlates with anything: rounding must not make it a peak. No part has more
+    # of it than the whole
+    whole = second[nz, ny, nx] - first[nz, ny, nx] ** 2 / frame.size
+    least = np.float32(max(1e-6 * whole * max(most, 0.0), 1e-30))
+    for i in range(both.shape[0]):
+        sz = _shift(i, nz, both.shape[0])
+        for j in range(both.shape[1]):
+            right, left = reach[i, j, 0], reach[i, j, 1]
+            score[i, j, right : width - left] = NOWHERE
+            if right + left == 0:
+                continue
+            sy = _shift(j, ny, both.shape[1])
+            z0, z1 = max(0, -sz), min(nz, nz - sz)
+            y0, y1 = max(0, -sy), min(ny, ny - sy)
+            _line(first, z0, z1, y0, y1, sums)
+            _line(second, z0, z1, y0, y1, squares)
+            for low, high, sign in ((0, right, 1), (width - left, width, -1)):
+                _scored(
+                    sums, squares, 0 if sign > 0 else left, sign, share[i, j, low:high], mean[i, j, low:high],
+                    variance[i, j, low:high], root[i, j, low:high], least, both[i, j, low:high], score[i, j, low:high],
+                )  # fmt: skip
 
 
 @inlined
@@ -152,14 +125,54 @@ def _within(index, shape, size, limits):
     return inside
 
 
+@fast_inlined
+def _top(row):
+    top = NOWHERE
+    for x in range(row.shape[0]):
+        top = max(top, row[x])
+    return top
+
+
 @inlined
-def _highest(score, allowed, shape, limits, index):
+def _highest_in(score, shape, limits, index, apart, least):
+    """Return the highest score within ``limits`` and over ``least``, and ``apart`` pixels from ``index`` along an axis.
+
+    ``index`` is filled with its place if it may be anywhere (``apart`` 0).
+    """
+    size = np.array(score.shape)
+    at, found = np.zeros(3, np.int64), index.copy()
+    top = least
+    for i in range(size[0]):
+        for j in range(size[1]):
+            if not _top(score[i, j]) > top:
+                continue
+            for k in range(size[2]):
+                if not score[i, j, k] > top:
+                    continue
+                at[0], at[1], at[2] = i, j, k
+                near = apart > 0
+                for a in range(3):
+                    way = abs(at[a] - index[a])
+                    near = near and min(way, size[a] - way) < apart
+                if not near and _within(at, shape, size, limits):
+                    top = score[i, j, k]
+                    found[:] = at
+    if apart == 0:
+        index[:] = found
+    return top
+
+
+@inlined
+def _highest(score, places, shape, limits, index):
     """Find the peak of a score, and how far it stands out.
 
     Parameters
     ----------
-    score, allowed : float32 and bool (Z, Y, X)
-        At each shift.
+    score : float32 (Z, Y, X)
+        At each shift; `NOWHERE` where it may not be.
+    places : int64 (N,)
+        Places of shifts, counted through all, from which it is told what is usual: as many as there are, or some of
+        these spread evenly.
     shape : int64 (3,)
         Of the frame.
     limits : float64 (3,)
@@ -173,42 +186,14 @@ def _highest(score, allowed, shape, limits, index):
     significance, runner_up : float
         Height of the peak, and of the highest one elsewhere, over all shifts, in standard deviations of those.
     """
-    size = np.array(score.shape)
-    at = np.zeros(3, np.int64)
-    count, top = 0, -np.inf
-    for i in range(size[0]):
-        for j in range(size[1]):
-            for k in range(size[2]):
-                if not allowed[i, j, k]:
-                    continue
-                count += 1
-                if score[i, j, k] > top:
-                    at[0], at[1], at[2] = i, j, k
-                    if _within(at, shape, size, limits):
-                        top = score[i, j, k]
-                        index[:] = at
-    step = max(count // _BACKGROUND, 1)
-    background = np.empty((count + step - 1) // step)
-    second, seen = -np.inf, 0
-    for i in range(size[0]):
-        for j in range(size[1]):
-            for k in range(size[2]):
-                if not allowed[i, j, k]:
-                    continue
-                if seen % step == 0:
-                    background[seen // step] = score[i, j, k]
-                seen += 1
-                if score[i, j, k] > second:
-                    at[0], at[1], at[2] = i, j, k
-                    near = True
-                    for a in range(3):
-                        apart = abs(at[a] - index[a])
-                        near = near and min(apart, size[a] - apart) <= 3
-                    if not near and _within(at, shape, size, limits):
-                        second = score[i, j, k]
+    top = _highest_in(score, shape, limits, index, 0, NOWHERE)
+    second = _highest_in(score, shape, limits, index, 4, NOWHERE)
+    flat, background = score.reshape(-1), np.empty(len(places), np.float32)
+    for k in range(len(places)):
+        background[k] = flat[places[k]]
     middle = np.median(background)
     spread = 1.4826 * np.median(np.abs(background - middle)) + 1e-12
-    return (top - middle) / spread, (second - middle) / spread if second > -np.inf else 0.0
+    return (top - middle) / spread, (second - middle) / spread if second > NOWHERE else 0.0
 
 
 @inlined
@@ -222,29 +207,30 @@ def _parabola(score, index, axis):
     left = score[before[0], before[1], before[2]]
     right = score[after[0], after[1], after[2]]
     curve = left - 2 * score[index[0], index[1], index[2]] + right
-    if not (np.isfinite(curve) and curve < 0):
+    if not (min(left, right) > NOWHERE and curve < 0):
         return 0.0
     return min(max(0.5 * (left - right) / curve, -0.5), 0.5)
 
 
 @inlined
-def _peak(score, correlation, allowed, shape, limits, out):
+def _peak(score, correlation, places, shape, limits, out):
     index = np.zeros(3, np.int64)
-    out[0], out[1] = _highest(score, allowed, shape, limits, index)
+    out[0], out[1] = _highest(score, places, shape, limits, index)
     out[2] = correlation[index[0], index[1], index[2]]
     for axis in range(3):
         out[3 + axis] = _shift(index[axis], shape[axis], score.shape[axis]) + _parabola(score, index, axis)
 
 
 @kernel
-def peak(score, correlation, allowed, shape, limits, out):
+def peak(score, correlation, places, shape, limits, out):
     """Find the peak of a score, and how far it stands out.
 
     Parameters
     ----------
     score, correlation : float32 (Z, Y, X)
-        At each shift; the score may be minus infinity.
-    allowed : bool (Z, Y, X)
+        At each shift; the score is `NOWHERE` where a shift may not be.
+    places : int64 (N,)
+        See `_highest`.
     shape : int64 (3,)
         Of the frame.
     limits : float64 (3,)
@@ -253,26 +239,28 @@ def peak(score, correlation, allowed, shape, limits, out):
         Filled with the height of the peak and of the highest one elsewhere, in standard deviations of all shifts, the
         correlation there, and the shift along the axes.
     """
-    _peak(score, correlation, allowed, shape, limits, out)
+    _peak(score, correlation, places, shape, limits, out)
 
 
 @kernel
-def overlap_peaks(both, frames, allowed, share, mean, variance, root, most, limits, out):
+def overlap_peaks(both, frames, reach, places, share, mean, variance, root, most, limits, out):
     """Turn the correlation of frames with a template into that of the overlap at each shift, and find the peaks.
 
     Parameters
     ----------
     both : float32 (n, Z, Y, X)
-        Sums of products at each shift; become the Pearson correlations.
+        Sums of products at each shift; become the Pearson correlations where shifts may be.
     frames : float32 (n, z, y, x)
         Without their means.
-    allowed, share, mean, variance, root, most
+    reach, share, mean, variance, root, most
         See `_score_overlap`.
+    places : int64 (N,)
+        See `_highest`.
     limits : float64 (3,)
     out : float64 (n, 6)
         See `peak`.
     """
     score, shape = np.empty_like(both[0]), np.array(frames[0].shape)
     for n in range(frames.shape[0]):
-        _score_overlap(both[n], frames[n], allowed, share, mean, variance, root, most, score)
-        _peak(score, both[n], allowed, shape, limits, out[n])
+        _score_overlap(both[n], frames[n], reach, share, mean, variance, root, most, score)
+        _peak(score, both[n], places, shape, limits, out[n])
