@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from stackalign.core.frames.noise import NoiseModel
+from stackalign.core.verdicts.agreement import noise_variance
 
 
 @pytest.mark.parametrize(("gain", "read"), [(1.0, 2.0), (3.5, 0.0), (0.4, 10.0)])
@@ -61,3 +62,13 @@ def test_few_photons_are_not_understated():
     model = NoiseModel.fitted(expected, residual)
     assert model.slope == pytest.approx(1, abs=0.05)
     assert model.variance(np.array([5.0])) == pytest.approx(5, rel=0.05)
+
+
+def test_holes_do_not_hide_the_noise():
+    image = np.random.default_rng(0).normal(100, 10, (160, 160)).astype(np.float32)
+    whole = noise_variance(image)
+    image[40:100, 30:100] = np.nan
+    assert noise_variance(image) == pytest.approx(whole, rel=0.05)
+    assert noise_variance(image) == pytest.approx(100, rel=0.1)
+    image[:] = np.nan
+    assert noise_variance(image) == 0
