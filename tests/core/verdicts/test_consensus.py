@@ -79,3 +79,17 @@ def test_fine_detail_of_large_frames_is_no_motion(turn):
     holed = _asked(moving, reference, matrix=matrix)
     assert holed.support > 0.95
     assert 10 < holed.told.sum() < found.told.sum()
+
+
+@pytest.mark.parametrize("shift", [(0.25, 0.5), (3.3, -2.7), (-9.5, 4.25), (0.5, 99.0)])
+def test_shifts_are_read_as_other_motions_are(shift):
+    image = np.random.default_rng(0).random((110, 101)).astype(np.float32)
+    blocks = Blocks.of(image)
+    matrix = np.eye(3)
+    matrix[:2, 2] = shift
+    nearly = matrix.copy()
+    nearly[0, 1] = 1e-15
+    ask = {"brightness": np.array([[1.0, 0.0]]), "noise": np.array([1e-6])}
+    (one,), (other,) = (blocks.consensus_of(image[None], m[None], **ask) for m in (matrix, nearly))
+    assert np.array_equal(one.told, other.told)
+    assert np.array_equal(one.still, other.still)

@@ -13,7 +13,7 @@ from stackalign.core.frames.reduction import binned_frames
 from stackalign.core.references.reference import PairResult
 from stackalign.core.search.correlation import Peak, SearchTemplate, search, search_frames
 from stackalign.core.transform import TransformModel
-from stackalign.core.translation.fit import Fit, fit_translation, fit_translations, intensity_residuals
+from stackalign.core.translation.fit import Fit, fit_translation, fit_translations, intensity_residuals, settled_shifts
 from stackalign.core.translation.reference import TranslationReference
 from stackalign.core.translation.template import TranslationTemplate
 from stackalign.core.verdicts.agreement import noise_variance
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _CHANCE = 5 / 64  # a correlation that some thousand pixels of noise may have
 _PULLED = 0.3  # pixels that something else must have pulled a frame away by to be left out
 _SHADES = 2.0  # times the noise of most pixels: what that of bright ones may add
+_STRAYED = 2.5  # pixels of a reduced image, from which on a fit found something else than the search did
 _CLEAR = 8.0  # standard deviations of a peak that needs no second look at a finer scale
 _LEAST = 5.5  # below, random images correlate as well
 
@@ -156,15 +157,17 @@ class TranslationAligner:
     ) -> None:
         """Refine what was found at some reduction on finer ones, one after the other, in place."""
         for finer, equations in template.reduced:
-            begun = {k: f for k, f in enumerate(found) if f is not None and np.prod(finer) <= np.prod(f[0])}
+            pixels = math.prod(finer)
+            begun = {k: f for k, f in enumerate(found) if f is not None and pixels <= math.prod(f[0])}
             if not begun:
                 continue
             starts = np.array([shift for _, shift in begun.values()]) / finer
             small = binned_frames(_part(frames, list(begun)), finer)
-            fits = fit_translations(small, equations, starts, judged=False)
-            for (k, (factors, _)), start, fit in zip(begun.items(), starts, fits, strict=True):
-                if not isinstance(fit, str) and fit.converged and np.abs(fit.shift - start).max() < 2.5:
-                    found[k] = factors, fit.shift * finer
+            shifts = settled_shifts(small, equations, starts)
+            near = np.abs(shifts - starts).max(-1) < _STRAYED  # False where NaN
+            for (k, (factors, _)), shift, kept in zip(begun.items(), shifts * finer, near, strict=True):
+                if kept:
+                    found[k] = factors, shift
 
     def _voted(self, frame: NDArray[Any], template: TranslationReference) -> PairResult | None:
         """Return where most blocks of a frame say that it lies, if enough of the reference agree; else None."""

@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stackalign.core.frames.reduction import as_read
 from stackalign.core.geometry import every_which
 from stackalign.core.translation import kernels, shift_kernels
 from stackalign.core.translation.template import TranslationTemplate, volume_of
 from stackalign.core.verdicts.agreement import NOISE_PLANES, NOISE_ROWS, noise_of_curve
 from stackalign.core.warping.kernels import PAD
-from stackalign.core.warping.resample import spline_coefficients
+from stackalign.core.warping.splined import cubic
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
 _TOLERANCE = 2e-3  # px; what is left after the step is some hundredths of it
@@ -31,6 +30,7 @@ _TURNED = 0.25  # of a step: if the next one takes back as much, both are shorte
 _SMALLEST = 1 / 16  # of a step
 _ALL = 1e30  # no pixel is left out for its residual
 _NOTHING = np.zeros((1, 1, 1), np.float32)
+_LEAST_COUNT = 9  # pixels that can be compared
 _SAMPLES = 2500  # pixels from which residual, correlation and noise of a frame are estimated
 
 
@@ -96,7 +96,6 @@ def fit_translations(
     starts: NDArray[np.float64],
     *,
     iterations: int = 20,
-    judged: bool = True,
 ) -> list[Fit | str]:
     """Return the shift of each frame against a template, or in words why there is none.
 
@@ -110,16 +109,14 @@ def fit_translations(
         First guesses of the shifts, moving -> reference, within about a correlation length of the truth.
     iterations : int
         At most.
-    judged : bool
-        Whether correlation, residual, chi squared and noise are asked for, or just where frames lie.
     """
     starts = np.where(template.blind, np.round(starts), starts)
     if frames.dtype.kind != "f" or (finite := np.isfinite(frames)).all():
-        return _fit_whole(frames, template, starts, iterations, judged)
+        return _fit_whole(frames, template, starts, iterations)
     found: list[Fit | str] = []
     for frame, known, start in zip(frames, finite, starts, strict=True):
         if known.all():
-            found += _fit_whole(frame[None], template, start[None], iterations, judged)
+            found += _fit_whole(frame[None], template, start[None], iterations)
             continue
         image = np.where(known, frame.astype(np.float32) - np.float32(template.level), np.float32(0))
         seen = volume_of(known.astype(np.float32))
@@ -127,44 +124,92 @@ def fit_translations(
     return found
 
 
-def _fit_whole(
-    frames: NDArray[Any], template: TranslationTemplate, starts: NDArray[np.float64], iterations: int, judged: bool
-) -> list[Fit | str]:
-    """Fit frames without holes on the template's grid, where all derivatives are known."""
+def settled_shifts(
+    frames: NDArray[Any], template: TranslationTemplate, starts: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return just where frames lie, (n, d), NaN where that did not settle; parameters as in `fit_translations`."""
+    if frames.dtype.kind == "f" and not np.isfinite(frames).all():
+        fits = fit_translations(frames, template, starts)
+        nowhere = np.full(template.ndim, np.nan)
+        return np.array([nowhere if isinstance(fit, str) or not fit.converged else fit.shift for fit in fits])
+    starts = np.where(template.blind, np.round(starts), starts)
+    shifts, _, told = _solved(frames, template, starts, 20, judged=False)
+    shifts[told[:, shift_kernels.STATUS] != shift_kernels.SETTLED] = np.nan
+    return shifts
+
+
+def _solved(
+    frames: NDArray[Any], template: TranslationTemplate, starts: NDArray[np.float64], iterations: int, *, judged: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return shifts (n, d), answers (n, d, d) and what `shift_kernels.fit_frames` tells of frames without holes."""
     d, n, noise, equations = template.ndim, len(frames), template.noise, template.equations
-    # one kind of number: the kernel takes long to compile, and reading others would hardly be faster
-    frames = np.require(frames, np.float32, ["C", "A", "W"])
-    volumes = frames if d == 3 else frames[:, None]
-    pad, coefficients = 0, volumes
+    volumes = np.require(as_read(frames), None, ["W"])  # what cannot be written to is another type to the compiler
+    volumes = volumes if d == 3 else volumes[:, None]
+    pad, coefficients = 0, np.zeros((0, 1, 1, 1), np.float32)
     if not template.filters:
-        pad, coefficients = PAD, np.stack([spline_coefficients(frame, 3) for frame in frames])
+        pad, coefficients = PAD, np.stack([cubic(frame) for frame in frames])
     shifts, answers, told = np.zeros((n, 3)), np.zeros((n, d, d)), np.full((n, shift_kernels.VARIANCE + d), np.nan)
     shifts[:, 3 - d :] = starts
     answers[:] = np.eye(d)
     camera = np.array([noise.constant + noise.slope * template.level, noise.slope, noise.floor])
-    curved = judged and d == 2 and min(template.shape) >= 3
+    curved = judged and _has_curve(template)
     looked_at = np.array([NOISE_PLANES, NOISE_ROWS] if curved else [0, 0])
     shift_kernels.fit_frames(
-        coefficients, pad, volumes, equations.phi, equations.scale, equations.basis, equations.normal,
-        equations.thinned, equations.every, template.coefficients, template.known, camera,
+        coefficients, pad, *_of_each_kind(volumes), equations.phi, equations.scale, equations.basis, equations.sums,
+        equations.thinned, *equations.edges, equations.every, template.coefficients, template.known, camera,
         every_which(template.shape, _SAMPLES) if judged else 0, looked_at, shifts, _TOLERANCE, _LONGEST, iterations,
         answers, told,
     )  # fmt: skip
+    return shifts[:, 3 - d :], answers, told
+
+
+def _of_each_kind(frames: NDArray[Any]) -> list[NDArray[Any]]:
+    """Return the frames where their kind of number is asked for, and nothing for the others."""
+    kinds = (np.uint8, np.uint16, np.float32)
+    return [frames if frames.dtype == kind else np.zeros((0, 1, 1, 1), kind) for kind in kinds]
+
+
+def _has_curve(template: TranslationTemplate) -> bool:
+    return template.ndim == 2 and min(template.shape) >= 3
+
+
+def _fit_whole(
+    frames: NDArray[Any], template: TranslationTemplate, starts: NDArray[np.float64], iterations: int
+) -> list[Fit | str]:
+    """Fit frames without holes on the template's grid, where all derivatives are known."""
+    shifts, answers, told = _solved(frames, template, starts, iterations, judged=True)
+    errors = _standard_errors(
+        told[:, shift_kernels.VARIANCE :], told[:, shift_kernels.CHI2], told[:, shift_kernels.GAIN], template
+    )
+    curved = _has_curve(template)
     fits: list[Fit | str] = []
-    for shift, answer, row in zip(shifts[:, 3 - d :], answers, told.tolist(), strict=True):
-        status = int(row[shift_kernels.STATUS])
+    for shift, answer, error, row in zip(shifts, answers, errors, told.tolist(), strict=True):
+        status, steps, gain, offset, count, correlation, residual, chi2, overlap, curve = row[: shift_kernels.VARIANCE]
         if status < 0:
-            fits.append(_REASONS[status])
-            continue
-        _, steps, gain, offset, *judgement = row[: shift_kernels.OVERLAP]
-        fits.append(
-            _finished(
-                template, shift, gain, offset, judgement if judged else _UNJUDGED, row[shift_kernels.VARIANCE :],
-                answer, row[shift_kernels.OVERLAP], 0.0, int(steps), status == shift_kernels.SETTLED,
-                noise_of_curve(row[shift_kernels.CURVE]) if curved else math.nan,
-            )
-        )  # fmt: skip
+            fits.append(_REASONS[int(status)])
+        elif count < _LEAST_COUNT:
+            fits.append(_REASONS[shift_kernels.NO_OVERLAP])
+        else:
+            fits.append(
+                Fit(
+                    shift, error, gain, offset - gain * template.level, correlation, residual**0.5, chi2, overlap,
+                    int(steps), status == shift_kernels.SETTLED, answer, noise_of_curve(curve) if curved else math.nan,
+                )
+            )  # fmt: skip
     return fits
+
+
+def _standard_errors(
+    variances: NDArray[np.float64],
+    chi2: NDArray[np.float64] | float,
+    gain: NDArray[np.float64] | float,
+    template: TranslationTemplate,
+) -> NDArray[np.float64]:
+    """Return standard errors (n, d) from variances in units of the noise; NaN along axes that tell nothing."""
+    # the reference is itself an average of noisy frames
+    scale = np.asarray(chi2) * (1 + 1 / template.frames)
+    errors = np.sqrt(variances * scale[..., None]) / np.asarray(gain)[..., None]
+    return np.where(template.blind, np.nan, errors)
 
 
 _REASONS = {
@@ -172,7 +217,6 @@ _REASONS = {
     shift_kernels.NO_STRUCTURE: "what it shares with the reference has no structure",
     shift_kernels.NO_CORRELATION: "it does not correlate with the reference",
 }
-_UNJUDGED = (9.0, math.nan, math.nan, math.nan)
 
 
 def _fit_with_holes(
@@ -200,7 +244,7 @@ def _fit_with_holes(
         sums = kernels.normal_equations(
             volume[planes], seen[planes], template.coefficients, template.known, there, brightness, noise, _ALL
         )
-        if sums[kernels.COUNT] < 9:
+        if sums[kernels.COUNT] < _LEAST_COUNT:
             return _REASONS[shift_kernels.NO_OVERLAP]
         whole = np.zeros((5, 5))
         whole[np.triu_indices(5)] = sums[: kernels.NORMAL]
@@ -230,40 +274,14 @@ def _fit_with_holes(
     told = kernels.judged(
         volume[planes], seen[planes], template.coefficients, template.known, there, theta[d:], model, every
     )  # fmt: skip
-    answer = np.eye(d)
-    return _finished(
-        template, shift[3 - d :], float(theta[d]), float(theta[d + 1]), told,
-        shift_kernels.variances(normal, answer).tolist(), answer,
-        overlap, template.level, done, settled,
-    )  # fmt: skip
-
-
-def _finished(
-    template: TranslationTemplate,
-    shift: NDArray[np.float64],
-    gain: float,
-    offset: float,
-    told: Sequence[float],
-    variance: Sequence[float],
-    answer: NDArray[np.float64],
-    overlap: float,
-    pedestal: float,
-    iterations: int,
-    converged: bool,
-    noise: float = math.nan,
-) -> Fit | str:
-    """Judge a solution by what was ``told``: pixels compared, correlation, mean squared residual and chi squared."""
     count, correlation, residual, chi2 = told
-    if count < 9:
+    if count < _LEAST_COUNT:
         return _REASONS[shift_kernels.NO_OVERLAP]
-    # the reference is itself an average of noisy frames
-    scale = chi2 * (1 + 1 / template.frames)
-    error = np.array(
-        [math.nan if blind else math.sqrt(v * scale) / gain for v, blind in zip(variance, template.blind, strict=True)]
-    )
+    answer, (gain, offset) = np.eye(d), theta[d:].tolist()
+    error = _standard_errors(shift_kernels.variances(normal, answer), chi2, gain, template)
     return Fit(
-        shift, error, gain, offset + pedestal - gain * template.level, correlation, residual**0.5, chi2, overlap,
-        iterations, converged, answer, noise,
+        shift[3 - d :], error, gain, offset + template.level - gain * template.level, correlation, residual**0.5, chi2,
+        overlap, done, settled, answer,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stackalign.core.compiled import inlined, kernel
+from stackalign.core.compiled import fast_inlined, inlined, kernel
 from stackalign.core.frames.noise_kernels import middle_curve
 from stackalign.core.translation.kernels import judged, solved, spline_weights
 from stackalign.core.translation.projection_kernels import add_products, project
@@ -45,6 +45,20 @@ def _boxed(shape, size, shift, d, box):
 
 
 @inlined
+def _block_sums(sums, rows, columns, box, normal):
+    """Fill ``normal`` with what blocks within a box add up to; the box shrinks to these. False: there are none."""
+    i, j = np.searchsorted(rows, box[0, 1]), np.searchsorted(columns, box[0, 2])
+    k = np.searchsorted(rows, box[0, 1] + box[1, 1], side="right") - 1
+    m = np.searchsorted(columns, box[0, 2] + box[1, 2], side="right") - 1
+    if k <= i or m <= j:
+        return False
+    normal[:] = sums[k, m] - sums[i, m] - sums[k, j] + sums[i, j]
+    box[0, 1], box[1, 1] = rows[i], rows[k] - rows[i]
+    box[0, 2], box[1, 2] = columns[j], columns[m] - columns[j]
+    return True
+
+
+@inlined
 def fit_shift(
     c,
     pad,
@@ -54,6 +68,8 @@ def fit_shift(
     basis,
     whole,
     thinned,
+    rows,
+    columns,
     every,
     shift,
     tolerance,
@@ -76,8 +92,11 @@ def fit_shift(
         Of the frame.
     phi, scale, basis
         Images that the frame is projected on, and the smoothed gradients and values that it is made of; see `gram`.
-    whole, thinned : float64 (K, K)
-        Products over the whole template, and over every few rows of it.
+    whole, thinned : float64 (M, N, K, K)
+        Products over the blocks of a plane above and before each of their edges, and the same over every few rows of
+        it; of a volume, one sum over all.
+    rows, columns : int64 (M,), (N,)
+        Edges of the blocks.
     every : int
         Which rows these are; 1: all rows are taken from the first step on.
     shift : float64 (3,)
@@ -111,9 +130,14 @@ def fit_shift(
         if not np.abs(shift - boxed).max() <= 0.25:
             if not _boxed(shape, size, shift, d, box):
                 return NO_OVERLAP, done
-            outside[:] = 0.0
-            add_products(basis, phi, scale, thin, 0, size[0] * size[1], box, outside)
-            normal[:] = (whole if thin == 1 else thinned) - outside
+            sums_of = whole if thin == 1 else thinned
+            if d == 2:
+                if not _block_sums(sums_of, rows, columns, box, normal):
+                    return NO_OVERLAP, done
+            else:
+                outside[:] = 0.0
+                add_products(basis, phi, scale, thin, 0, size[0] * size[1], box, outside)
+                normal[:] = sums_of[0, 0] - outside
             boxed[:] = shift
         for axis in range(3 - d, 3):
             n = int(np.floor(-shift[axis]))
@@ -187,10 +211,54 @@ def variances(normal, answer):
     return np.maximum(out, 0.0)
 
 
+@inlined
+def _fit_frame(
+    c, pad, frame, phi, scale, basis, whole, thinned, rows, columns, every, coefficients, known, noise, sampled,
+    curved, shift, tolerance, longest, iterations, answer, told,
+):  # fmt: skip
+    """Fit and judge one frame; see `fit_frames`."""
+    count = phi.shape[0]
+    d = count - 2
+    normal, theta = np.zeros((count, count)), np.zeros(count)
+    shape = np.array(frame.shape)
+    status, done = fit_shift(
+        c, pad, shape, phi, scale, basis, whole, thinned, rows, columns, every, shift, tolerance, longest, iterations,
+        normal, theta, answer,
+    )  # fmt: skip
+    told[STATUS], told[STEPS] = status, done
+    if status < 0:
+        return
+    told[GAIN], told[OFFSET] = theta[d], theta[d + 1]
+    told[OVERLAP] = normal[count - 1, count - 1] / whole[-1, -1, count - 1, count - 1]
+    if curved[0] > 0:
+        told[CURVE] = middle_curve(frame, curved[0], curved[1])
+    if sampled == 0:
+        return
+    there, first, last = shift.copy(), 0, shape[0]
+    if d == 3:
+        first = max(int(np.ceil(-shift[0] - 1e-6)), 0)
+        last = max(min(int(np.floor(shape[0] - 1 - shift[0] + 1e-6)), shape[0] - 1) + 1, first)
+        there[0] += first + 1.0
+    nothing = np.zeros((1, 1, 1), np.float32)
+    told[COUNT], told[CORRELATION], told[RESIDUAL], told[CHI2] = judged(
+        frame[first:last], nothing, coefficients, known, there, theta[d:], noise, sampled
+    )
+    told[VARIANCE : VARIANCE + d] = variances(normal, answer)
+
+
+@fast_inlined
+def _converted(frame, out):
+    for z in range(out.shape[0]):
+        for y in range(out.shape[1]):
+            row, to = frame[z, y], out[z, y]
+            for x in range(to.shape[0]):
+                to[x] = np.float32(row[x])
+
+
 @kernel
 def fit_frames(
-    c, pad, frames, phi, scale, basis, whole, thinned, every, coefficients, known, noise, sampled, curved,
-    shifts, tolerance, longest, iterations, answers, out,
+    c, pad, bytes_, words, floats, phi, scale, basis, whole, thinned, rows, columns, every, coefficients, known, noise,
+    sampled, curved, shifts, tolerance, longest, iterations, answers, out,
 ):  # fmt: skip
     """Fit the shifts of whole frames, and judge them: `fit_shift`, residuals, standard errors and noise, in one call.
 
@@ -198,10 +266,12 @@ def fit_frames(
 
     Parameters
     ----------
-    c : (n, Z, Y, X)
-    pad, phi, scale, basis, whole, thinned, every, tolerance, longest, iterations
+    c : float32 (n, Z, Y, X)
+        Not looked at if ``pad`` is 0: the frames themselves are taken.
+    bytes_, words, floats : uint8, uint16, float32 (n, z, y, x)
+        The frames, in one of them; the others are empty. All that follows is compiled once for all kinds.
+    pad, phi, scale, basis, whole, thinned, rows, columns, every, tolerance, longest, iterations
         See `fit_shift`.
-    frames : (n, z, y, x)
     coefficients, known : float32 (z, y, x)
         Of the template; volumes with one mirrored plane in front and two behind.
     noise : float64 (3,)
@@ -219,32 +289,17 @@ def fit_frames(
         residual, chi squared, share of the template's weight in view, what `median_curve` says of the frame, and the
         variance of the shift along the axes in units of the noise.
     """
-    count = phi.shape[0]
-    d = count - 2
-    normal, theta = np.zeros((count, count)), np.zeros(count)
-    shape = np.array(frames[0].shape)
-    nothing = np.zeros((1, 1, 1), np.float32)
-    for n in range(frames.shape[0]):
-        told, shift = out[n], shifts[n]
-        status, done = fit_shift(
-            c[n], pad, shape, phi, scale, basis, whole, thinned, every, shift, tolerance, longest, iterations, normal,
-            theta, answers[n],
+    # the same memory for all: what is read several times then lies near the processor
+    size = bytes_.shape if bytes_.size else words.shape if words.size else floats.shape
+    frame = np.empty(size[1:], np.float32)
+    for n in range(size[0]):
+        if bytes_.size:
+            _converted(bytes_[n], frame)
+        elif words.size:
+            _converted(words[n], frame)
+        else:
+            frame = floats[n]
+        _fit_frame(
+            frame if pad == 0 else c[n], pad, frame, phi, scale, basis, whole, thinned, rows, columns, every,
+            coefficients, known, noise, sampled, curved, shifts[n], tolerance, longest, iterations, answers[n], out[n],
         )  # fmt: skip
-        told[STATUS], told[STEPS] = status, done
-        if status < 0:
-            continue
-        told[GAIN], told[OFFSET] = theta[d], theta[d + 1]
-        told[OVERLAP] = normal[count - 1, count - 1] / whole[count - 1, count - 1]
-        if curved[0] > 0:
-            told[CURVE] = middle_curve(frames[n], curved[0], curved[1])
-        if sampled == 0:
-            continue
-        there, first, last = shift.copy(), 0, shape[0]
-        if d == 3:
-            first = max(int(np.ceil(-shift[0] - 1e-6)), 0)
-            last = max(min(int(np.floor(shape[0] - 1 - shift[0] + 1e-6)), shape[0] - 1) + 1, first)
-            there[0] += first + 1.0
-        told[COUNT], told[CORRELATION], told[RESIDUAL], told[CHI2] = judged(
-            frames[n, first:last], nothing, coefficients, known, there, theta[d:], noise, sampled
-        )
-        told[VARIANCE : VARIANCE + d] = variances(normal, answers[n])

@@ -6,6 +6,8 @@ Images are float32 (z, y, x) inside, one plane in 2-D.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +21,8 @@ from stackalign.core.warping.kernels import PAD
 from stackalign.core.warping.resample import filter_spline, spline_coefficients
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 _WIDE = 128  # px: from here on a pixel lost at each border costs less than filtering every frame
@@ -30,6 +34,7 @@ _EVEN = 0.1  # of the mean variance: the least that a dark pixel's counts for, s
 _PLANES = slice(PAD - 1, 2 - PAD)  # what a volume's coefficients keep of the mirrored planes
 _SLOPE = 3  # pixels along an axis that it takes to tell a slope
 _HOLED = 0.97  # of the inside of a reference: with less of it known, what is missing is not just a narrow border
+_NARROW, _WIDEST = 64, 16  # of an axis: the width of blocks near its ends and in its middle
 _PARTS, _SMALL = 8, 1 << 16  # that a pass over all pixels is split into; pixels of one, at least
 _NOTHING = np.zeros((1, 1, 1), np.float32)
 
@@ -226,10 +231,13 @@ class ShiftEquations:
         ``phi`` is filtered and serves as an instrument, so that their noise moves all frames alike.
     phi, scale : int16 (K, z, y, x), float64 (K,)
         Weighted gradients, values and 1, filtered, in units of the scale.
-    normal : float64 (K, K)
-        Sums of ``phi_i * basis_j``.
-    thinned : float64 (K, K)
+    sums : float64 (M, N, K, K)
+        Sums of ``phi_i * basis_j`` over the rows above and the columns before each of the ``edges``, so that those of a
+        block are the difference of its corners' (Crow, SIGGRAPH 1984); of a volume, just the sum of all.
+    thinned : float64 (M, N, K, K)
         The same over one of ``every`` rows, which tell the first steps.
+    edges : int64 (M,), (N,)
+        Rows and columns where what a frame covers may begin and end: narrow near the borders, wide in the middle.
     every : int
         1 for small templates.
     """
@@ -237,8 +245,9 @@ class ShiftEquations:
     basis: NDArray[np.float32]
     phi: NDArray[np.int16]
     scale: NDArray[np.float64]
-    normal: NDArray[np.float64]
+    sums: NDArray[np.float64]
     thinned: NDArray[np.float64]
+    edges: tuple[NDArray[np.int64], NDArray[np.int64]]
     every: int
 
     @classmethod
@@ -275,11 +284,14 @@ class ShiftEquations:
 
         map_threads(project, range(d + 2))
         every = _EVERY if basis.shape[2] >= _TALL else 1
-        normal = _gram(basis, phi, scale, 1)
-        thinned = normal if every == 1 else _gram(basis, phi, scale, every)
+        edges = (_edges(weight.shape[1]), _edges(weight.shape[2]))
+        products = partial(_block_sums, edges=edges) if d == 2 else _gram
+        sums = products(basis, phi, scale, 1)
+        thinned = sums if every == 1 else products(basis, phi, scale, every)
         for k in np.flatnonzero(template.blind):
-            normal[k, k] = thinned[k, k] = 1.0  # all else in its row is zero, so that its step is zero too
-        return cls(basis, phi, scale, normal, thinned, every)
+            # all else in its row is zero, so that its step is zero too
+            sums[..., k, k] = thinned[..., k, k] = _counted(sums.shape[:2])
+        return cls(basis, phi, scale, sums, thinned, edges, every)
 
 
 def _slopes(padded: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -301,7 +313,44 @@ def _gram(
     basis: NDArray[np.float32], phi: NDArray[np.int16], scale: NDArray[np.float64], every: int
 ) -> NDArray[np.float64]:
     parts = _parts(basis[0])
-    return np.asarray(sum(map_threads(lambda b: projection_kernels.gram(basis, phi, scale, every, *b), parts)))
+    whole = sum(map_threads(lambda b: projection_kernels.gram(basis, phi, scale, every, *b), parts))
+    return np.asarray(whole)[None, None]
+
+
+def _edges(n: int) -> NDArray[np.int64]:
+    """Return where blocks along an axis of ``n`` pixels begin and end: what lies between frame and block is lost."""
+    narrow, wide = max(n // _NARROW, 1), max(n // _WIDEST, 1)
+    near = [1, *range(narrow, n // 8, narrow)]
+    middle = range(n // 8, n - n // 8, wide)
+    return np.unique([0, *near, *middle, *(n - k for k in near), n])
+
+
+def _block_sums(
+    basis: NDArray[np.float32],
+    phi: NDArray[np.int16],
+    scale: NDArray[np.float64],
+    every: int,
+    edges: tuple[NDArray[np.int64], NDArray[np.int64]],
+) -> NDArray[np.float64]:
+    """Return the sums over all blocks before each of the edges, see `ShiftEquations`."""
+    rows, columns = edges
+    count = len(rows) - 1
+    out = np.zeros((count + 1, len(columns), 4, 4))
+    cuts = [count * k // _PARTS for k in range(_PARTS + 1)]
+    map_threads(
+        lambda b: projection_kernels.block_products(basis, phi, every, rows, columns, *b, out[1:, 1:]), pairwise(cuts)
+    )
+    out *= scale[:, None]
+    for axis in (0, 1):
+        np.cumsum(out, axis=axis, out=out)
+    return out
+
+
+def _counted(shape: Sequence[int]) -> NDArray[np.float64]:
+    """Return how many blocks lie before each edge, so that any box of them holds some; of a volume, 1."""
+    if shape == (1, 1):
+        return np.ones((1, 1))
+    return np.asarray(np.multiply.outer(np.arange(shape[0]), np.arange(shape[1])), float)
 
 
 def _parts(volume: NDArray[Any]) -> list[tuple[int, int]]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from stackalign.core.compiled import fast_inlined, inlined, kernel
 from stackalign.core.frames.reduction_kernels import block_means
+from stackalign.core.translation.projection_kernels import combined, tapped
 from stackalign.core.warping.kernels import POLES, filter_columns, filter_rows
 
 _CUBIC = POLES[3]
@@ -174,6 +175,11 @@ def _lay_shifted(frame, sy, sx, fy, fx, out):
 
 
 @inlined
+def _is_shift(m):
+    return m[0, 0] == 1 and m[1, 1] == 1 and m[0, 1] == 0 and m[1, 0] == 0 and m[2, 0] == 0 and m[2, 1] == 0
+
+
+@inlined
 def _lay(frame, backward, fy, fx, out):
     """Fill ``out`` with the mean over blocks of a frame that is laid on a reference; NaN where a block is not covered.
 
@@ -190,7 +196,7 @@ def _lay(frame, backward, fy, fx, out):
     out : float32 (y, x)
     """
     m = backward
-    if m[0, 0] == 1 and m[1, 1] == 1 and m[0, 1] == 0 and m[1, 0] == 0 and m[2, 0] == 0 and m[2, 1] == 0:
+    if _is_shift(m):
         _lay_shifted(frame, m[0, 2], m[1, 2], fy, fx, out)
         return
     height, width = frame.shape
@@ -231,6 +237,26 @@ def _taps(place, n, index, weight):
 
 
 @inlined
+def _read_shifted(c, sy, sx, out):
+    """Fill ``out`` with a cubic spline of coefficients ``c`` at places that are shifted; NaN beyond its borders."""
+    height, width = c.shape
+    rows, columns = np.empty(4, np.int64), np.empty(4, np.int64)
+    wy, wx = np.empty(4, np.float32), np.empty(4, np.float32)
+    first = min(max(int(np.ceil(-sx)), 0), out.shape[1])  # the first column within the image
+    last = max(min(int(np.floor(width - 1 - sx)) + 1, out.shape[1]), first)
+    line = np.empty(last - first + 3, np.float32)
+    start = int(np.floor(first + sx)) - 1
+    _taps(first + sx - start, 4, columns, wx)
+    for y in range(out.shape[0]):
+        out[y] = np.nan
+        if not 0 <= y + sy <= height - 1 or last <= first:
+            continue
+        _taps(y + sy, height, rows, wy)
+        combined(c[rows[0]], c[rows[1]], c[rows[2]], c[rows[3]], start, wy, line)
+        tapped(line, wx, out[y, first:last])
+
+
+@inlined
 def _lay_fine(frame, backward, fy, fx, out):
     """Fill ``out`` with a frame that is reduced and laid on a reference by its cubic spline; NaN beyond the frame.
 
@@ -250,6 +276,9 @@ def _lay_fine(frame, backward, fy, fx, out):
     filter_columns(c, 0, width, _CUBIC)
     filter_rows(c, 0, height, _CUBIC)
     m = backward
+    if _is_shift(m):
+        _read_shifted(c, m[0, 2], m[1, 2], out)
+        return
     rows, columns = np.empty(4, np.int64), np.empty(4, np.int64)
     wy, wx = np.empty(4, np.float32), np.empty(4, np.float32)
     for y in range(out.shape[0]):
