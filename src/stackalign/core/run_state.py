@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,11 @@ from stackalign.core.frames.frame_check import read_frame
 from stackalign.core.frames.noise import NoiseModel
 from stackalign.core.frames.reduction import stacked
 from stackalign.core.geometry import centre
-from stackalign.core.references.reference import ManyAligner, PairResult
+from stackalign.core.references.reference import ManyAligner, PairResult, SplineReader
 from stackalign.core.registration import FrameQuality, Registration
-from stackalign.core.threads import batches, map_frames
+from stackalign.core.threads import batches, is_spread, map_frames
 from stackalign.core.transform_series import TransformSeries
+from stackalign.core.warping.splined import SplinedFrame
 from stackalign.core.work import Progress
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from stackalign.core.references.reference import PairAligner, Reference
     from stackalign.core.stack import ImageStack
     from stackalign.core.work import Work
+
+_KEPT_BYTES = 1 << 28  # of frames and their splines
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +48,7 @@ class RunState:
     brightness: dict[int, tuple[float, float]] = field(default_factory=dict)  # gain and offset, from reduced frames
     hidden: Callable[[int, NDArray[Any]], NDArray[Any]] | None = None  # puts NaN where a frame must not count
     starts: dict[int, NDArray[np.float64]] = field(default_factory=dict)  # where to begin, instead of a search
+    _kept: dict[int, SplinedFrame | None] = field(default_factory=dict)
     _sound: set[int] = field(default_factory=set)  # frames that were looked at, and hold something
     _shown: float = 0.0
 
@@ -52,15 +57,31 @@ class RunState:
         # known beforehand: what a worker process finds out about a frame stays there
         self.unusable |= {t: read_frame(self.stack, t)[1] for t in (*self.stack.missing, *self.stack.rejected)}
 
+    def keep(self, frames: Sequence[int]) -> None:
+        """Hold these frames, once read, and their splines in memory, as many as fit; those that were held are let go.
+
+        Methods that read frames between their pixels would filter each anew in every round.
+        """
+        nbytes = math.prod(self.stack.frame_shape) * (4 + self.stack.dtype.itemsize)
+        fit = _KEPT_BYTES // nbytes if isinstance(self.aligner, SplineReader) and not is_spread() else 0
+        self._kept = dict.fromkeys(frames[:fit])
+
     def load(self, t: int) -> NDArray[Any]:
         """Read a frame, filtered as the aligner wants it; blank if it cannot be read."""
+        held = self._kept.get(t)
+        if held is not None:
+            return held
         frame, reason = read_frame(self.stack, t, checked=t in self._sound)
         if reason:
             self.unusable[t] = reason
             return frame
         self._sound.add(t)
-        filtered = self.aligner.filtered(frame)
-        return filtered if self.hidden is None else self.hidden(t, filtered)
+        frame = self.aligner.filtered(frame)
+        if self.hidden is not None:
+            frame = self.hidden(t, frame)
+        if t in self._kept:
+            frame = self._kept[t] = frame.view(SplinedFrame)
+        return frame
 
     def usable(self) -> list[int]:
         """Return the frames that hold something to align, as far as they were read."""

@@ -49,6 +49,7 @@ class MotionAligner:
     spacing: tuple[float, ...]
     asks_blocks: bool = True  # whether most blocks of the field must agree with a motion
     doubted: float = _POOR  # confidence below which a start, or what a quick search found, is not the last word
+    reads_splines: bool = True
 
     @property
     def model(self) -> TransformModel:
@@ -253,16 +254,18 @@ class MotionAligner:
 
     def _verdict(self, fit: MotionFit, overlap: float, template: MotionReference) -> str:
         """Return what is wrong with a fit, in words; empty if nothing is."""
-        from stackalign.core.generators import moved_points
         from stackalign.core.lucas_kanade.search import ANGLE_STEP
 
         options, shape = self.parameters, template.image.shape
         d = len(shape)
-        size = np.asarray(template.spacing)
-        linear = fit.matrix[:d, :d] * size[:, None] / size[None, :]
+        linear = fit.matrix[:d, :d]
+        if len(set(template.spacing)) > 1:
+            size = np.asarray(template.spacing)
+            linear = linear * size[:, None] / size[None, :]
         angle, stretch, folded = _taken_apart(linear)
-        middle = centre(shape)
-        shift = float(np.abs(moved_points(fit.matrix, middle[None])[0] - middle).max())
+        middle = [*centre(shape), 1.0]
+        *there, depth = (fit.matrix @ middle).tolist()
+        shift = max(abs(a / depth - b) for a, b in zip(there, middle, strict=False))
         if not fit.converged:
             return "it did not settle on one place"
         if folded or stretch[-1] < 0.1 * stretch[0]:

@@ -9,6 +9,7 @@ gain and offset together, and composes the motion with what is known. Outliers a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from stackalign.core.lucas_kanade import steps
 from stackalign.core.lucas_kanade.residuals import EVERYWHERE, SAMPLES, Judgement, as_volume, spatial
 from stackalign.core.translation.template_kernels import eroded
 from stackalign.core.warping.resample import spline_coefficients
+from stackalign.core.warping.splined import cubic
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -161,10 +163,15 @@ class _State:
     __slots__ = ("_padded", "image", "matrix", "normal", "results", "seen", "status", "template")
 
     def __init__(
-        self, image: NDArray[np.float32], seen: NDArray[np.float32], template: MotionTemplate, start: Array
+        self,
+        image: NDArray[np.float32],
+        padded: NDArray[np.float32],
+        seen: NDArray[np.float32],
+        template: MotionTemplate,
+        start: Array,
     ) -> None:
         self.image, self.seen, self.template, self.matrix = image, seen, template, start
-        self._padded = spline_coefficients(image, 3)
+        self._padded = padded
         self.normal = np.zeros_like(template.normal)
         self.results = np.zeros(steps.RESULTS)
         self.status = steps.MOVED
@@ -181,7 +188,9 @@ class _State:
             known, near = as_volume(finite), np.empty(as_volume(finite).shape, bool)
             eroded(known, np.array([n > 1 for n in known.shape], np.int64), near)
             seen = near.astype(np.float32)
-        return cls(image, seen, template, np.array(start, float))
+            return cls(image, spline_coefficients(image, 3), seen, template, np.array(start, float))
+        level = float(template.images.level)
+        return cls(image, cubic(frame, level), seen, template, np.array(start, float))
 
     @property
     def gain(self) -> float:
@@ -229,8 +238,7 @@ class _State:
         frames = template.images.frames
         if np.isfinite(frames):  # the reference is itself an average of noisy frames
             spread *= 1 + 1 / frames
-        shape = self.image.shape
-        points = np.concatenate([centre(shape)[None], corners(shape)])
+        points = _middle_and_corners(self.image.shape)
         errors = np.empty_like(points)
         condition = steps.standard_errors(
             self.normal, template.group, self.matrix, points, spread / self.gain**2, errors
@@ -242,6 +250,11 @@ class _State:
             float(self.results[steps.OUTLIERS]) if kind else 0.0,
             float(self.results[steps.OVERLAP]), condition, int(self.results[steps.DONE]), self.status == steps.SETTLED,
         )  # fmt: skip
+
+
+@lru_cache(maxsize=16)
+def _middle_and_corners(shape: tuple[int, ...]) -> Array:
+    return np.concatenate([centre(shape)[None], corners(shape)])
 
 
 def _inflation(standard: Array, kind: int) -> float:

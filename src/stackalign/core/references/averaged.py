@@ -61,6 +61,7 @@ def align_to_average(run: RunState) -> Work[None]:
     # what has drifted out of view would be taken for another part of the scene, and spoil the mean
     seen = in_view(run.stack.frame_shape, np.array([starts[t] for t in usable]))
     sample = spread([t for t, there in zip(usable, seen, strict=True) if there], SAMPLE)
+    run.keep(sample)
     mask = _moved_mask(run, starts)
     known: list[PairResult | None] = [None] * len(run.stack)
     for t in sample:
@@ -107,6 +108,7 @@ def align_to_average(run: RunState) -> Work[None]:
         if settled or rounds >= MAX_ROUNDS:
             break
         previous = change
+    run.keep([])
     run.details["change"] = change
     for t in range(len(run.stack)):
         if run.results[t] is None:

@@ -12,6 +12,7 @@ from stackalign.core.frames.reduction import as_read
 from stackalign.core.threads import map_frames
 from stackalign.core.transform import TransformModel
 from stackalign.core.warping.resample import spline_coefficients, valid_mask, warp_frame
+from stackalign.core.warping.splined import cubic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -172,9 +173,7 @@ def _add_warped(frame: NDArray[Any], place: Aligned, total: NDArray[np.float32],
         backward = np.eye(4)
         backward[3 - image.ndim :, 3 - image.ndim :] = np.linalg.inv(place.matrix)
         size, scale = np.array(_volume(image).shape), 1.0 / place.gain
-        add_warped(
-            spline_coefficients(image, 3), backward, size, scale, -place.offset * scale, _volume(total), _volume(weight)
-        )
+        add_warped(cubic(frame), backward, size, scale, -place.offset * scale, _volume(total), _volume(weight))
         return
     image = (image - np.float32(place.offset)) / np.float32(place.gain)
     warped = warp_frame(image, place.matrix, order=3, output_shape=total.shape)

@@ -186,6 +186,13 @@ class PairAligner(Protocol[Template]):
 
 
 @runtime_checkable
+class SplineReader(Protocol):
+    """A `PairAligner` that reads frames between their pixels: those that are read again may keep their splines."""
+
+    reads_splines: bool
+
+
+@runtime_checkable
 class ManyAligner(Protocol):
     """A `PairAligner` that aligns some frames in one go: threads then seldom wait for each other's turn in Python."""
 
