@@ -18,6 +18,8 @@ RESULTS = 7
 _LEAST_OVERLAP = 1e-3
 _SLOPELESS = 1e-8  # of the best known motion's information: below, what looks like a slope is rounding
 _RESTS = 0.02  # px: a last step of that size is as good as settled
+_TURNED = 0.25  # of a step: if the next one takes back as much, both are shortened
+_SMALLEST = 1 / 16  # of a step
 _ROUGH = 10.0  # times the tolerance: what some rows leave for all of them to mend
 
 
@@ -102,6 +104,7 @@ def settle(
     move, step = np.zeros((4, 4)), np.zeros(count)
     slow = kind != 0 or seen.size > 1
     begun, before, rate = results[DONE], np.inf, 1.0
+    last, share = np.zeros(count), 1.0
     for _ in range(iterations):
         results[DONE] += 1
         total_of = thin if every > 1 else whole
@@ -159,6 +162,15 @@ def settle(
             return FAR
         if results[STEP] > longest:
             step *= longest / results[STEP]
+        along = length = 0.0
+        for n in range(len(swing)):
+            way = (swing[n] * last).sum()
+            along += (swing[n] * step).sum() * way
+            length += way * way
+        last[:] = step
+        if along < -_TURNED * length:  # a filtered template is flatter than the frame: it went too far
+            share = max(0.5 * share, _SMALLEST)
+        step *= share
         _exponential(group, step, move)
         matrix[:] = move @ matrix
         matrix /= matrix[3, 3]
