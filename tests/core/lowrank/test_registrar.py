@@ -8,6 +8,8 @@ from scipy.ndimage import maximum_filter
 
 import stackalign as sa
 from stackalign.core.evaluation import corner_bound
+from stackalign.core.generators import moved_points
+from stackalign.core.geometry import corners
 from stackalign.core.lowrank.kernels import largest_nearby
 from stackalign.core.work import Cancelled, drain
 from tests.core.lowrank.scenes import movie
@@ -92,6 +94,51 @@ def test_two_frames_of_different_places_are_not_called_aligned():
     quality = sa.register(stack, sa.Reals()).quality
     assert quality.flagged.any()
     assert "could not be placed" in quality.reasons[int(np.flatnonzero(quality.flagged)[0])]
+
+
+@pytest.mark.parametrize(("frames", "seed"), [(10, 3), (12, 4)])
+def test_of_frames_beyond_the_field_only_those_that_agree_are_kept(frames, seed):
+    """Some lay 100 px off without a word: a place that few frames show fits whatever is put there."""
+    stack, truth = movie(frames=frames, seed=seed, amplitude=200.0)
+    result = sa.register(stack, sa.Reals())
+    kept = ~result.quality.flagged
+    assert 0 < kept.sum() < frames / 2
+    first = int(np.flatnonzero(kept)[0])
+    apart = np.linalg.inv(result.transforms.matrices[first]) @ result.transforms.matrices[kept]
+    true = np.linalg.inv(truth.transforms.matrices[first]) @ truth.transforms.matrices[kept]
+    points = corners((121, 151))
+    assert np.abs(moved_points(apart, points) - moved_points(true, points)).max() < 0.5
+
+
+def test_frames_far_apart_that_agree_are_all_kept():
+    stack, truth = movie(shape=(128, 128), frames=16, amplitude=40.0, rotation=12.0)
+    result = sa.register(stack, sa.Reals())
+    assert not result.quality.flagged.any()
+    assert worst(result, truth) < 0.06
+
+
+@pytest.mark.parametrize(("bits", "most"), [(1, 0.25), (3, 0.06)])
+def test_images_of_few_grey_levels(bits, most):
+    """Most of their pixels are alike: half of the residuals are zero, and edges were left out as outliers."""
+    stack, truth = movie()
+    frames = stack.asarray().astype(float)
+    low, high = np.percentile(frames, (1, 99))
+    levels = np.clip((frames - low) / (high - low) * 2**bits, 0, 2**bits - 1)
+    coarse = frames > np.median(frames) if bits == 1 else levels.astype(np.uint8)
+    result = sa.register(coarse, sa.Reals())
+    assert not result.quality.flagged.any()
+    assert worst(result, truth) < most
+
+
+@pytest.mark.parametrize(("size", "words"), [(1e30, "divide the movie"), (1e-30, "multiply the movie")])
+def test_values_without_squares_in_single_precision_are_named(size, words):
+    stack, truth = movie()
+    frames = stack.asarray() / 1000.0
+    frames[4] *= size
+    result = sa.register(frames, sa.Reals())
+    assert np.flatnonzero(result.quality.flagged).tolist() == [4]
+    assert words in result.quality.reasons[4]
+    assert worst(result, truth) < 0.05
 
 
 def test_frames_that_no_search_places_are_aligned_from_rest_or_flagged(monkeypatch):

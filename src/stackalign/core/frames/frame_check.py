@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from stackalign.core.stack import ImageStack
 
 _ENOUGH = 0.1  # fraction of pixels that must be finite
+_LARGEST, _LEAST = 1e15, 1e-18  # value, difference of values: sums of squares must stay single-precision numbers
 
 
 def read_frame(stack: ImageStack, t: int, *, checked: bool = False) -> tuple[NDArray[Any], str]:
@@ -56,4 +57,9 @@ def content(low: float, high: float, at_high: float, dtype: np.dtype[Any]) -> st
         return f"blank: all pixels are {low:g}"
     if dtype.kind in "ui" and high == np.iinfo(dtype).max and at_high > 0.5:
         return f"saturated: over half of the pixels are at {np.iinfo(dtype).max}"
+    largest = max(abs(low), abs(high))
+    if largest > _LARGEST:
+        return f"values up to {largest:.2g} have no squares in single precision: divide the movie, or set them to NaN"
+    if high - low < _LEAST:
+        return f"values that differ by {high - low:.2g} have no squares in single precision: multiply the movie"
     return ""

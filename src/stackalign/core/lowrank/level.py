@@ -9,6 +9,7 @@ import numpy as np
 from stackalign.core.frames.reduction import binned, enlarged, reduced
 from stackalign.core.generators import generators, moved_points, velocities
 from stackalign.core.geometry import centre, corners
+from stackalign.core.lowrank.confirm import confirmed
 from stackalign.core.lowrank.placing import Frame, looked_at, spatial
 from stackalign.core.lowrank.rescue import rescued
 from stackalign.core.lowrank.solution import Solution
@@ -53,6 +54,7 @@ class Level:
         flow = velocities(self.group, points.reshape(-1, self.d))
         self.sway = np.einsum("ndk,ndl->kl", flow, flow) / len(flow)  # mean product of velocities
         self.tail = min(options.tail, 1e6)
+        self.least_noise = options.least_noise / float(np.sqrt(np.prod(factors)))
         weight = np.ones(self.shape, np.float32) if mask is None else binned(mask.astype(np.float32), factors)
         self.weight = np.ascontiguousarray(weight.reshape(self.volume))
         self._kept = len(self.frames) * int(np.prod(self.shape)) * 4 <= _CACHE_BYTES
@@ -86,7 +88,7 @@ class Level:
         last: bool,
         stage: tuple[int, int],
     ) -> Work[Solution]:
-        """Iterate until the frames rest; on the first level look again for those that do not lie where they should."""
+        """Iterate until the frames rest; on the first level look again for frames that do not lie where they should."""
         state = State(np.array([reduced(m, self.factors) for m in start]), self)
         if before is None or coefficients is None:
             yield from state.begin()
@@ -94,8 +96,11 @@ class Level:
             yield from state.go_on(coefficients, before.basis, before.known)
         losses = list(before.loss) if before is not None else []
         change = yield from self._rounds(state, losses, last, stage)
-        if before is None and (yield from rescued(state)):
-            change = yield from self._rounds(state, losses, last, stage)
+        if before is None:
+            if (yield from rescued(state)):
+                change = yield from self._rounds(state, losses, last, stage)
+            if (yield from confirmed(state)):
+                change = yield from self._rounds(state, losses, last, stage)
         return self._solution(state, losses, change)
 
     def _rounds(self, state: State, losses: list[float], last: bool, stage: tuple[int, int]) -> Work[float]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
+_WHOLE = 0.01  # how far from whole numbers of the least step the steps between values may be
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LowRank:
@@ -50,6 +52,17 @@ def robust_scale(residual: NDArray[Any]) -> float:
     sample = np.abs(flat[:: max(1, flat.size // 20_000)])
     sample = sample[np.isfinite(sample)]
     return 1.4826 * float(np.median(sample)) if sample.size else 0.0
+
+
+def rounding(frame: NDArray[Any]) -> float:
+    """Return the standard deviation of rounding, from the step between the values of a frame; 0 if there is none."""
+    sample = np.asarray(frame, np.float64).ravel()[:: max(1, frame.size // 20_000)]
+    values = np.unique(sample[np.isfinite(sample)])
+    if not 1 < len(values) < 0.5 * sample.size:
+        return 0.0
+    gaps = np.diff(values)
+    steps = gaps / gaps.min()
+    return float(gaps.min() / np.sqrt(12)) if np.abs(steps - np.round(steps)).max() < _WHOLE else 0.0
 
 
 def initial_low_rank(x: Floats, rank: int) -> LowRank:

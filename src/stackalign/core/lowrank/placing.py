@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 _REACH = 2  # pixels, at full size: what lies as near to something sparse is its blurred border
+_NO_STRUCTURE = "what it shares with the other frames has no structure"
 _SHORT = 0.02  # pixels: after such a step a frame waits for the others, and is added to the basis where it was read
 
 
@@ -125,7 +126,8 @@ def weighed(
     residual = seen.sample(known, coefficients)
     if residual.shape[1] < 50:
         return "it shares no region with the other frames"
-    sigma = robust_scale(residual[1] * np.sqrt(residual[2]))
+    # where most pixels are alike, as in one-bit images, half of the residuals are zero: edges are no outliers
+    sigma = max(robust_scale(residual[1] * np.sqrt(residual[2])), state.level.least_noise)
     least = 1e-6 * float(np.abs(coefficients).max() or 1.0) + 1e-12
     limit = max(state.level.options.huber * sigma, least)
     if k in state.listed:
@@ -160,7 +162,7 @@ def stepped(
         )  # fmt: skip
         solved = _solved(normal, right, level.d)
         if solved is None:
-            return "what it shares with the other frames has no structure"
+            return _NO_STRUCTURE
         step = solved[:m]
         longest = float(np.abs(step).max())
         if longest > 4.0:  # pixels: beyond, the linearisation says nothing
@@ -169,6 +171,8 @@ def stepped(
         told = normal.copy()
         told[:m, :m] -= level.sway * (pixels * sigma**2 / (2 * len(state.present)))
         inverse = _inverted(told, normal)
+        if inverse is None:
+            return _NO_STRUCTURE
         placed = Placed(
             exponential(level.group, step) @ placed.matrix,
             mixed + solved[m:],
@@ -216,14 +220,20 @@ def _solved(normal: NDArray[np.float64], right: NDArray[np.float64], d: int) -> 
         return None
 
 
-def _inverted(told: NDArray[np.float64], normal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the inverse of ``told``, of which at least a fiftieth of ``normal`` is true in every direction."""
+def _inverted(told: NDArray[np.float64], normal: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Return the inverse of ``told``, of which at least a fiftieth of ``normal`` is true in every direction.
+
+    None if ``normal`` cannot be inverted.
+    """
     from scipy.linalg import eigh
 
     free = np.diag(normal) > 0
     scale = np.where(free, 1 / np.sqrt(np.where(free, np.diag(normal), 1)), 0.0)
     whole = normal * np.outer(scale, scale)
     whole[np.diag_indices_from(whole)] += np.where(free, 1e-9, 1.0)
-    values, vectors = eigh(told * np.outer(scale, scale), whole)
+    try:
+        values, vectors = eigh(told * np.outer(scale, scale), whole)
+    except np.linalg.LinAlgError:
+        return None
     vectors = vectors * scale[:, None]
     return np.asarray((vectors / np.maximum(values, 0.02)) @ vectors.T)

@@ -11,7 +11,7 @@ from pydantic import Field
 from stackalign.core.frames.holes import filled_from_nearest
 from stackalign.core.frames.preprocess import FilteredRegistrar
 from stackalign.core.lowrank.decomposition import Decomposition
-from stackalign.core.lowrank.model import robust_scale
+from stackalign.core.lowrank.model import robust_scale, rounding
 from stackalign.core.lowrank.rank import found_rank
 from stackalign.core.lowrank.solution import UNPLACED
 from stackalign.core.lowrank.start import searched
@@ -198,6 +198,7 @@ def _fit(
         spacing=None if stack.pixel_size is None else tuple(stack.pixel_size),
         max_rotation=parameters.max_rotation,
         max_shift=parameters.max_shift,
+        least_noise=rounding(run.load(placed[len(placed) // 2])),
         seed=parameters.seed,
     )
     solution = yield from _solved(run, usable, begin, options, searched_in_vain)

@@ -62,7 +62,10 @@ class Solution:
 
 @dataclass(frozen=True, slots=True)
 class SolverOptions:
-    """What `solve` needs to know; see `Reals` for the meaning of each."""
+    """What `solve` needs to know; see `Reals` for the meaning of each.
+
+    ``least_noise``: standard deviation of a pixel of a frame that noise cannot be below, as that of rounding.
+    """
 
     model: TransformModel
     rank: int = 1
@@ -75,4 +78,5 @@ class SolverOptions:
     spacing: tuple[float, ...] | None = None
     max_rotation: float = 20.0
     max_shift: float | None = None
+    least_noise: float = 0.0
     seed: int = 0
