@@ -47,8 +47,9 @@ def collected(
     least_overlap: float,
     searched: tuple[float, int],
     noisy: Noisy | None = None,
+    second: Views | None = None,
 ) -> Evidence:
-    """Collect what speaks for and against the best place; ``noisy`` as in `match`."""
+    """Collect what speaks for and against the best place; ``noisy`` and ``second`` as in `match`."""
     full = views.shapes(0)[1]
     judged = min(bottom + 1, top)
     options: dict[str, Any] = {"model": model, "least_overlap": least_overlap, "levels": 2, "step": 2}
@@ -68,6 +69,8 @@ def collected(
     restarts = float(np.median([_apart(best.matrix, p and p.matrix, full) for p in ended[: len(starts)]]))
     alone = ended[len(starts) : len(starts) + len(families)]
     exchanged = ended[-1]
+    if second is not None:
+        alone.append(improved(second, best.matrix, judged, **options))
     return Evidence(
         score=best.fit.score,
         chance=above / spread,

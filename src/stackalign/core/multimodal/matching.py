@@ -61,6 +61,7 @@ def match(
     disturb: float = 0.06,
     by_energy: bool = False,
     noisy: Noisy | None = None,
+    second: Views | None = None,
     rounds: int = 1,
 ) -> Match | None:
     """Find where the moving image lies on the fixed one.
@@ -96,6 +97,8 @@ def match(
         Of the search; see `search`.
     noisy : "fixed" or "moving", optional
         The image that holds most of the noise; see `improved`.
+    second : Views, optional
+        Of other features, whose result is compared as well.
     rounds : int
         How often the best places are disturbed.
 
@@ -152,7 +155,7 @@ def match(
     best = chosen[0]
     searched = places_searched(views.shapes(bottom), max_shift and max_shift / 2**bottom, angles, scales, model)
     evidence = collected(
-        views, best, rivals, heights, top, bottom, model, families, rng, side, least_overlap, searched, noisy
+        views, best, rivals, heights, top, bottom, model, families, rng, side, least_overlap, searched, noisy, second
     )
     # steps are exact to first order only: what has to be rigid is made so
     return Match(within(best.matrix, full, model) if model is TransformModel.EUCLIDEAN else best.matrix, evidence)
