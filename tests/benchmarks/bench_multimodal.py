@@ -102,36 +102,77 @@ def refined(fixed: np.ndarray, moving: np.ndarray) -> np.ndarray:
     return matrix
 
 
-def blocks_of_roadscene(every: int, *, side: int = 96, reach: int = 8) -> None:
-    """Print how far blocks lie from where roadscene puts them, and from where refinement does.
+def blocks_of_roadscene(every: int) -> None:
+    """Print how far blocks lie from where roadscene puts them, and from where refinement does."""
+    print("\n| pair | blocks | median distance from the set's place, px | from the refined place |\n|---|---|---|---|")
+    for path in sorted((DATA / "roadscene" / "vi").glob("*.jpg"))[::every]:
+        fixed, other = grey(path), grey(DATA / "roadscene" / "ir" / path.name)
+        apart = distances_of_blocks(fixed, other, np.eye(3), [np.eye(3), refined(fixed, other)], side=96, reach=8)
+        if len(apart) > 5:
+            print(f"| {path.stem} | {len(apart)} | " + " | ".join(f"{v:.2f}" for v in np.median(apart, axis=0)) + " |")
+
+
+def blocks_of_folders(names: list[str]) -> None:
+    """Print how far blocks of pairs ("Nighttime 151") lie from where the set puts them, and from where we do."""
+    print("\n| pair | blocks | median distance from the set's place, px | from the place found |\n|---|---|---|---|")
+    for name in names:
+        pair = next(p for p in folder(name.split()[0]) if p.name == name)
+        found = ours(pair, **RANGES[name.split()[0]])[0]
+        between = 0.5 * (pair.truth / pair.truth[2, 2] + found / found[2, 2])
+        places = [pair.truth, found]
+        apart = distances_of_blocks(pair.fixed, pair.moving, between, places, side=64, reach=14, stride=32)
+        shown = " | ".join(f"{v:.2f}" for v in np.median(apart, axis=0)) if len(apart) else "- | -"
+        print(f"| {name} | {len(apart)} | {shown} |", flush=True)
+
+
+def distances_of_blocks(
+    fixed: np.ndarray,
+    moving: np.ndarray,
+    laid: np.ndarray,
+    matrices: list[np.ndarray],
+    *,
+    side: int,
+    reach: int,
+    stride: int = 64,
+) -> np.ndarray:
+    """Return how far blocks of the moving image lie from where each motion puts them, (blocks, motions), px.
 
     Mutual information of ranked brightness, which knows neither edges nor self-similarity, says where a block belongs,
-    to whole pixels; blocks without a clear maximum inside the window are left out.
+    to whole pixels, within ``reach`` of where ``laid`` puts it; blocks that are not shown whole, or without a clear
+    maximum inside the window, are left out.
     """
     from scipy.ndimage import gaussian_filter
     from scipy.stats import rankdata
 
-    def ranked(image: np.ndarray) -> np.ndarray:
-        return rankdata(gaussian_filter(image, 1)).reshape(image.shape)
+    from stackalign.core.multimodal.borders import without_borders
 
-    print("\n| pair | blocks | median distance from the set's place, px | from the refined place |\n|---|---|---|---|")
-    for path in sorted((DATA / "roadscene" / "vi").glob("*.jpg"))[::every]:
-        fixed, other = grey(path), grey(DATA / "roadscene" / "ir" / path.name)
-        matrix, first, second, apart = refined(fixed, other), ranked(fixed), ranked(other), []
-        for i in range(reach, fixed.shape[0] - side - reach + 1, 64):
-            for j in range(reach, fixed.shape[1] - side - reach + 1, 64):
-                block, around = second[i : i + side, j : j + side], range(-reach, reach + 1)
-                told = np.array([
-                    [information(block, first[y : y + side, x : x + side]) for x in (j + k for k in around)]
-                    for y in (i + k for k in around)
-                ])  # fmt: skip
-                at = np.array(np.unravel_index(told.argmax(), told.shape)) - reach
-                if np.abs(at).max() < reach and told.max() > 1.15 * np.median(told):
-                    there = matrix @ (i + side / 2, j + side / 2, 1.0)
-                    moved = there[:2] / there[2] - (i + side / 2, j + side / 2)
-                    apart.append((np.hypot(*at), np.hypot(*(at - moved))))
-        if len(apart) > 5:
-            print(f"| {path.stem} | {len(apart)} | " + " | ".join(f"{v:.2f}" for v in np.median(apart, axis=0)) + " |")
+    def ranked(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        known = np.isfinite(image)
+        out, soft = np.zeros(image.shape), gaussian_filter(np.where(known, image, np.nanmean(image)), 1)
+        out[known] = rankdata(soft[known])
+        return out, known
+
+    still = without_borders(fixed)
+    laid_there = sa.warp_frame(without_borders(moving), laid, output_shape=still.shape, fill=np.nan)
+    (first, shown), (second, seen) = ranked(still), ranked(laid_there)
+    apart, around = [], range(-reach, reach + 1)
+    for i in range(reach, still.shape[0] - side - reach + 1, stride):
+        for j in range(reach, still.shape[1] - side - reach + 1, stride):
+            near = shown[i - reach : i + side + reach, j - reach : j + side + reach]
+            if min(seen[i : i + side, j : j + side].mean(), near.mean()) < 0.97:
+                continue
+            block = second[i : i + side, j : j + side]
+            told = np.array([
+                [information(block, first[y : y + side, x : x + side]) for x in (j + k for k in around)]
+                for y in (i + k for k in around)
+            ])  # fmt: skip
+            at = np.array(np.unravel_index(told.argmax(), told.shape)) - reach
+            if np.abs(at).max() < reach and told.max() > 1.15 * np.median(told):
+                here = np.array([i + side / 2, j + side / 2, 1.0])
+                own = np.linalg.inv(laid) @ here
+                ends = [m @ (own / own[2]) for m in matrices]
+                apart.append([np.hypot(*(end[:2] / end[2] - (here[:2] + at))) for end in ends])
+    return np.array(apart)
 
 
 def information(first: np.ndarray, second: np.ndarray) -> float:
@@ -480,7 +521,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=np.inf, help="stop then, and go on next time")
     parser.add_argument("--reliability", action="store_true", help="of what the file holds")
     parser.add_argument("--figure", type=Path, help="draw the reliability there")
-    parser.add_argument("--blocks", action="store_true", help="where blocks of roadscene lie, by mutual information")
+    parser.add_argument("--blocks", action="store_true", help="where blocks of roadscene, or of named pairs, lie")
     parser.add_argument("--calibrate", type=int, metavar="PAIRS")
     parser.add_argument("--way", choices=("features", "brightness"), default="features", help="what to calibrate")
     parser.add_argument("--first", type=int, default=0, help="number of the first pair to calibrate with")
@@ -489,7 +530,10 @@ def main() -> None:
     if given.calibrate:
         calibrate(given.calibrate, given.first, given.seconds, given.keep, given.way)
     elif given.blocks:
-        blocks_of_roadscene(int(given.part.split("/")[1]))
+        if given.sets:
+            blocks_of_folders(given.sets)
+        else:
+            blocks_of_roadscene(int(given.part.split("/")[1]))
     elif given.reliability:
         lines = [v for v in known(given.csv).values() if v[2] == "multimodal" and v[0] in (given.sets or SETS)]
         reliability(np.array([v[5] for v in lines]), np.array([v[3] for v in lines]), given.figure)
