@@ -320,11 +320,16 @@ def block_products(basis, phi, every, rows, columns, start, stop, out):
 
 
 @fast_inlined
-def _largest(image):
-    top = np.float32(0)
-    for x in range(image.shape[0]):
-        top = max(top, abs(image[x]))
-    return top
+def _largest(row):
+    """Return the largest size in a row: of four parts at a time, as one after the other takes four times as long."""
+    a = b = c = d = np.float32(0)
+    whole = row.shape[0] // 4 * 4
+    for x in range(0, whole, 4):
+        a, b = max(a, abs(row[x])), max(b, abs(row[x + 1]))
+        c, d = max(c, abs(row[x + 2])), max(d, abs(row[x + 3]))
+    for x in range(whole, row.shape[0]):
+        a = max(a, abs(row[x]))
+    return max(max(a, b), max(c, d))
 
 
 @kernel
