@@ -62,7 +62,8 @@ class LossPlot(QWidget):
             self._plot.plot(rounds, np.array(self._loss), pen=pg.mkPen(ink, width=1.5), **dots)
             apart = max(1, -(-len(rounds) // _TICKS))  # there is no half a round
             self._plot.getPlotItem().getAxis("bottom").setTickSpacing(apart, apart)
-            self._key.setText(f"loss {self._loss[-1]:.4g} after round {len(self._loss)}")
+            finer = ", higher in finer frames" if bool((np.diff(self._loss) > 0).any()) else ""
+            self._key.setText(f"loss {self._loss[-1]:.4g} after round {len(self._loss)}{finer}")
 
     # colours follow the theme
 

@@ -196,6 +196,15 @@ def test_a_region_keeps_out_what_moves_on_its_own():
     assert worst(result, truth) < 0.1
 
 
+def test_a_window_keeps_out_what_moves_at_the_border():
+    stack, truth = movie()
+    frames = stack.asarray().copy()
+    frames[:, :12] = frames[0, :12]  # stands still
+    plain, windowed = (sa.register(frames, sa.Reals(window=w)) for w in ("none", "hann"))
+    assert worst(windowed, truth) < 0.05
+    assert not np.array_equal(plain.transforms.matrices, windowed.transforms.matrices)
+
+
 def test_mini_batches_end_where_all_frames_end():
     stack, truth = movie()
     whole = sa.register(stack, sa.Reals())

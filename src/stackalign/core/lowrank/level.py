@@ -56,6 +56,8 @@ class Level:
         self.tail = min(options.tail, 1e6)
         self.least_noise = options.least_noise / float(np.sqrt(np.prod(factors)))
         weight = np.ones(self.shape, np.float32) if mask is None else binned(mask.astype(np.float32), factors)
+        if options.window is not None:
+            weight = weight * binned(options.window, factors)
         self.weight = np.ascontiguousarray(weight.reshape(self.volume))
         self._kept = len(self.frames) * int(np.prod(self.shape)) * 4 <= _CACHE_BYTES
         self._images: dict[int, Floats] = {}

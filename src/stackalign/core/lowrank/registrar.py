@@ -199,6 +199,7 @@ def _fit(
         max_rotation=parameters.max_rotation,
         max_shift=parameters.max_shift,
         least_noise=rounding(run.load(placed[len(placed) // 2])),
+        window=parameters.weights(stack.frame_shape),
         seed=parameters.seed,
     )
     solution = yield from _solved(run, usable, begin, options, searched_in_vain)

@@ -65,6 +65,7 @@ class SolverOptions:
     """What `solve` needs to know; see `Reals` for the meaning of each.
 
     ``least_noise``: standard deviation of a pixel of a frame that noise cannot be below, as that of rounding.
+    ``window``: weights of the pixels of the reference, frame shape.
     """
 
     model: TransformModel
@@ -79,4 +80,5 @@ class SolverOptions:
     max_rotation: float = 20.0
     max_shift: float | None = None
     least_noise: float = 0.0
+    window: NDArray[np.float32] | None = None
     seed: int = 0
