@@ -19,7 +19,7 @@ class EmbeddedCorners(PairNetwork):
 
     First stage: two networks of residual blocks, one a modality, bring both images to features of the same kind; the
     loss is the squared difference between the template's features and those of the image under the true homography,
-    and how alike those of wrong places are. Second stage: with these networks held still, convolutions over both
+    and how alike those two pixels beside are. Second stage: with these networks held still, convolutions over both
     features regress the four corners. The stages follow each other after ``first_stage`` steps, which are counted in
     the weights. About 2.5 million parameters.
 
@@ -100,13 +100,9 @@ class EmbeddedCorners(PairNetwork):
             template_corners(*batch.moving.shape[-2:], device=here.device), batch.corners + away
         )
         wrong, known = warp(there, rescaled(beside, factor, factor), size)
-        return (
-            alike
-            + torch.relu(
-                1.0
-                - ((wrong - here).square() * known).sum((1, 2, 3)) / known.sum((1, 2, 3)).clamp_min(1.0) / here.shape[1]
-            ).mean()
-        )
+        shown = (known.sum((1, 2, 3)) * here.shape[1]).clamp_min(1.0)
+        unlike = ((wrong - here).square() * known).sum((1, 2, 3)) / shown
+        return alike + torch.relu(1.0 - unlike).mean()
 
     def _corner_loss(self, found: torch.Tensor, batch: Batch) -> torch.Tensor:
         return ((found - batch.corners) / reach_of(batch.reference, batch.moving)).square().sum(-1).mean()
