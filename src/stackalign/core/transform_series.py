@@ -6,8 +6,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
-from scipy.spatial.transform import Rotation
 
 from stackalign.core.transform import Transform, TransformModel, as_matrix
 
@@ -118,6 +116,8 @@ class TransformSeries:
         rotations, _ = _polar(self.matrices[:, :-1, :-1])
         if self.ndim == 2:
             return np.arctan2(rotations[:, 1, 0], rotations[:, 0, 0])
+        from scipy.spatial.transform import Rotation
+
         return np.asarray(Rotation.from_matrix(rotations).as_rotvec())
 
     @property
@@ -182,6 +182,8 @@ class TransformSeries:
             return self.interpolated(centre=centre)
         parameters = self.interpolated(centre=centre)._parameters(centre)
         weight = self.valid.astype(float)
+        from scipy.ndimage import gaussian_filter1d
+
         summed = gaussian_filter1d(parameters * weight[:, None], sigma, axis=0, mode="nearest")
         total = gaussian_filter1d(weight, sigma, mode="nearest")[:, None]
         smooth = np.where(total > 1e-6, summed / np.maximum(total, 1e-300), parameters)
@@ -274,6 +276,8 @@ class TransformSeries:
             c, s = np.cos(angles[:, 0]), np.sin(angles[:, 0])
             rotation = np.stack([np.stack([c, -s], -1), np.stack([s, c], -1)], 1)
         else:
+            from scipy.spatial.transform import Rotation
+
             rotation = Rotation.from_rotvec(angles).as_matrix()
         matrices = np.tile(np.eye(d + 1), (n, 1, 1))
         matrices[:, :-1, :-1] = rotation @ (stretch.reshape(n, d, d) + np.eye(d))

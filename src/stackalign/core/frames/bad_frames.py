@@ -11,7 +11,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.ndimage import median_filter
 
 from stackalign.core.frames.frame_check import check_frame, content, read_frame
 from stackalign.core.frames.reduction import as_read, stacked
@@ -224,6 +223,8 @@ def _duplicates(stack: ImageStack, traits: list[_Traits], frames: list[int]) -> 
 def _usual(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
     """Return the running median, and the robust scatter of all values about it."""
     size = min(_WINDOW, len(values) - (len(values) + 1) % 2)
+    from scipy.ndimage import median_filter
+
     usual = np.asarray(median_filter(values, size, mode="mirror"), np.float64)
     return usual, 1.4826 * float(np.median(np.abs(values - usual)))
 

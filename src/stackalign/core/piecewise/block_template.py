@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
-from scipy.ndimage import gaussian_filter
 
 from stackalign.core.compiled import kernel
 
@@ -219,6 +217,9 @@ class BlockTemplate:
         scale : float
             Smoothing; large ones catch large shifts.
         """
+        from scipy.linalg import cho_factor, cho_solve
+        from scipy.ndimage import gaussian_filter
+
         image = np.asarray(gaussian_filter(reference, scale) if scale > 0 else reference, np.float32)
         gy, gx = (np.asarray(g, np.float32) for g in np.gradient(image))
         strength = (gy**2 + gx**2) * weight
@@ -240,5 +241,7 @@ class BlockTemplate:
         # the matrix counts every pixel: only those that are not clipped answer to a step (Huber's H-algorithm)
         kept = float((at_edges <= clip).mean())
         summed = _gradient_sum(residual, *self.gradient, self.weight, clip, *self.grid.shape).ravel()
+        from scipy.linalg import cho_solve
+
         change = cho_solve(self.factor, summed / (kept * self.noise**2) - self.penalty @ shifts.ravel())
         return np.asarray(change.reshape(shifts.shape), np.float64)

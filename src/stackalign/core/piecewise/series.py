@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
 
 from stackalign.core.transform import Transform, TransformModel
 from stackalign.core.transform_series import TransformSeries
@@ -175,6 +174,8 @@ class PiecewiseSeries(TransformSeries):
         """Return the motion smoothed in time by a Gaussian of ``sigma`` frames."""
         filled = self.interpolated()
         shifts = filled.shifts if isinstance(filled, PiecewiseSeries) else self.shifts
+        from scipy.ndimage import gaussian_filter1d
+
         smooth = gaussian_filter1d(shifts, sigma, axis=0, mode="nearest") if sigma > 0 else shifts
         return replace(self, matrices=self.rigid.smoothed(sigma).matrices, shifts=smooth)
 
