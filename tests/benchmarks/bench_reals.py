@@ -1,11 +1,12 @@
 """Joint alignment: errors, times and comparators on movies of known motion; printed, never asserted.
 
-    python -m tests.benchmarks.bench_reals motion [flicker noise solvers activity step] [camera retina ...] [18 24 ...]
+    python -m tests.benchmarks.bench_reals motion [flicker noise solvers activity step whole] [camera ...] [18 24 ...]
 
 ``motion``: 60x512x512, four scenes, four amounts of motion. ``flicker``: the same with activity over a tenth of the
 pixels. ``noise``: eight levels beside the Cramer-Rao bound. ``solvers``: adam, RASL, StackReg and Lucas-Kanade on a
-small movie, without and with activity. ``activity``: F1 of the sparse part. ``step``: what a step of adam costs. Names
-of scenes and translations leave out the others: what takes long can be run in parts.
+small movie, without and with activity. ``activity``: F1 of the sparse part. ``step``: what a step of adam costs.
+``whole``: all 2000 steps of it on a full movie, beside ours. Names of scenes and translations leave out the others:
+what takes long can be run in parts.
 """
 
 from __future__ import annotations
@@ -179,6 +180,20 @@ def test_step() -> None:
     print(
         f"a step of adam: {cpu:.3f} s CPU, {wall:.3f} s; 2000 by extrapolation {2000 * cpu:.0f} s CPU,"
         f" {2000 * cpu / ours.cpu_seconds:.0f} times ours, {2000 * wall:.0f} s, {2000 * wall / ours.seconds:.0f} times"
+    )
+
+
+def test_whole() -> None:
+    """Print how far adam gets in all of its steps on a full movie with activity, and how long that takes."""
+    pytest.importorskip("torch")
+    compiled()
+    record = movie("retina", 512, 60, 18, 12, **ACTIVITY)
+    told("retina, flicker: gauss-newton", record, sa.Reals())
+    trial = drain(run_trial(record, sa.Reals(solver="adam"))).unwrap()
+    for seconds, inconsistency in trial.course[:: max(len(trial.course) // 20, 1)]:
+        print(f"adam after {seconds:.0f} s: {inconsistency:.6f}")
+    print(
+        f"adam, all steps: {trial.seconds:.0f} s, CPU {trial.cpu_seconds:.0f} s, {trial.inconsistency:.6f}", flush=True
     )
 
 
