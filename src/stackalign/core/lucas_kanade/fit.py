@@ -179,7 +179,8 @@ class _State:
     @classmethod
     def of(cls, frame: NDArray[Any], template: MotionTemplate, start: Array) -> _State | None:
         """Begin with a frame; None if nothing of it is known."""
-        image = np.asarray(frame, np.float32) - np.float32(template.images.level)
+        values, level = np.asarray(frame, np.float32), float(template.images.level)
+        image = values - np.float32(level)
         seen: NDArray[np.float32] = EVERYWHERE
         if np.asarray(frame).dtype.kind == "f" and not (finite := np.isfinite(image)).all():
             if not finite.any():
@@ -189,8 +190,7 @@ class _State:
             eroded(known, np.array([n > 1 for n in known.shape], np.int64), near)
             seen = near.astype(np.float32)
             return cls(image, spline_coefficients(image, 3), seen, template, np.array(start, float))
-        level = float(template.images.level)
-        return cls(image, cubic(frame, level), seen, template, np.array(start, float))
+        return cls(image, cubic(frame, level, values), seen, template, np.array(start, float))
 
     @property
     def gain(self) -> float:

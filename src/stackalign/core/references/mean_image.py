@@ -173,7 +173,9 @@ def _add_warped(frame: NDArray[Any], place: Aligned, total: NDArray[np.float32],
         backward = np.eye(4)
         backward[3 - image.ndim :, 3 - image.ndim :] = np.linalg.inv(place.matrix)
         size, scale = np.array(_volume(image).shape), 1.0 / place.gain
-        add_warped(cubic(frame), backward, size, scale, -place.offset * scale, _volume(total), _volume(weight))
+        add_warped(
+            cubic(frame, values=image), backward, size, scale, -place.offset * scale, _volume(total), _volume(weight)
+        )
         return
     image = (image - np.float32(place.offset)) / np.float32(place.gain)
     warped = warp_frame(image, place.matrix, order=3, output_shape=total.shape)

@@ -28,11 +28,15 @@ class SplinedFrame(np.ndarray):
         return self._coefficients
 
 
-def cubic(frame: NDArray[Any], level: float = 0.0) -> NDArray[np.float32]:
-    """Return the coefficients of a frame's cubic spline less ``level``, which the filter leaves as it is."""
+def cubic(frame: NDArray[Any], level: float = 0.0, values: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    """Return the coefficients of a frame's cubic spline less ``level``, which the filter leaves as it is.
+
+    ``values`` are the pixels as float32, if these are at hand.
+    """
     # the same sums in the same order, kept or not
     if isinstance(frame, SplinedFrame):
         return frame.coefficients() - np.float32(level) if level else frame.coefficients()
-    coefficients = spline_coefficients(np.asarray(frame, np.float32), 3)
-    coefficients -= np.float32(level)
+    coefficients = spline_coefficients(np.asarray(frame, np.float32) if values is None else values, 3)
+    if level:
+        coefficients -= np.float32(level)
     return coefficients
