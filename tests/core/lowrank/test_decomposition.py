@@ -56,6 +56,14 @@ def test_flicker_is_sparse_and_the_scene_is_low_rank(flickering):
     assert 2 * hits / (2 * hits + false + missed) >= 0.95
 
 
+def test_the_parts_of_a_band_passed_movie_are_those_of_its_filtered_frames():
+    stack, _ = movie()
+    parts = sa.register(stack, sa.Reals(high_sigma=8.0)).details["decomposition"]
+    low, sparse = np.asarray(parts.low_rank[2]), np.asarray(parts.sparse[2])
+    assert np.nanstd(sparse) < 0.3 * np.nanstd(low)
+    assert abs(np.nanmedian(sparse)) < 0.05 * np.nanstd(low)
+
+
 def test_parts_of_frames_can_be_read():
     stack, _ = movie()
     parts = sa.register(stack, sa.Reals()).details["decomposition"]

@@ -11,6 +11,8 @@ from stackalign.core.frames.frame_check import read_frame
 from stackalign.core.warping.resample import warp_frame
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from stackalign.core.stack import ImageStack
@@ -33,6 +35,8 @@ class Decomposition:
         The input.
     transforms : TransformSeries
         Moving -> reference.
+    filtered : callable, optional
+        The band-pass with which the frames were compared: the parts are those of the filtered frames then.
     """
 
     basis: NDArray[np.float32]
@@ -40,6 +44,7 @@ class Decomposition:
     known: NDArray[np.bool_]
     stack: ImageStack
     transforms: TransformSeries
+    filtered: Callable[[NDArray[Any]], NDArray[Any]] | None = None
 
     @property
     def rank(self) -> int:
@@ -104,5 +109,7 @@ class _Frames:
             if self.kind == "low-rank":
                 return np.asarray(common, np.float32)
         frame, _ = read_frame(p.stack, t)
+        if p.filtered is not None:
+            frame = p.filtered(frame)
         aligned = warp_frame(np.asarray(frame, np.float32), p.transforms.matrices[t], fill="nan")
         return aligned if self.kind == "aligned" else np.asarray(aligned - common, np.float32)

@@ -218,6 +218,8 @@ def _fit(
     }
     result = run.registration()
     parts = _in_gauge(run, usable, solution, result, stack)
+    if parameters.low_sigma or parameters.high_sigma:
+        parts = replace(parts, filtered=parameters.filtered)
     return replace(result, details={**result.details, "decomposition": parts, "reference": parts.basis[0]})
 
 
