@@ -183,6 +183,7 @@ def settle(
             if left < _ROUGH * tolerance or results[DONE] - begun >= iterations // 3:
                 every, before = 1, np.inf  # the rate stays known
                 boxed[:] = np.inf
+                last[:], share = 0.0, 1.0  # all rows ask for another place than some: that is no step back
             continue
         before = results[STEP]
         if left < tolerance:
