@@ -9,7 +9,7 @@ area look like it (evidence of all cells of the field, summed over several frame
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,9 +48,12 @@ _CHANGED = 5.0  # variance of a cell over time, beyond which it shows more than 
 _EXACT = 0.03  # of the contrast: what interpolation of reduced frames may change
 _SHARE = 0.5  # of the other cells that must have changed
 _FOUND = 0.6  # of the frames whose rest must be found
+_NEAR = 0.02  # of the frame: where most motions are smaller, rest is as good a guess
 _APART = 1.0  # px at the corners between two motions that differ
 _MOVES = 3.0  # standard errors that the rest must move by, beyond a share of the other motion
 _SURE = 3.0  # standard deviations by which a cell of a frame must look more like one motion
+_DIFFERS = 0.15  # of the contrast of the scene, by which the mean of a cell must differ to show something else
+_STRANGE = 0.12  # of the cells in view that may show something else
 _LARGER = 1.2  # times as many cells that look like the rest as like what was followed
 _FIELD = 0.2  # of the field that must look like the rest
 REASON = "the larger part of the field moves otherwise than what has the most contrast, and was not found in it"
@@ -92,22 +95,41 @@ def settle(run: RunState, again: Again) -> Work[None]:
     view = _seen(run, sample)
     if not _restless(run, view, followed):
         return
-    twin = RunState(run.stack, run.aligner, run.policy, run.anchor, None, unusable=dict(run.unusable))
-    twin.hidden = _hiding(run, followed)
-    try:
-        twin.starts = yield from drafted(twin)
-        if len(twin.starts) < _FOUND * len(good):  # a camera that hardly moves is the next guess
-            twin.starts = {t: np.eye(run.stack.ndim + 1) for t in run.usable()}
-        yield from again(twin)
-    except ValueError:  # too little is left of a reference
-        return
-    if not _independent(run, twin):
+    twin = yield from _without(run, followed, again)
+    if twin is None or not _independent(run, twin):
         return
     area, rest = _areas(run, twin, view)
     if rest > max(_LARGER * area, _FIELD * followed.size):
         run.hidden, run.details = twin.hidden, twin.details
+        image = binned(np.asarray(twin.details["reference"], np.float32), view.factors)
         for t, result in enumerate(twin.results):
-            run.results[t] = result if result is not None else PairResult.failed(run.stack.ndim, REASON)
+            if result is None:
+                result = PairResult.failed(run.stack.ndim, REASON)
+            elif not result.reason and _unlike(twin, t, image, view.factors):
+                result = replace(PairResult.failed(run.stack.ndim, REASON), matrix=result.matrix)
+            run.results[t] = result
+            yield run.progress(t + 1, len(run.results), "Comparing frames with the larger part of the field")
+
+
+def _without(run: RunState, followed: NDArray[np.bool_], again: Again) -> Work[RunState | None]:
+    """Return the run aligned without what was followed; None if too little is left.
+
+    A search places faint frames roughly, and their mean holds them there: where it moves most of them by little, or
+    finds too few, they begin at rest.
+    """
+    twin = RunState(run.stack, run.aligner, run.policy, run.anchor, None, unusable=dict(run.unusable))
+    twin.hidden = _hiding(run, followed)
+    try:
+        found = yield from drafted(twin)
+        shifts = np.array([m[:-1, -1] for m in found.values()]).reshape(-1, run.stack.ndim)
+        enough = len(found) >= _FOUND * run.good().sum()
+        away = np.median(np.abs(shifts - np.median(shifts, axis=0)).max(1)) if enough else 0.0
+        still = away < _NEAR * max(run.stack.frame_shape)
+        twin.starts = dict.fromkeys(run.usable(), np.eye(run.stack.ndim + 1)) if still else found
+        yield from again(twin)
+    except ValueError:  # no reference can be made of what is left
+        return None
+    return twin
 
 
 def compact(image: NDArray[np.float32]) -> NDArray[np.bool_] | None:
@@ -286,6 +308,22 @@ def _areas(run: RunState, twin: RunState, view: _View) -> tuple[int, int]:
             variances[k] += 4 * (view.noise[t] + share) * np.bincount(cell[inside], apart[inside], n)
     sure = gains / np.sqrt(np.maximum(variances, 1e-30))
     return int((sure[0] < -_SURE).sum()), int((sure[1] > _SURE).sum())
+
+
+def _unlike(run: RunState, t: int, image: NDArray[np.float32], factors: tuple[int, ...]) -> bool:
+    """Return whether a frame shows something else than a reduced reference where most cells of that are in view."""
+    result, frame = run.results[t], run.load(t)
+    assert result is not None
+    small = (binned(frame, factors) - np.float32(result.offset)) / np.float32(result.gain)
+    rest = small - _laid_back(image, reduced(result.matrix, factors), small.shape)
+    known = np.isfinite(rest)
+    cell, n = _cells(small.shape), _CELLS[small.ndim] ** small.ndim
+    pixels = np.bincount(cell[known], minlength=n)
+    mean = np.bincount(cell[known], rest[known], n) / np.maximum(pixels, 1)
+    noise = noise_variance(frame) / result.gain**2 / float(np.prod(factors))
+    limit = np.maximum(_SURE * np.sqrt(noise / np.maximum(pixels, 1)), _DIFFERS * float(np.nanstd(image)))
+    asked = pixels > 0.5 * small.size / n
+    return not asked.any() or bool((np.abs(mean) > limit)[asked].mean() > _STRANGE)
 
 
 def _laid_back(image: NDArray[np.float32], matrix: Array, shape: tuple[int, ...]) -> NDArray[np.float32]:
