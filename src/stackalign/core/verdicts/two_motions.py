@@ -48,7 +48,6 @@ _CHANGED = 5.0  # variance of a cell over time, beyond which it shows more than 
 _EXACT = 0.03  # of the contrast: what interpolation of reduced frames may change
 _SHARE = 0.5  # of the other cells that must have changed
 _FOUND = 0.6  # of the frames whose rest must be found
-_NEAR = 0.02  # of the frame: where most motions are smaller, rest is as good a guess
 _APART = 1.0  # px at the corners between two motions that differ
 _MOVES = 3.0  # standard errors that the rest must move by, beyond a share of the other motion
 _SURE = 3.0  # standard deviations by which a cell of a frame must look more like one motion
@@ -95,11 +94,15 @@ def settle(run: RunState, again: Again) -> Work[None]:
     view = _seen(run, sample)
     if not _restless(run, view, followed):
         return
-    twin = yield from _without(run, followed, again)
-    if twin is None or not _independent(run, twin):
-        return
-    area, rest = _areas(run, twin, view)
-    if rest > max(_LARGER * area, _FIELD * followed.size):
+    twin, most = None, 0
+    for starts in (yield from _starts(run, followed)):
+        other = yield from _without(run, followed, starts, again)
+        if other is None or not _independent(run, other):
+            continue
+        area, rest = _areas(run, other, view)
+        if rest > max(_LARGER * area, _FIELD * followed.size, most):
+            twin, most = other, rest
+    if twin is not None:
         run.hidden, run.details = twin.hidden, twin.details
         image = binned(np.asarray(twin.details["reference"], np.float32), view.factors)
         for t, result in enumerate(twin.results):
@@ -111,21 +114,34 @@ def settle(run: RunState, again: Again) -> Work[None]:
             yield run.progress(t + 1, len(run.results), "Comparing frames with the larger part of the field")
 
 
-def _without(run: RunState, followed: NDArray[np.bool_], again: Again) -> Work[RunState | None]:
-    """Return the run aligned without what was followed; None if too little is left.
+def _starts(run: RunState, followed: NDArray[np.bool_]) -> Work[list[dict[int, Array]]]:
+    """Return where frames may begin once what was followed is left out: where they are found so, or at rest.
 
-    A search places faint frames roughly, and their mean holds them there: where it moves most of them by little, or
-    finds too few, they begin at rest.
+    A search places faint frames roughly, and their mean holds them there: what hardly moves is better begun at rest.
     """
-    twin = RunState(run.stack, run.aligner, run.policy, run.anchor, None, unusable=dict(run.unusable))
-    twin.hidden = _hiding(run, followed)
+    rest = dict.fromkeys(run.usable(), np.eye(run.stack.ndim + 1))
+    twin = _hidden(run, followed)
     try:
         found = yield from drafted(twin)
-        shifts = np.array([m[:-1, -1] for m in found.values()]).reshape(-1, run.stack.ndim)
-        enough = len(found) >= _FOUND * run.good().sum()
-        away = np.median(np.abs(shifts - np.median(shifts, axis=0)).max(1)) if enough else 0.0
-        still = away < _NEAR * max(run.stack.frame_shape)
-        twin.starts = dict.fromkeys(run.usable(), np.eye(run.stack.ndim + 1)) if still else found
+    except ValueError:  # no reference can be made of what is left
+        return [rest]
+    return [found, rest] if len(found) >= _FOUND * run.good().sum() else [rest]
+
+
+def _hidden(run: RunState, followed: NDArray[np.bool_]) -> RunState:
+    """Return the run anew, without what was followed."""
+    twin = RunState(run.stack, run.aligner, run.policy, run.anchor, None, unusable=dict(run.unusable))
+    twin.hidden = _hiding(run, followed)
+    return twin
+
+
+def _without(
+    run: RunState, followed: NDArray[np.bool_], starts: dict[int, Array], again: Again
+) -> Work[RunState | None]:
+    """Return the run aligned without what was followed; None if too little is left."""
+    twin = _hidden(run, followed)
+    twin.starts = starts
+    try:
         yield from again(twin)
     except ValueError:  # no reference can be made of what is left
         return None
