@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from stackalign.core.frames.noise import NoiseModel
+from stackalign.core.frames.noise_kernels import binned_median
 from stackalign.core.verdicts.agreement import noise_variance
 
 
@@ -72,3 +73,16 @@ def test_holes_do_not_hide_the_noise():
     assert noise_variance(image) == pytest.approx(100, rel=0.1)
     image[:] = np.nan
     assert noise_variance(image) == 0
+
+
+@pytest.mark.parametrize("outliers", [0, 40, 900])
+def test_the_median_by_bins_is_that_of_sorting(outliers):
+    rng = np.random.default_rng(outliers)
+    values = rng.normal(3, 2, 2000)
+    values[:outliers] += rng.uniform(0, 1e4, outliers)
+    reach = 4 * values.std()
+    assert binned_median(values, values.mean() - reach, values.mean() + reach) == pytest.approx(
+        np.median(values), abs=0.02
+    )
+    assert binned_median(values[:10], 0.0, 1.0) == np.median(values[:10])
+    assert binned_median(np.full(2000, 5.0), 5.0, 5.0) == 5

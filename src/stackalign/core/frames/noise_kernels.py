@@ -9,7 +9,35 @@ import numpy as np
 from stackalign.core.compiled import fast_inlined, inlined, kernel
 
 _BINS = 1024
+_MEDIAN_BINS = 512
+_CROWDED = 0.02  # of all numbers: bins that hold more are too coarse
 _RANGE = np.float32(4.0)  # times the mean size: beyond lies no median
+
+
+@inlined
+def binned_median(values, low, high):
+    """Return the median of numbers most of which lie between two, without sorting them where bins are fine enough."""
+    n, width = len(values), (high - low) / _MEDIAN_BINS
+    if n < _MEDIAN_BINS or not width > 0.0:
+        return np.median(values)
+    count, below = np.zeros(_MEDIAN_BINS, np.int64), 0
+    for k in range(n):
+        place = (values[k] - low) / width
+        if place < 0.0:
+            below += 1
+        elif place < _MEDIAN_BINS:
+            count[int(place)] += 1
+    half = 0.5 * n
+    if below > half:
+        return np.median(values)
+    for k in range(_MEDIAN_BINS):
+        if below + count[k] >= half:
+            # outliers may spread the bins so far that most of the rest lies in a few
+            if count[k] > _CROWDED * n:
+                return np.median(values)
+            return low + width * (k + (half - below) / count[k])  # spread evenly within a bin
+        below += count[k]
+    return np.median(values)
 
 
 @fast_inlined

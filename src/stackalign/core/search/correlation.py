@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 #: share of a reference that is known: what is missing at borders may be made up, and is searched twice as fast
 FILLABLE = 0.9
-_BACKGROUND = 1024  # shifts from which it is told what correlates by chance, at most
+_BACKGROUND = 2048  # shifts from which it is told what correlates by chance, at least, if there are as many
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -199,7 +199,7 @@ class _Overlap:
     def places(self) -> NDArray[np.int64]:
         """Shifts, counted through all, from which the height and the spread of chance correlation are told."""
         places = np.flatnonzero(self.allowed)
-        return places[:: max(-(-len(places) // _BACKGROUND), 1)].copy()
+        return places[:: max(len(places) // _BACKGROUND, 1)].copy()
 
 
 def _overlap_of(template: SearchTemplate, mask: NDArray[np.bool_] | None) -> _Overlap:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from stackalign.core.compiled import fast_inlined, inlined, kernel
+from stackalign.core.frames.noise_kernels import binned_median
 
 NOWHERE = np.float32(-1e30)  # the score of a shift that may not be
 
@@ -191,8 +192,9 @@ def _highest(score, places, shape, limits, index):
     flat, background = score.reshape(-1), np.empty(len(places), np.float32)
     for k in range(len(places)):
         background[k] = flat[places[k]]
-    middle = np.median(background)
-    spread = 1.4826 * np.median(np.abs(background - middle)) + 1e-12
+    reach = 4.0 * background.std()
+    middle = binned_median(background, background.mean() - reach, background.mean() + reach)
+    spread = 1.4826 * binned_median(np.abs(background - middle), 0.0, reach) + 1e-12
     return (top - middle) / spread, (second - middle) / spread if second > NOWHERE else 0.0
 
 

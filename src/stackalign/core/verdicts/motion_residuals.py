@@ -7,9 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from stackalign.core.compiled import inlined, kernel
-
-_BINS = 512
-_CROWDED = 0.02  # of all numbers: bins that hold more are too coarse
+from stackalign.core.frames.noise_kernels import binned_median
 
 
 @kernel
@@ -84,32 +82,6 @@ def _taps(at, n, weights, indices):
         indices[k] = i
 
 
-@inlined
-def _median(values, low, high):
-    """Return the median of numbers most of which lie between two, without sorting them where bins are fine enough."""
-    n, width = len(values), (high - low) / _BINS
-    if n < _BINS or not width > 0.0:
-        return np.median(values)
-    count, below = np.zeros(_BINS, np.int64), 0
-    for k in range(n):
-        place = (values[k] - low) / width
-        if place < 0.0:
-            below += 1
-        elif place < _BINS:
-            count[int(place)] += 1
-    half = 0.5 * n
-    if below > half:
-        return np.median(values)
-    for k in range(_BINS):
-        if below + count[k] >= half:
-            # outliers may spread the bins so far that most of the rest lies in a few
-            if count[k] > _CROWDED * n:
-                return np.median(values)
-            return low + width * (k + (half - below) / count[k])  # spread evenly within a bin
-        below += count[k]
-    return np.median(values)
-
-
 @kernel
 def judged(pairs, gain, offset, noise, standard):
     """Standardise (model, residual) pairs and sum them up.
@@ -153,8 +125,8 @@ def judged(pairs, gain, offset, noise, standard):
     correlation = smv / below if below > 0.0 else 0.0
     expected = np.sqrt(smm / (smm + variance)) if smm > 0.0 else 1.0
     reach = 4.0 * np.sqrt(chi / n)
-    middle = _median(standard, -reach, reach)
-    scale = max(1.4826 * _median(np.abs(standard - middle), 0.0, reach), 1e-9)
+    middle = binned_median(standard, -reach, reach)
+    scale = max(1.4826 * binned_median(np.abs(standard - middle), 0.0, reach), 1e-9)
     return correlation, sr / n, chi / n, expected, scale, np.sqrt(chi / n)
 
 
