@@ -68,7 +68,7 @@ class Level:
         small = self._images.get(k)
         if small is None:
             small = binned(self.load(self.frames[k]), self.factors)
-            if self._kept:
+            if self._kept and k not in self._frames:
                 self._images[k] = small
         return small
 
