@@ -8,7 +8,9 @@ import numpy as np
 import pyqtgraph as pg
 from qtpy.QtCore import QEvent
 from qtpy.QtGui import QPalette
-from qtpy.QtWidgets import QLabel, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
+
+from stackalign.widgets._style import note, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +25,7 @@ class LossPlot(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._loss: tuple[float, ...] = ()
-        self._key = QLabel()
+        self._key = note()
         self._plot = pg.PlotWidget()
         self._plot.setFixedHeight(_HEIGHT)
         self._plot.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
@@ -63,7 +65,7 @@ class LossPlot(QWidget):
             apart = max(1, -(-len(rounds) // _TICKS))  # there is no half a round
             self._plot.getPlotItem().getAxis("bottom").setTickSpacing(apart, apart)
             finer = ", higher in finer frames" if bool((np.diff(self._loss) > 0).any()) else ""
-            self._key.setText(f"loss {self._loss[-1]:.4g} after round {len(self._loss)}{finer}")
+            say(self._key, f"loss {self._loss[-1]:.4g} after round {len(self._loss)}{finer}")
 
     # colours follow the theme
 
