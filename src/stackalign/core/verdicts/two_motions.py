@@ -209,11 +209,16 @@ def _seen(run: RunState, sample: Sequence[int]) -> _View:
     factors = reduction(run.stack.frame_shape, _COMPARED[run.stack.ndim])
     frames, noise = {}, {}
     for t in sample:
-        frame, result = run.load(t), run.results[t]
-        assert result is not None
-        frames[t] = (binned(frame, factors) - np.float32(result.offset)) / np.float32(result.gain)
-        noise[t] = noise_variance(frame) / result.gain**2 / float(np.prod(factors))
+        frames[t], noise[t] = _reduced_frame(run, t, factors)
     return _View(run.stack.frame_shape, factors, frames, noise)
+
+
+def _reduced_frame(run: RunState, t: int, factors: tuple[int, ...]) -> tuple[NDArray[np.float32], float]:
+    """Return a frame, reduced and in the brightness of the reference, and the variance of its noise then."""
+    frame, result = run.load(t), run.results[t]
+    assert result is not None
+    small = (binned(frame, factors) - np.float32(result.offset)) / np.float32(result.gain)
+    return small, noise_variance(frame) / result.gain**2 / float(np.prod(factors))
 
 
 def _laid(view: _View, run: RunState, t: int) -> NDArray[np.float32]:
@@ -328,15 +333,13 @@ def _areas(run: RunState, twin: RunState, view: _View) -> tuple[int, int]:
 
 def _unlike(run: RunState, t: int, image: NDArray[np.float32], factors: tuple[int, ...]) -> bool:
     """Return whether a frame shows something else than a reduced reference where most cells of that are in view."""
-    result, frame = run.results[t], run.load(t)
+    result, (small, noise) = run.results[t], _reduced_frame(run, t, factors)
     assert result is not None
-    small = (binned(frame, factors) - np.float32(result.offset)) / np.float32(result.gain)
     rest = small - _laid_back(image, reduced(result.matrix, factors), small.shape)
     known = np.isfinite(rest)
     cell, n = _cells(small.shape), _CELLS[small.ndim] ** small.ndim
     pixels = np.bincount(cell[known], minlength=n)
     mean = np.bincount(cell[known], rest[known], n) / np.maximum(pixels, 1)
-    noise = noise_variance(frame) / result.gain**2 / float(np.prod(factors))
     limit = np.maximum(_SURE * np.sqrt(noise / np.maximum(pixels, 1)), _DIFFERS * float(np.nanstd(image)))
     asked = pixels > 0.5 * small.size / n
     return not asked.any() or bool((np.abs(mean) > limit)[asked].mean() > _STRANGE)
