@@ -53,8 +53,9 @@ def collected(
     full = views.shapes(0)[1]
     judged = min(bottom + 1, top)
     options: dict[str, Any] = {"model": model, "least_overlap": least_overlap, "levels": 2, "step": 2}
-    above, spread = _above_shifted(*_compared(views, best.matrix, noisy), bottom, least_overlap)
-    blocks, agreeing, accident = agreement(*_compared(views, best.matrix, noisy), bottom)
+    compared = _compared(views, best.matrix, noisy)
+    above, spread = _above_shifted(*compared, bottom, least_overlap)
+    blocks, agreeing, accident = agreement(*compared, bottom)
     far = [corner_distance(p.matrix, best.matrix, full) > 0.1 * side for p in rivals]
     here = max((v for v, apart in zip(heights, far, strict=True) if not apart), default=best.value)
     rival = max((v for v, apart in zip(heights, far, strict=True) if apart), default=0.0) / max(here, 1e-3)
