@@ -168,42 +168,35 @@ class SyntheticPairs(Parameters):
         ValueError
             If there is no image, or the template leaves the image.
         """
-        if not len(images):
-            raise ValueError("there are no images to make pairs of: run scripts/fetch_training_images.py")
-        margin = (self.size - self.template) / 2
-        if self.reach > margin:
-            raise ValueError(f"reach {self.reach:g} px moves the template out of the image: at most {margin:g} px fit")
+        margin = self._checked_margin(images)
         rng = np.random.default_rng([self.seed, index])
         source = images[int(rng.integers(len(images)))]
         corners = corners_of((self.template, self.template)) + margin + rng.uniform(-self.reach, self.reach, (4, 2))
         if self.wander:
             corners = corners + rng.uniform(-self.wander, self.wander, 2)
         into_reference = fit_matrix(corners_of((self.template, self.template)), corners, "projective")
-        view = self._view(source.shape, rng)
-        if self.structure:
-            source, view = self._with_structure(images, source, view, rng)
+        source, view = self._framed(images, source, rng)
         colours = _seen(source, view, self.size)
         moved = _seen(source, view @ into_reference, self.template)
         if self.inverted:
             noise = rng.standard_normal(moved.shape[:2], np.float32)
             pair = colours.mean(-1), 1 - moved.mean(-1) + np.float32(self.noise) * noise
         else:
-            strength = self.strength if self.least_strength is None else rng.uniform(self.least_strength, self.strength)
+            strength = self._strength(rng)
             pair = random_rendering(colours, rng, strength), random_rendering(moved, rng, strength)
         return ImagePair(pair[0], pair[1], corners, f"{self.seed}-{index}", "synthetic")
 
     def scene(self, images: Sequence[NDArray[np.uint8]], index: int) -> NDArray[np.float32]:
         """Return what the image shows and, pixel on pixel, what a template may be cut from, (2, y, x); see `pair`."""
+        self._checked_margin(images)
         rng = np.random.default_rng([self.seed, index])
         source = images[int(rng.integers(len(images)))]
-        view = self._view(source.shape, rng)
-        if self.structure:
-            source, view = self._with_structure(images, source, view, rng)
+        source, view = self._framed(images, source, rng)
         colours = _seen(source, view, self.size)
         if self.inverted:
             grey = colours.mean(-1)
             return np.stack([grey, 1 - grey])
-        strength = self.strength if self.least_strength is None else rng.uniform(self.least_strength, self.strength)
+        strength = self._strength(rng)
         return np.stack([random_rendering(colours, rng, strength) for _ in range(2)])
 
     def pairs(self, images: Sequence[NDArray[np.uint8]], start: int = 0) -> Iterator[ImagePair]:
@@ -211,6 +204,25 @@ class SyntheticPairs(Parameters):
         while True:
             yield self.pair(images, start)
             start += 1
+
+    def _checked_margin(self, images: Sequence[NDArray[np.uint8]]) -> float:
+        """Return the pixels around a template; ValueError if there is no image, or it leaves the image."""
+        if not len(images):
+            raise ValueError("there are no images to make pairs of: run scripts/fetch_training_images.py")
+        margin = (self.size - self.template) / 2
+        if self.reach > margin:
+            raise ValueError(f"reach {self.reach:g} px moves the template out of the image: at most {margin:g} px fit")
+        return margin
+
+    def _strength(self, rng: np.random.Generator) -> float:
+        return self.strength if self.least_strength is None else rng.uniform(self.least_strength, self.strength)
+
+    def _framed(
+        self, images: Sequence[NDArray[np.uint8]], source: NDArray[np.uint8], rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        """Return a source, this one if it shows enough, and the view of it that a pair has."""
+        view = self._view(source.shape, rng)
+        return self._with_structure(images, source, view, rng) if self.structure else (source, view)
 
     def _with_structure(
         self,
