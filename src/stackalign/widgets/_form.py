@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types as at
-from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, LineEdit, SpinBox
+from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, LineEdit
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from qtpy.QtCore import Qt, Signal
@@ -16,6 +16,7 @@ from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidge
 from stackalign.widgets._style import Fold, keep_wheel_away, narrow
 
 _UNBOUNDED = 1e9
+_AUTOMATIC = "auto"
 
 
 class ParameterForm(QWidget):
@@ -117,6 +118,7 @@ class _Row(QWidget):
         box = QHBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         self.use: CheckBox | None = None
+        self._last: Any = None  # value of an optional number before it was left to the method
         if self.optional:
             self.use = CheckBox(text="")
             self.use.native.setToolTip(f"{info.description or title}\nNot ticked: chosen automatically")
@@ -142,13 +144,17 @@ class _Row(QWidget):
         if kind is bool:
             return CheckBox(text="")
         if kind is int:
-            return SpinBox(min=int(low), max=int(min(high, 2**31 - 1)), value=int(max(low, 0)))
+            # magicgui's box for whole numbers shows neither a unit nor "auto"
+            box = FloatSpinBox(min=low, max=min(high, 2**31 - 1), step=1, value=max(low, 0))
+            box.native.setDecimals(0)
+            return box
         if kind is float:
             known = [
                 abs(v) for v in (value, info.default) if isinstance(v, float | int) and not isinstance(v, bool) and v
             ]
             step = extra.get("step") or _step(min(known, default=1.0))
-            start = min(max(0.0, low), high)
+            # the first value of an optional number must be one that is allowed
+            start = min(low + step if low >= 0 else 0.0, high)
             box = FloatSpinBox(min=low, max=high, step=step, value=start)
             box.native.setDecimals(max(2, len(f"{step:.9f}".rstrip("0").partition(".")[2])))
             return box
@@ -163,6 +169,8 @@ class _Row(QWidget):
         if self.use is not None and not self.use.value:
             return None
         value = self.editor.value
+        if self.kind is int:
+            return round(value)
         return _parsed(value) if self.kind is str else value
 
     def load(self, value: Any) -> None:
@@ -171,14 +179,28 @@ class _Row(QWidget):
             if self.use is not None:
                 with self.use.changed.blocked():
                     self.use.value = value is not None
-                self.editor.enabled = value is not None
+                self._show_use(value is not None)
             if value is None:
                 return
             self.editor.value = _written(value) if self.kind is str else value
 
     def _on_use(self, used: bool) -> None:
-        self.editor.enabled = used
+        with self.editor.changed.blocked():
+            self._show_use(used)
         self.edited.emit(self.name)
+
+    def _show_use(self, used: bool) -> None:
+        """Say "auto" while an optional number is not set; give back its last value when it is."""
+        native = self.editor.native
+        if hasattr(native, "setSpecialValueText") and used != self.editor.enabled:
+            if used:
+                native.setSpecialValueText("")
+                self.editor.value = self._last
+            else:
+                self._last = self.editor.value
+                native.setSpecialValueText(_AUTOMATIC)  # is shown at the least value
+                self.editor.value = self.editor.min
+        self.editor.enabled = used
 
 
 def _form_layout() -> QFormLayout:
