@@ -24,6 +24,7 @@ from stackalign.core.multimodal.corners import corner_distance, matrices_of
 from tests.benchmarks.pair_bounds import corner_bound
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
+PICTURES = Path(__file__).parents[3] / "training-images" / "held_out"  # scripts/fetch_training_images.py
 FOLDERS = ("Nighttime", "Optical-Depth", "Optical-Infrared", "Optical-Map", "Optical-Optical", "Optical-SAR")
 SWAP = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])
 MIDDLE = (128.0, 128.0)  # of images of 256 pixels, as the folders turn them
@@ -242,6 +243,18 @@ def synthetic(count: int = 100, *, seed: int = 7, **recipe: object) -> Iterator[
         yield Pair(pair.name, np.float32(pair.reference), np.float32(pair.moving), pair.matrix, least)
 
 
+def rendered(strength: float, count: int = 30) -> Iterator[Pair]:
+    """Yield pairs of pictures that were held out of the training of ours, both rendered at random."""
+    from stackalign.core.deep.pairs import SyntheticPairs
+    from stackalign.io.pictures import PictureFolder
+
+    images = PictureFolder(PICTURES).loaded()
+    source = SyntheticPairs(seed=13, strength=strength, least_strength=strength, zoom=(1.0, 2.5), structure=0.65)
+    for k in range(count):
+        pair = source.pair(images, k)
+        yield Pair(pair.name, np.float32(pair.reference), np.float32(pair.moving), pair.matrix)
+
+
 SETS: dict[str, Callable[[], Iterator[Pair]]] = {
     "SkyData": lambda: visir("SkyData"),
     "VEDAI": lambda: visir("VEDAI"),
@@ -249,17 +262,19 @@ SETS: dict[str, Callable[[], Iterator[Pair]]] = {
     "roadscene-measured": lambda: roadscene(measured=True),
     **{name: lambda name=name: folder(name) for name in FOLDERS},
     "synthetic": synthetic,
+    **{f"rendered .{k}": lambda k=k: rendered(k / 10) for k in (6, 8)},
 }
 
 
-def ours(pair: Pair, **settings: object) -> tuple[np.ndarray, bool, float]:
+def ours(pair: Pair, learned: bool = False, **settings: object) -> tuple[np.ndarray, bool, float]:
     """Return what `register_pair` finds, before it refuses, whether it does, and the probability."""
     from stackalign.core.multimodal.views import ImageViews
 
-    aligner = sa.Multimodal(**settings).aligner()
+    aligner = (sa.DeepHomography if learned else sa.Multimodal)(**settings).aligner()
     options = {"model": aligner.model, "least_overlap": aligner.parameters.min_overlap}
-    views = ImageViews(aligner.filtered(pair.fixed), aligner.filtered(pair.moving))
-    told = aligner.searched(views, None, options)
+    fixed, moving = (aligner.filtered(image) for image in (pair.fixed, pair.moving))
+    starts = aligner.places(moving, fixed) if learned else []
+    told = aligner.searched(ImageViews(fixed, moving), starts, options)
     if told is None:
         return pair.nothing, True, 0.0
     found, verdict = told
@@ -315,7 +330,12 @@ def ecc(pair: Pair, **_: object) -> tuple[np.ndarray, bool, float]:
     return SWAP @ forward.astype(float) @ SWAP, False, 1.0
 
 
-METHODS = {"multimodal": ours, "SIFT + MAGSAC": sift, "ECC on gradients": ecc}
+def deep(pair: Pair, **settings: object) -> tuple[np.ndarray, bool, float]:
+    """Do as `ours`, with the places of the network that ships beside those of the search."""
+    return ours(pair, learned=True, **settings)
+
+
+METHODS = {"multimodal": ours, "deep": deep, "SIFT + MAGSAC": sift, "ECC on gradients": ecc}
 
 
 def row(name: str, errors: np.ndarray, refused: np.ndarray, seconds: float) -> str:

@@ -78,6 +78,6 @@ def test_either_image_may_hold_the_noise(noisy_pair):
 
 
 def test_a_motion_beyond_the_horizon_is_in_no_range():
-    ranges = _Ranges.of([0.0], [1.0], None, (72, 72))
+    ranges = _Ranges.of([0.0], [1.0], (), (72, 72))
     assert ranges.hold(np.eye(3))
     assert not ranges.hold(np.array([[1.0, 0, 0], [0, 1, 0], [-0.1, -0.1, 1]]))

@@ -135,6 +135,18 @@ def test_a_start_nearby_and_a_mask_are_used(inverted):
     assert corner_distance(pair.transform.matrix, truth, moving.shape) < 0.5
 
 
+@pytest.mark.parametrize("share", [0.35, 0.45])
+def test_a_given_start_is_judged_against_all_other_places(share):
+    """Where a start leads fits well enough to be sure of, had nothing better been seen elsewhere."""
+    texture, other = scene((80, 80), 1), scene((80, 80), 2)
+    twice = np.hstack([texture, (1 - share) * texture + share * other])
+    wrong = sa.Transform.from_translation([8.0, 88.0])
+    method = sa.Multimodal(model="similarity", max_rotation=0, max_scale=1)
+    pair = sa.register_pair(np.tanh(-2 * texture[8:72, 8:72] / texture.std()), twice, method, initial=wrong)
+    assert not pair.refused
+    np.testing.assert_allclose(pair.transform([31.5, 31.5]), [39.5, 39.5], atol=0.3)
+
+
 def test_a_stack_is_aligned_to_a_foreign_image():
     image = scene((64, 64))
     shifts = [(2.5, -1.0), (-3.0, 2.0)]

@@ -61,6 +61,8 @@ class Matched:
     ----------
     matrix : ndarray (3, 3)
         Moving -> reference, pixels.
+    places : tuple of ndarray (3, 3)
+        All that were refined in the coarse volume, to some pixels, the best first.
     coarse : float
         Mean log-likelihood ratio of the chosen places against chance, weighted: how much better they fit where the
         matrix puts them than anywhere.
@@ -73,6 +75,7 @@ class Matched:
     """
 
     matrix: Array
+    places: tuple[Array, ...]
     coarse: float
     rival: float
     agreement: float
@@ -114,7 +117,7 @@ def match_features(
     others = [s for s, m in refined[1:] if corner_distance(m, best, moving.shape) > 2 * CELL]
     rival = max(max(others, default=0.0), 0.0) / max(best_score, 1e-6) if best_score > 0 else 1.0
     matrix, agreement, spread = refine_on_fine(reference, moving, best)
-    return Matched(matrix, best_score, float(rival), agreement, spread)
+    return Matched(matrix, tuple(m for _, m in refined), best_score, float(rival), agreement, spread)
 
 
 def refine_on_fine(reference: FeatureMaps, moving: FeatureMaps, matrix: Array) -> tuple[Array, float, float]:

@@ -30,7 +30,7 @@ _ROOM_TURN, _ROOM_SCALE = 5.0, 1.1  # deg, factor: refined places may come back 
 
 
 class DeepHomography(Multimodal):
-    """Learnt features say where, edges and self-similarity refine and judge it: between different modalities."""
+    """Learnt features also say where, edges and self-similarity refine and judge it: between different modalities."""
 
     method: Literal["deep"] = "deep"  # type: ignore[assignment]
     trained: str | None = Field(
@@ -41,7 +41,7 @@ class DeepHomography(Multimodal):
     refine: bool = Field(
         True,
         title="Refine and judge",
-        description="Refine and judge the network's answer as `multimodal` does, and search where that refuses it;"
+        description="Refine and judge the network's places beside those that `multimodal` finds, as it does;"
         " off: the network's answer alone, which does not say how sure it is",
         json_schema_extra={"advanced": True},
     )
@@ -97,8 +97,8 @@ class DeepHomography(Multimodal):
 
     def found(
         self, network: PairNetwork, reference: NDArray[Any], moving: NDArray[Any], start: Array | None = None
-    ) -> Array | None:
-        """Return where a network alone puts one plane, moving -> reference.
+    ) -> tuple[Array | None, list[Array]]:
+        """Return where a network alone puts one plane, moving -> reference, and all places that it considered.
 
         Parameters
         ----------
@@ -110,8 +110,10 @@ class DeepHomography(Multimodal):
 
         Returns
         -------
-        ndarray (3, 3) or None
+        matrix : ndarray (3, 3) or None
             None: the features are of two minds, or the corners are no view of a plane from its front.
+        places : list of ndarray (3, 3)
+            Views of a plane from its front, likely ones first.
         """
         from stackalign.core.deep.inference import feature_maps, regressed_corners
         from stackalign.core.deep.matching import match_features
@@ -121,17 +123,17 @@ class DeepHomography(Multimodal):
 
         if hasattr(network, "log_sharpness"):
             maps = [feature_maps(network, plane, device=self.device) for plane in (reference, moving)]
-            best = match_features(maps[0], maps[1], seed=self.seed, start=None if start is None else start.copy())
-            if best.rival > _RIVALLED:
-                return None
-            matrix = best.matrix
+            best = match_features(maps[0], maps[1], seed=self.seed, start=start)
+            matrix, places, rivalled = best.matrix, [best.matrix, *best.places], best.rival > _RIVALLED
         else:
             corners = regressed_corners(network, reference, moving, device=self.device)
             try:
-                matrix = fit_matrix(corners_of(moving.shape), corners, "projective")
+                matrix, rivalled = fit_matrix(corners_of(moving.shape), corners, "projective"), False
             except ValueError:
-                return None
-        return matrix if plausible(matrix, moving.shape, 6.0) else None
+                return None, []
+            places = [matrix]
+        seen = [place for place in places if plausible(place, moving.shape, 6.0)]
+        return None if rivalled or not plausible(matrix, moving.shape, 6.0) else matrix, seen
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,21 +146,22 @@ class DeepAligner(MultimodalAligner):
     def align(self, frame: NDArray[Any], template: NDArray[np.float32], start: Array | None) -> PairResult:
         """Return how ``frame`` lies on the reference; see `PairAligner.align`.
 
-        A guess that is given is tried first; the network is asked where that does not lead to an answer.
+        A guess and all places that the network considers are begun from beside those of multimodal's own search.
         """
         asked, image = self.parameters, np.asarray(frame, np.float32)
         if _blank(image) or _blank(template):
             return MultimodalAligner.align(self, frame, template, None)  # it says which, and why
-        if start is not None and asked.refine:
-            result = MultimodalAligner.align(self, frame, template, start)
-            if not result.reason:
-                return result
-        matrix = asked.found(self.network, template, image, start)
         if not asked.refine:
-            return self._alone(matrix, image.shape)
-        if matrix is not None and not self._allowed(matrix, image.shape, template.shape):
-            matrix = None
-        return MultimodalAligner.align(self, frame, template, matrix)
+            return self._alone(asked.found(self.network, template, image, start)[0], image.shape)
+        given = [] if start is None else [np.asarray(start, float)]
+        return self.begun_from([*given, *self.places(image, template, start)], frame, template)
+
+    def places(
+        self, image: NDArray[np.float32], template: NDArray[np.float32], start: Array | None = None
+    ) -> list[Array]:
+        """Return where the network would begin, moving -> reference, within the ranges that were asked for."""
+        _, places = self.parameters.found(self.network, template, image, start)
+        return [place for place in places if self._allowed(place, image.shape, template.shape)]
 
     def _alone(self, matrix: Array | None, shape: tuple[int, ...]) -> PairResult:
         """Return what the network says, within the family that was asked for."""

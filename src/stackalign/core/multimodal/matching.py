@@ -46,8 +46,7 @@ def match(
     angles: Sequence[float] = (0.0,),
     scales: Sequence[float] = (1.0,),
     model: TransformModel = TransformModel.PROJECTIVE,
-    initial: Array | None = None,
-    everywhere: bool = True,
+    starts: Sequence[Array] = (),
     max_shift: float | None = None,
     least_overlap: float = 0.4,
     families: Sequence[slice] = FAMILIES,
@@ -74,10 +73,8 @@ def match(
         Rotations (radians) and magnifications to look through.
     model : TransformModel
         Of the motion.
-    initial : ndarray (3, 3), optional
-        Moving -> fixed; is tried as well.
-    everywhere : bool
-        Search the whole range; False: only around ``initial``.
+    starts : sequence of ndarray (3, 3)
+        Moving -> fixed; are tried beside what the search finds.
     max_shift : float, optional
         Of the centre, pixels.
     least_overlap : float
@@ -111,31 +108,27 @@ def match(
     top, bottom = levels_of(views)
     factors, full = (2**top, 2**top), views.shapes(0)[1]
     side = float(np.sqrt(full[0] * full[1]))
-    starts: list[Array] = []
-    if everywhere:
-        found = found_places(
-            views, angles=angles, scales=scales, count=candidates, blocks=blocks, block_size=block_size,
-            max_shift=max_shift, least_overlap=least_overlap, by_energy=by_energy,
-        )  # fmt: skip
-        starts = [enlarged(within(c.matrix, views.shapes(top)[1], model), factors) for c in found]
-    if initial is not None:
-        starts.append(within(initial, full, model))
-
-    allowed = _Ranges.of(angles, scales, initial, full) if everywhere else None
+    found = found_places(
+        views, angles=angles, scales=scales, count=candidates, blocks=blocks, block_size=block_size,
+        max_shift=max_shift, least_overlap=least_overlap, by_energy=by_energy,
+    )  # fmt: skip
+    begun = [enlarged(within(c.matrix, views.shapes(top)[1], model), factors) for c in found]
+    begun += [within(start, full, model) for start in starts]
+    allowed = _Ranges.of(angles, scales, starts, full)
 
     def coarse(matrix: Array) -> Place | None:
         place = improved(
             views, matrix, top, model=model, levels=2, iterations=12, damping=0.02, least_overlap=least_overlap, step=2,
             noisy=noisy,
         )  # fmt: skip
-        return place if place is None or allowed is None or allowed.hold(place.matrix) else None
+        return place if place is None or allowed.hold(place.matrix) else None
 
-    places = distinct(map_threads(coarse, starts), full, _APART * side, len(starts))
+    places = distinct(map_threads(coarse, begun), full, _APART * side, len(begun))
     if not places:
         return None
     for _ in range(rounds):
         again = [disturbed(p.matrix, full, rng, disturb, model) for p in places[:keep] for _ in range(restarts)]
-        places = distinct([*places, *map_threads(coarse, again)], full, _APART * side, len(starts))
+        places = distinct([*places, *map_threads(coarse, again)], full, _APART * side, len(begun))
     chosen, heights = places[:pursued], [p.value for p in places[:pursued]]
     rivals = chosen
     shared: dict[str, Any] = {"model": model, "least_overlap": least_overlap, "noisy": noisy}
@@ -183,12 +176,10 @@ class _Ranges:
 
     @classmethod
     def of(
-        cls, angles: Sequence[float], scales: Sequence[float], initial: Array | None, shape: tuple[int, int]
+        cls, angles: Sequence[float], scales: Sequence[float], starts: Sequence[Array], shape: tuple[int, int]
     ) -> _Ranges:
-        turns, sizes = list(angles), list(scales)
-        if initial is not None:
-            turn, size = _turn_and_scale(initial, shape)
-            turns, sizes = [*turns, turn], [*sizes, size]
+        reached = [_turn_and_scale(start, shape) for start in starts]
+        turns, sizes = [*angles, *(turn for turn, _ in reached)], [*scales, *(size for _, size in reached)]
         reach = 0.5 * (max(turns) - min(turns)) + _BEYOND
         return cls(
             0.5 * (max(turns) + min(turns)), reach, min(sizes) / (1 + _BEYOND), max(sizes) * (1 + _BEYOND), shape

@@ -18,7 +18,7 @@ from stackalign.core.stack import ImageStack
 from stackalign.core.transform import Transform, TransformModel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 _TURN = 15.0  # deg between the rotations that are searched: blocks give way by as much as lies between
-_SURE = 0.9  # probability from which a result that was begun nearby needs no search
 _SMALL = 0.25  # of the moving image's pixels: less of a reference is looked for in that image instead
 _THOROUGH: dict[str, Any] = {"blocks": 4, "block_size": 0.4, "candidates": 48, "keep": 5, "pursued": 12}
 _GROWTH = 1.22  # between the magnifications that are searched
@@ -179,7 +178,15 @@ class MultimodalAligner:
         return image
 
     def align(self, frame: NDArray[Any], template: NDArray[np.float32], start: Array | None) -> PairResult:
-        """Return how ``frame`` lies on the reference; see `PairAligner.align`."""
+        """Return how ``frame`` lies on the reference; see `PairAligner.align`.
+
+        A guess is one more place to begin from: the whole range is searched beside it, for an answer can only be
+        believed if no other place fits as well.
+        """
+        return self.begun_from([] if start is None else [np.asarray(start, float)], frame, template)
+
+    def begun_from(self, starts: Sequence[Array], frame: NDArray[Any], template: NDArray[np.float32]) -> PairResult:
+        """Return how ``frame`` lies on the reference; guesses, moving -> reference, are tried beside what is found."""
         from stackalign.core.multimodal.views import ImageViews
 
         image, box = np.asarray(frame, np.float32), _known(template)
@@ -189,11 +196,15 @@ class MultimodalAligner:
             if problem:
                 return PairResult.failed(2, f"{name}: {problem}")
         if part.size < _SMALL * image.size:
-            return self._turned_around(image, template, box, start)
-        return self._judged(ImageViews(template, image), start, self.parameters.max_shift)
+            return self._turned_around(image, template, box, starts)
+        return self._judged(ImageViews(template, image), starts, self.parameters.max_shift)
 
     def _turned_around(
-        self, image: NDArray[np.float32], template: NDArray[np.float32], box: tuple[slice, slice], start: Array | None
+        self,
+        image: NDArray[np.float32],
+        template: NDArray[np.float32],
+        box: tuple[slice, slice],
+        starts: Sequence[Array],
     ) -> PairResult:
         """Look for a small reference, or the part of one that a mask leaves, in the moving image."""
         from stackalign.core.geometry import centre
@@ -201,7 +212,7 @@ class MultimodalAligner:
 
         there = np.eye(3)  # the part -> the reference
         there[:2, 2] = box[0].start, box[1].start
-        begun = None if start is None else np.linalg.inv(start) @ there
+        begun = [np.linalg.inv(start) @ there for start in starts]
         result = self._judged(ImageViews(image, template[box]), begun, None)
         if result.reason:
             return result
@@ -214,22 +225,13 @@ class MultimodalAligner:
         scale = float(np.sqrt(abs(np.linalg.det(matrix[:2, :2]))))
         return replace(result, matrix=matrix, error=scale * result.error)
 
-    def _judged(self, views: Views, start: Array | None, max_shift: float | None) -> PairResult:
+    def _judged(self, views: Views, starts: Sequence[Array], max_shift: float | None) -> PairResult:
         """Return the motion of the second image onto the first one, or why it is refused."""
-        from stackalign.core.multimodal.judge import judge
-        from stackalign.core.multimodal.matching import match
-
         chosen = self.parameters
         options: dict[str, Any] = {
             "model": chosen.model, "max_shift": max_shift, "least_overlap": chosen.min_overlap, "seed": chosen.seed,
         }  # fmt: skip
-        told: tuple[Match, Verdict] | None = None
-        if start is not None:
-            near = match(views, initial=np.asarray(start, float), everywhere=False, **options)
-            if near is not None:
-                told = near, judge(near.evidence, threshold=max(chosen.least_probability, _SURE))
-        if told is None or told[1].refused:
-            told = self.searched(views, start, options)
+        told = self.searched(views, starts, options)
         if told is None:
             return PairResult.failed(2, "no place was found where enough of both images can be compared")
         found, verdict = told
@@ -238,8 +240,10 @@ class MultimodalAligner:
             return PairResult(np.eye(3), found.evidence.score, np.nan, verdict.probability, np.full(2, np.nan), reason)
         return PairResult(found.matrix, found.evidence.score, np.nan, verdict.probability, _error(found.evidence))
 
-    def searched(self, views: Views, start: Array | None, options: dict[str, Any]) -> tuple[Match, Verdict] | None:
+    def searched(self, views: Views, starts: Sequence[Array], options: dict[str, Any]) -> tuple[Match, Verdict] | None:
         """Search the whole range, again by other means where the answer would be refused; return the likeliest one.
+
+        All places, found and given ones, are rivals of each other.
 
         Brightness comes second: only where self-similarity and edges drown in noise does it tell more. Then more and
         smaller blocks are looked for.
@@ -255,7 +259,7 @@ class MultimodalAligner:
             (match, COEFFICIENTS, {}), (match_brightness, OF_BRIGHTNESS, {}), (match, COEFFICIENTS, _THOROUGH),
         ]  # fmt: skip
         for way, coefficients, more in ways:
-            found = way(views, initial=start, **ranges, **options, **more)
+            found = way(views, starts=starts, **ranges, **options, **more)
             if found is None:
                 continue
             verdict = judge(found.evidence, threshold=chosen.least_probability, coefficients=coefficients)
