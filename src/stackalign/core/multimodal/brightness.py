@@ -13,6 +13,7 @@ import numpy as np
 
 from stackalign.core.multimodal.features import blurred_once, contrast_plane
 from stackalign.core.multimodal.refine import FeatureImage
+from stackalign.core.verdicts.agreement import noise_variance
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,18 +112,11 @@ def describe_brightness(image: NDArray[Any]) -> FeatureImage:
 
 def noisier(fixed: NDArray[Any], moving: NDArray[Any]) -> Noisy:
     """Return which of two images holds more noise, in units of its contrast."""
-    return "moving" if _noise(moving) >= _noise(fixed) else "fixed"
+    return "moving" if _share_of_noise(moving) >= _share_of_noise(fixed) else "fixed"
 
 
-def _noise(image: NDArray[Any]) -> float:
-    """Return the noise of neighbouring pixels over the spread of all: of the Laplacian, which hardly sees structure."""
+def _share_of_noise(image: NDArray[Any]) -> float:
+    """Return the share of the variance of an image that is noise of its pixels."""
     known = image[np.isfinite(image)]
-    spread = float(known.std()) if known.size else 0.0
-    if spread == 0:
-        return 0.0
-    middle = image[1:-1, 1:-1]
-    bent = image[2:, 1:-1] + image[:-2, 1:-1] + image[1:-1, 2:] + image[1:-1, :-2] - 4 * middle
-    bent = bent[np.isfinite(bent)]
-    if not bent.size:
-        return 0.0
-    return float(1.4826 * np.median(np.abs(bent - np.median(bent))) / np.sqrt(20) / spread)
+    variance = float(known.var(dtype=float)) if known.size else 0.0
+    return noise_variance(image) / variance if variance > 0 else 0.0
