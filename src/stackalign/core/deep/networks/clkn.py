@@ -25,7 +25,7 @@ class CascadedLucasKanade(PairNetwork):
     Parameters
     ----------
     width : int
-        Channels of the first stage; the next ones have twice and four times as many.
+        Channels of the first stage, a multiple of 4; the next ones have twice and four times as many.
     channels : int
         Features of each resolution.
     iterations : int
@@ -39,7 +39,7 @@ class CascadedLucasKanade(PairNetwork):
         self.iterations = iterations
         widths = [width, 2 * width, 4 * width]
         self.stages = nn.ModuleList(
-            nn.Sequential(*convolution(a, b, "replicate"), *convolution(b, b, "replicate"))
+            nn.Sequential(*convolution(a, b, "replicate", alone=True), *convolution(b, b, "replicate", alone=True))
             for a, b in zip([1, *widths[:2]], widths, strict=True)
         )
         self.heads = nn.ModuleList(nn.Conv2d(w, channels, 3, padding=1, padding_mode="replicate") for w in widths)

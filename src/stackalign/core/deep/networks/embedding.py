@@ -105,7 +105,7 @@ class EmbeddedCorners(PairNetwork):
         return alike + torch.relu(1.0 - unlike).mean()
 
     def _corner_loss(self, found: torch.Tensor, batch: Batch) -> torch.Tensor:
-        return ((found - batch.corners) / reach_of(batch.reference, batch.moving)).square().sum(-1).mean()
+        return corner_distance(found, batch.corners).mean() / reach_of(batch.reference, batch.moving)
 
 
 class EmbeddedMatrix(EmbeddedCorners):
@@ -123,7 +123,7 @@ class EmbeddedMatrix(EmbeddedCorners):
         matrices = [homography_from_corners(here, c) for c in (found, batch.corners)]
         entries = [torch.linalg.inv(unit[0]) @ m @ unit[1] for m in matrices]
         entries = [e / e[:, 2:, 2:] for e in entries]
-        return 10 * (entries[0] - entries[1]).square().sum((1, 2)).clamp(max=10).mean()
+        return 10 * torch.linalg.vector_norm(entries[0] - entries[1], dim=(1, 2)).clamp(max=3).mean()
 
 
 class _Embedding(nn.Module):

@@ -53,13 +53,15 @@ class CornerHead(nn.Module):
         return reach * torch.tanh(self.out(maps).reshape(-1, 4, 2))
 
 
-def convolution(inside: int, outside: int, padding: str = "zeros") -> tuple[nn.Module, ...]:
-    """Return a 3 x 3 convolution, normalised over batches, cut at zero.
+def convolution(inside: int, outside: int, padding: str = "zeros", alone: bool = False) -> tuple[nn.Module, ...]:
+    """Return a 3 x 3 convolution, normalised, cut at zero.
 
-    Features that are compared with those of a larger image need ``padding`` "replicate": zeros are an edge.
+    Features that are compared with those of a larger image need ``padding`` "replicate": zeros are an edge. Where one
+    network looks at images of two kinds, each has to be normalised ``alone``, in groups of channels: over batches, the
+    statistics in training are those of one kind, and those in use of both.
     """
     layer = nn.Conv2d(inside, outside, 3, padding=1, padding_mode=padding, bias=False)
-    return layer, nn.BatchNorm2d(outside), nn.ReLU(inplace=True)
+    return layer, nn.GroupNorm(4, outside) if alone else nn.BatchNorm2d(outside), nn.ReLU(inplace=True)
 
 
 def reach_of(reference: torch.Tensor, moving: torch.Tensor) -> float:
