@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stackalign.core.deep.requirement import choose_device
 from stackalign.core.frames.frame_check import read_frame
 from stackalign.core.lowrank.decomposition import Decomposition
+from stackalign.core.lowrank.device import imported_torch
 from stackalign.core.references.reference import PairResult, Reference
 from stackalign.core.run_state import RunState
 from stackalign.core.transform import TransformModel
@@ -45,14 +47,14 @@ def fit_adam(
     ValueError
         For volumes, a mask, or a model other than translation, euclidean and affine: the published method has none.
     """
-    torch = _torch()
+    torch = imported_torch("the solver 'adam'", "'gauss-newton'")
     if stack.ndim != 2 or parameters.model not in _MODELS:
         raise ValueError("the solver 'adam' aligns images by translation, euclidean or affine: take 'gauss-newton'")
     if mask is not None:
         raise ValueError("the solver 'adam' knows no region: take 'gauss-newton'")
     named: Any = _Named(parameters.model)
     run = RunState(stack, named, Reference("mean"), anchor, None)
-    device = _device(torch, parameters.device)
+    device = choose_device(parameters.device)
     frames, usable = [], []
     for t in range(len(stack)):
         frame, reason = read_frame(stack, t)
@@ -109,26 +111,6 @@ class _Named:
 
     def filtered(self, frame: NDArray[Any]) -> NDArray[Any]:
         return frame
-
-
-def _torch() -> Any:
-    try:
-        import torch
-    except ImportError:
-        raise ImportError(
-            "the solver 'adam' needs PyTorch: pip install 'stackalign[torch]'; 'gauss-newton' does without"
-        ) from None
-    return torch
-
-
-def _device(torch: Any, wanted: str) -> Any:
-    if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if (wanted == "cuda" and not torch.cuda.is_available()) or (
-        wanted == "mps" and not torch.backends.mps.is_available()
-    ):
-        raise ValueError(f"this machine has no device {wanted!r}: choose 'auto' or 'cpu'")
-    return torch.device(wanted)
 
 
 def _theta(torch: Any, motion: Any, model: TransformModel) -> Any:

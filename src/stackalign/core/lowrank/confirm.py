@@ -13,7 +13,7 @@ import numpy as np
 
 from stackalign.core.generators import moved_points
 from stackalign.core.geometry import centre
-from stackalign.core.lowrank.placing import Comparison, kernels, weighed
+from stackalign.core.lowrank.placing import Placed, weighed
 from stackalign.core.lowrank.rescue import quiet
 from stackalign.core.lowrank.solution import UNPLACED
 from stackalign.core.search.correlation import prepare_search, search
@@ -94,21 +94,14 @@ def _clearness(state: State, asked: Sequence[int]) -> dict[int, float]:
 
 def _shown(state: State, k: int) -> tuple[Floats, Floats]:
     """Return a frame where it lies, NaN outside its field, and its robust weights, with it and without, and field."""
-    level = state.level
-    frame = level.frame(k)
-    seen, own = Comparison(state, frame), np.zeros((3, *level.volume), np.float32)
-    known = frame.known(state.known, state.matrices[k])
-    placed = weighed(state, seen, known, state.matrices[k], state.coefficients[k])
+    level, images = state.level, state.images
+    place = Placed(state.matrices[k], state.coefficients[k])
+    seen, own = images.compare([level.frame(k)], [place.matrix]), images.new_totals(1)
+    (placed,) = weighed(state, seen, [0], [place])
     if isinstance(placed, str):
-        return np.full(level.volume, np.nan, np.float32), own
-    precision = frame.known(state.precision, state.matrices[k])
-    kernels().add_frame(
-        seen.shown, seen.rest, seen.around, seen.spans, precision, np.ones(1), placed.limit, level.tail * placed.limit,
-        own[:1], own[1:2], own[2],
-    )  # fmt: skip
-    columns = np.arange(level.volume[2])
-    field = (columns >= seen.spans[:, :1]) & (columns < seen.spans[:, 1:])
-    return np.where(field.reshape(level.volume) & (known > 0), seen.shown, np.float32(np.nan)), own
+        return np.full(level.volume, np.nan, np.float32), images.weights(own)
+    seen.add([0], [placed.matrix], [np.ones(1)], [placed.limit], own)
+    return seen.seen(0), images.weights(own)
 
 
 def _found(image: Floats, mean: Floats) -> float:

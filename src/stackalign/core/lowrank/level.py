@@ -10,7 +10,8 @@ from stackalign.core.frames.reduction import binned, enlarged, reduced
 from stackalign.core.generators import generators, moved_points, velocities
 from stackalign.core.geometry import centre, corners
 from stackalign.core.lowrank.confirm import confirmed
-from stackalign.core.lowrank.placing import Frame, looked_at, spatial
+from stackalign.core.lowrank.on_processor.images import ProcessorImages
+from stackalign.core.lowrank.placing import spatial
 from stackalign.core.lowrank.rescue import rescued
 from stackalign.core.lowrank.solution import Solution
 from stackalign.core.lowrank.state import State
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from stackalign.core.lowrank.pixels import Images
     from stackalign.core.lowrank.solution import SolverOptions
     from stackalign.core.work import Work
 
@@ -59,27 +61,29 @@ class Level:
         if options.window is not None:
             weight = weight * binned(options.window, factors)
         self.weight = np.ascontiguousarray(weight.reshape(self.volume))
-        self._kept = len(self.frames) * int(np.prod(self.shape)) * 4 <= _CACHE_BYTES
-        self._images: dict[int, Floats] = {}
-        self._frames: dict[int, Frame] = {}
+        self.images = _images(self)
+        size_of_all = len(self.frames) * int(np.prod(self.shape)) * 4  # bytes
+        self._reads_once, self._keeps = size_of_all <= _CACHE_BYTES, size_of_all <= self.images.room
+        self._reduced: dict[int, Floats] = {}
+        self._frames: dict[int, Any] = {}
 
     def image(self, k: int) -> Floats:
         """Return frame number k of those that take part, reduced, float32, NaN where it has holes."""
-        small = self._images.get(k)
+        small = self._reduced.get(k)
         if small is None:
             small = binned(self.load(self.frames[k]), self.factors)
-            if self._kept and k not in self._frames:
-                self._images[k] = small
+            if self._reads_once and k not in self._frames:
+                self._reduced[k] = small
         return small
 
-    def frame(self, k: int) -> Frame:
+    def frame(self, k: int) -> Any:
         """Return frame number k ready to be compared; from then on its image is read anew if it is asked for."""
         frame = self._frames.get(k)
         if frame is None:
-            frame = looked_at(self.image(k))
-            if self._kept:
+            frame = self.images.frame(self.image(k))
+            if self._keeps:
                 self._frames[k] = frame
-                self._images.pop(k, None)
+                self._reduced.pop(k, None)
         return frame
 
     def run(
@@ -143,11 +147,11 @@ class Level:
         return float(np.sqrt(np.median((steps**2).mean(axis=(1, 2)))))
 
     def _solution(self, state: State, losses: list[float], change: float) -> Solution:
-        scale = np.asarray(self.factors, float)
+        scale, basis = np.asarray(self.factors, float), self.images.basis
         return Solution(
             np.array([enlarged(m, self.factors) for m in state.matrices]),
-            state.basis.reshape(state.basis.shape[0], *self.shape),
-            (state.shown & (self.weight > 0)).reshape(self.shape),
+            basis.reshape(len(basis), *self.shape),
+            (self.images.shown & (self.weight > 0)).reshape(self.shape),
             state.coefficients.copy(),
             state.scale.copy(),
             state.error * scale,
@@ -157,3 +161,12 @@ class Level:
             len(losses),
             change * float(scale.max()),
         )
+
+
+def _images(level: Level) -> Images:
+    """Return what computes on the pixels of a level."""
+    if level.options.device is None:
+        return ProcessorImages(level)
+    from stackalign.core.lowrank.on_device.images import DeviceImages
+
+    return DeviceImages(level, level.options.device)

@@ -11,6 +11,7 @@ from pydantic import Field
 from stackalign.core.frames.holes import filled_from_nearest
 from stackalign.core.frames.preprocess import FilteredRegistrar
 from stackalign.core.lowrank.decomposition import Decomposition
+from stackalign.core.lowrank.device import chosen_card
 from stackalign.core.lowrank.model import robust_scale, rounding
 from stackalign.core.lowrank.rank import found_rank
 from stackalign.core.lowrank.solution import UNPLACED
@@ -92,7 +93,7 @@ class Reals(FilteredRegistrar):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto",
         title="Device",
-        description="Where adam runs; the other solvers use the processor",
+        description="Where frames are compared; auto: on a CUDA card if PyTorch has one, else on the processor",
         json_schema_extra={"advanced": True},
     )
     max_rotation: MaxRotation = 20.0
@@ -138,8 +139,10 @@ class Reals(FilteredRegistrar):
         Raises
         ------
         ValueError
-            If the reference is an image or a policy of pairs, the model does not fit the frames, or nothing can be
-            aligned.
+            If the reference is an image or a policy of pairs, the model does not fit the frames, nothing can be
+            aligned, or this machine does not have the device.
+        ImportError
+            If a graphics card, or the solver "adam", is asked for and torch is not installed.
         """
         source = ImageStack.of(stack)
         policy = Reference.of("mean" if reference is None else reference, len(source), source.frame_shape)
@@ -162,6 +165,7 @@ def _fit(
 ) -> Work[Registration]:
     from stackalign.core.lowrank.solution import SolverOptions
 
+    device = chosen_card(parameters.device, stack.ndim)
     search = LucasKanade(
         model=parameters.model,
         max_rotation=parameters.max_rotation if parameters.model is not TransformModel.TRANSLATION else 0.0,
@@ -201,6 +205,7 @@ def _fit(
         least_noise=rounding(run.load(placed[len(placed) // 2])),
         window=parameters.weights(stack.frame_shape),
         seed=parameters.seed,
+        device=device,
     )
     solution = yield from _solved(run, usable, begin, options, searched_in_vain)
     if parameters.rank is None:

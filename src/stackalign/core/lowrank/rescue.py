@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stackalign.core.lowrank.placing import Comparison, stepped
+from stackalign.core.lowrank.placing import Placed, stepped
 from stackalign.core.lowrank.start import usual_range
 from stackalign.core.transform import TransformModel
 from stackalign.core.work import Progress
@@ -18,7 +18,6 @@ from stackalign.core.work import Progress
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stackalign.core.lowrank.placing import Placed
     from stackalign.core.lowrank.state import State
     from stackalign.core.work import Work
 
@@ -51,9 +50,10 @@ def rescued(state: State) -> Work[list[int]]:
     if not doubtful or len(there) < 2 or not np.isfinite(usual):
         return []
     typical = state.typical()
-    scene = np.tensordot(typical.astype(np.float32), state.basis, 1).reshape(level.shape)
-    low, high = usual_range(scene[(state.known > 0).reshape(level.shape)])
-    counted = (state.known > 0).reshape(level.shape) & (scene >= low) & (scene <= high)
+    images, known = state.images, state.images.known
+    scene = np.tensordot(typical.astype(np.float32), images.basis, 1).reshape(level.shape)
+    low, high = usual_range(scene[(known > 0).reshape(level.shape)])
+    counted = (known > 0).reshape(level.shape) & (scene >= low) & (scene <= high)
     scene = np.where(counted, scene, np.float32(np.nan))
     o = level.options
     spacing = np.ones(level.d) if o.spacing is None else np.asarray(o.spacing)
@@ -70,15 +70,19 @@ def rescued(state: State) -> Work[list[int]]:
     for done, k in enumerate(doubtful):
         yield Progress(done, len(doubtful), "Joint alignment: frames that lie elsewhere")
         frame = level.frame(k)
-        seen = Comparison(state, frame)
         best: Placed | None = None
-        for candidate in bank.candidates(quiet(level.image(k), scene), thorough=True, most=_CANDIDATES):
-            known = frame.known(state.known, candidate.matrix)
-            placed = stepped(state, seen, known, candidate.matrix, typical, _STEPS)
-            if isinstance(placed, str) or placed.pixels < _LEAST_OVERLAP * np.count_nonzero(state.known):
-                continue
-            if best is None or placed.scale < best.scale:
-                best = placed
+        places = [
+            Placed(candidate.matrix, typical)
+            for candidate in bank.candidates(quiet(level.image(k), scene), thorough=True, most=_CANDIDATES)
+        ]
+        for first in range(0, len(places), images.together):
+            some = places[first : first + images.together]
+            seen = images.compare([frame] * len(some), [p.matrix for p in some])
+            for placed in stepped(state, seen, some, _STEPS):
+                if isinstance(placed, str) or placed.pixels < _LEAST_OVERLAP * images.counted:
+                    continue
+                if best is None or placed.scale < best.scale:
+                    best = placed
         before = state.scale[k] if np.isfinite(state.scale[k]) else np.inf
         if best is not None and best.scale < min(_BETTER * before, _POOR * usual if np.isinf(before) else np.inf):
             state.place(k, best)

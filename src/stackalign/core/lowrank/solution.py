@@ -65,7 +65,8 @@ class SolverOptions:
     """What `solve` needs to know; see `Reals` for the meaning of each.
 
     ``least_noise``: standard deviation of a pixel of a frame that noise cannot be below, as that of rounding.
-    ``window``: weights of the pixels of the reference, frame shape.
+    ``window``: weights of the pixels of the reference, frame shape. ``device``: where torch computes on pixels, as it
+    names devices; None: the compiled functions do, on the processor.
     """
 
     model: TransformModel
@@ -82,3 +83,4 @@ class SolverOptions:
     least_noise: float = 0.0
     window: NDArray[np.float32] | None = None
     seed: int = 0
+    device: str | None = None

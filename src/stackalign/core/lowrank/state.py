@@ -6,19 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stackalign.core.frames.holes import filled_along_lines, filled_from_nearest
+from stackalign.core.frames.holes import filled_along_lines
 from stackalign.core.frames.noise import NoiseModel
 from stackalign.core.generators import fitted, moved_points
 from stackalign.core.geometry import centre, corners
 from stackalign.core.lowrank.model import LowRank, initial_low_rank
-from stackalign.core.lowrank.placing import Comparison, Placed, kernels, stepped, weighed
+from stackalign.core.lowrank.placing import Placed, stepped, weighed
 from stackalign.core.lowrank.solution import UNPLACED
-from stackalign.core.threads import map_ahead
 from stackalign.core.transform import TransformModel
 from stackalign.core.warping.resample import warp_frame
 from stackalign.core.work import Progress
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from numpy.typing import NDArray
 
     from stackalign.core.lowrank.level import Level
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 _STEPS = 2  # in the motion of a frame, at most, each round
-_SEEN = 0.25  # of the frames that show the pixel that most show: what fewer show is not known
-_AGREED = 0.5  # of the usual robust weight of a frame: not quite half of the frames then show something else
 
 
 class State:
@@ -38,20 +37,11 @@ class State:
         count, rank = len(matrices), level.options.rank
         self.level, self.matrices = level, matrices
         self.coefficients = np.zeros((count, rank))
-        self.basis = np.zeros((rank, *level.volume), np.float32)
-        self.slopes = np.zeros((rank, level.d, *level.volume), np.float32)
-        self.known = level.weight.copy()
-        self.products = np.zeros((rank * (rank + 1) // 2, *level.volume), np.float32)
-        self.sums = np.zeros((rank, *level.volume), np.float32)
-        self.counts = np.zeros(level.volume, np.float32)
-        self.shown = level.weight > 0
-        self.counted = level.weight
+        self.images = level.images
         self.scale = np.full(count, np.nan)
         self.error = np.full((count, level.d), np.nan)
         self.overlap = np.ones(count)
         self.trouble = {int(k): UNPLACED for k in np.flatnonzero(~np.isfinite(matrices).all(axis=(1, 2)))}
-        # relative precision of each pixel, from the noise of the frames themselves
-        self.precision = level.weight
         self.listed = frozenset(self._spread(16))
         self.samples: dict[int, Floats] = {}
 
@@ -79,12 +69,14 @@ class State:
             yield Progress(n + 1, len(chosen), "Joint alignment: a first basis")
         x = np.array(rows, np.float32)
         start = _median_start(x) if rank == 1 else initial_low_rank(x, min(rank, len(x)))
-        self.basis[: start.rank] = start.basis.reshape(start.rank, *self.level.volume)
-        self._slopes()
+        basis = np.zeros((rank, *self.level.shape), np.float32)
+        basis[: start.rank] = start.basis.reshape(start.rank, *self.level.shape)
+        self.images.start(basis.reshape(rank, *self.level.volume), None)
+        counts = self.level.weight.reshape(self.level.shape) > 0
         for k in self.present:
             image = self._warped(k)
-            known = np.isfinite(image) & (self.known.reshape(image.shape) > 0)
-            a = self.basis.reshape(rank, *self.level.shape)[:, known]
+            known = np.isfinite(image) & counts
+            a = basis[:, known]
             self.coefficients[k] = np.linalg.lstsq(a @ a.T, a @ image[known], rcond=1e-6)[0]
 
     def go_on(self, coefficients: NDArray[np.float64], basis: Floats, known: NDArray[np.bool_]) -> Work[None]:
@@ -94,13 +86,14 @@ class State:
         ratio = [max(round(n / m), 1) for n, m in zip(level.shape, known.shape, strict=True)]
         grown = np.diag([*ratio, 1.0])
         grown[:-1, -1] = (np.array(ratio) - 1) / 2
-        self.known = level.weight * self._enlarged(known.astype(np.float32), grown, 0)
-        for j, image in enumerate(basis):
-            whole = filled_along_lines(image, known) if known.any() else image
-            self.basis[j] = self._enlarged(whole, grown, 1)
+        whole = [filled_along_lines(image, known) if known.any() else image for image in basis]
+        self.images.start(
+            np.array([self._enlarged(image, grown, 1) for image in whole]),
+            level.weight * self._enlarged(known.astype(np.float32), grown, 0),
+        )
         for _ in self._accumulate(self.present, 0):
             yield Progress(0, len(self.present), "Joint alignment: the next level")
-        self._solve_basis()
+        self._renew()
 
     def _enlarged(self, image: Floats, grown: NDArray[np.float64], order: int) -> Floats:
         shape = self.level.shape
@@ -111,132 +104,75 @@ class State:
     def _warped(self, k: int) -> Floats:
         return warp_frame(self.level.image(k), self.matrices[k], fill="nan")
 
-    def batch(self, batch: list[int], keep: float) -> Any:
+    def batch(self, batch: list[int], keep: float) -> Iterator[tuple[float, float]]:
         """Align frames to the basis, then renew the basis; ``keep`` is the share of what it was made of before."""
-        for total in (self.products, self.sums, self.counts):
-            total *= np.float32(keep)
+        self.images.fade(keep)
         yield from self._accumulate(batch, _STEPS)
-        self._solve_basis()
+        self._renew()
 
-    def _accumulate(self, batch: list[int], steps: int) -> Any:
+    def _accumulate(self, batch: list[int], steps: int) -> Iterator[tuple[float, float]]:
         """Add frames to the normal equations of the basis, after so many steps in their motion."""
-        chunk = max(1, min(8, len(batch) // 4))
-        parts = [batch[k : k + chunk] for k in range(0, len(batch), chunk)]
 
-        def work(part: list[int]) -> tuple[list[Floats], list[tuple[float, float]]]:
-            own = [np.zeros_like(total) for total in (self.products, self.sums, self.counts)]
-            return own, [self._one(k, steps, *own) for k in part]
+        def align(numbers: Sequence[int], frames: Sequence[Any], totals: Any) -> list[tuple[float, float]]:
+            return self._some(numbers, frames, steps, totals)
 
-        for (products, sums, counts), losses in map_ahead(work, parts):
-            self.products += products
-            self.sums += sums
-            self.counts += counts
-            yield from losses
+        return self.images.accumulate(self.level, batch, align)
 
-    def _one(self, k: int, steps: int, products: Floats, sums: Floats, counts: Floats) -> tuple[float, float]:
-        """Align frame k, then add it to the normal equations; returns its loss and pixels."""
-        frame = self.level.frame(k)
-        seen = Comparison(self, frame)
-        known = frame.known(self.known, self.matrices[k])
+    def _some(
+        self, numbers: Sequence[int], frames: Sequence[Any], steps: int, totals: Any
+    ) -> list[tuple[float, float]]:
+        """Align frames, then add them to the normal equations; returns the loss and the pixels of each."""
+        places = [Placed(self.matrices[k], self.coefficients[k]) for k in numbers]
+        seen = self.images.compare(frames, [p.matrix for p in places])
         if steps:
-            placed = stepped(self, seen, known, self.matrices[k], self.coefficients[k], steps, k)
+            found = stepped(self, seen, places, steps, numbers)
         else:
-            placed = weighed(self, seen, known, self.matrices[k], self.coefficients[k])
-        if isinstance(placed, str):
-            self.trouble[k] = placed
-            return 0.0, 0.0
-        if steps:
-            self.place(k, placed)
-            if not placed.rests:
-                seen.place(placed.matrix, placed.coefficients)
-        # what a frame adds to a place is weighed there, whether or not enough of the others have shown it before
-        precision = frame.known(self.precision, placed.matrix)
-        tail = self.level.tail * placed.limit
-        kernels().add_frame(
-            seen.shown, seen.rest, seen.around, seen.spans, precision, placed.coefficients, placed.limit, tail,
-            products, sums, counts,
-        )  # fmt: skip
-        return placed.loss, placed.pixels
+            found = weighed(self, seen, range(len(numbers)), places)
+        good: dict[int, Placed] = {}
+        for i, (k, placed) in enumerate(zip(numbers, found, strict=True)):
+            if isinstance(placed, str):
+                self.trouble[k] = placed
+                continue
+            good[i] = placed
+            if steps:
+                self.place(k, placed)
+        restless = [i for i, placed in good.items() if steps and not placed.rests]
+        if restless:
+            seen.place(restless, [good[i].matrix for i in restless], [good[i].coefficients for i in restless])
+        if good:
+            matrices, coefficients, limits = zip(
+                *((p.matrix, p.coefficients, p.limit) for p in good.values()), strict=True
+            )
+            seen.add(list(good), matrices, coefficients, limits, totals)
+        return [(good[i].loss, good[i].pixels) if i in good else (0.0, 0.0) for i in range(len(numbers))]
 
     def place(self, k: int, placed: Placed) -> None:
         """Put frame k where it was found."""
         self.matrices[k], self.coefficients[k] = placed.matrix, placed.coefficients
         self.scale[k], self.error[k] = placed.scale, placed.error
-        self.overlap[k] = placed.pixels / max(float(np.count_nonzero(self.known)), 1.0)
+        self.overlap[k] = placed.pixels / max(float(self.images.counted), 1.0)
         self.trouble.pop(k, None)
 
-    def _solve_basis(self) -> None:
-        """Solve for the images where enough frames show a pixel; where these agree the pixel counts for the motion."""
-        rank = len(self.basis)
-        # where frames overlap most; of two planes a slight drift may leave either to half of the frames
-        shown = (self.counts > 0) & (self.counts >= _SEEN * float(self.counts.max()))
-        if rank == 1:
-            trace = self.products[0]
-            shown &= trace > 0
-            self.basis[0] = np.where(shown, self.sums[0] / np.where(shown, trace, 1), 0)
-        else:
-            flat = self.products.reshape(len(self.products), -1)
-            matrix = np.zeros((flat.shape[1], rank, rank))
-            for p, (i, j) in enumerate(zip(*np.tril_indices(rank), strict=True)):
-                matrix[:, i, j] = matrix[:, j, i] = flat[p]
-            trace = np.trace(matrix, axis1=1, axis2=2).reshape(shown.shape)
-            shown &= trace > 0
-            ridge = 1e-6 * trace.ravel() + np.where(shown.ravel(), 0, 1.0)
-            matrix[:, np.arange(rank), np.arange(rank)] += ridge[:, None]
-            solved = np.linalg.solve(matrix, self.sums.reshape(rank, -1).T[..., None])[..., 0].T
-            self.basis[...] = np.where(shown, solved.reshape(self.basis.shape), 0)
-        self.shown = shown
-        # what is lit about half of the time, among the frames that show it, has edges where only activity ends
-        weight = np.where(shown, trace / np.where(shown, self.precision * self.counts, 1), 0)
-        agreed = weight > _AGREED * float(np.median(weight[shown])) if shown.any() else shown
-        self._normalise(shown)
-        self._weigh()
-        self.counted = np.ascontiguousarray(self.precision * shown, np.float32)
-        self.known = self.counted * agreed
-        self._slopes()
+    def _renew(self) -> None:
+        """Solve for the images, and weigh their pixels, from what the frames have added up."""
+        self.images.solve()
+        change = self.images.orthonormal()
+        if change is not None:
+            self.coefficients = self.coefficients @ change
+        if self.samples:
+            self._weigh()
+        self.images.settle()
 
     def _weigh(self) -> None:
         """Give each pixel the precision that the noise at its brightness leaves it: bright ones are noisier."""
-        if not self.samples:
-            return
         both = np.concatenate([self.samples[k] for k in sorted(self.samples)], axis=1)[
             :, :: max(1, 16 // len(self.samples))
         ]
         noise = NoiseModel.fitted(both[0], both[1])
         if noise.slope > 0:
-            typical = self.typical().astype(np.float32)
-            variance = noise.variance(np.tensordot(typical, self.basis, 1))
-            usual = float(np.median(noise.variance(both[0])))
-            self.precision = np.ascontiguousarray(self.level.weight * np.float32(usual) / variance, np.float32)
+            self.images.weigh(noise, float(np.median(noise.variance(both[0]))), self.typical())
         else:
-            self.precision = self.level.weight
-
-    def _normalise(self, enough: NDArray[np.bool_]) -> None:
-        """Keep the basis orthonormal on what is known: the same product with well-scaled coefficients."""
-        rank = len(self.basis)
-        flat = (self.basis * (enough & (self.level.weight > 0))).reshape(rank, -1).astype(np.float64)
-        q, r = np.linalg.qr(flat.T)
-        sign = np.where(np.diag(r) < 0, -1.0, 1.0)
-        scale = np.sqrt(flat.shape[1])  # coefficients in intensity units, whatever the size of the frame
-        change = (r.T * sign) / scale
-        if not np.isfinite(change).all() or np.abs(np.diag(change)).min() == 0:
-            return
-        self.basis[...] = ((q * sign).T * scale).reshape(self.basis.shape)
-        self.coefficients = self.coefficients @ change
-        # the normal equations belong to the old coefficients: they are made anew in the next pass, or kept in part
-        if rank == 1:
-            self.products *= np.float32(change[0, 0] ** 2)
-            self.sums *= np.float32(change[0, 0])
-
-    def _slopes(self) -> None:
-        edge = self.known > 0
-        for j, image in enumerate(self.basis):
-            # what is not known must not make an edge
-            filled = np.where(edge, image, np.float32(image[edge].mean() if edge.any() else 0))
-            if not edge.all():
-                filled = filled_from_nearest(filled, edge)
-            for axis in (a for a in range(self.level.d) if self.level.shape[a] > 1):
-                self.slopes[j, axis] = np.gradient(filled, axis=axis + 3 - self.level.d)
+            self.images.weigh(None, 1.0, self.typical())
 
     def settle_gauge(self) -> None:
         """Take the mean motion out: the loss does not fix it, and stretches would shrink everything to a point."""

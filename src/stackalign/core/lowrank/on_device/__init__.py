@@ -1,0 +1,1 @@
+"""Joint alignment on a graphics card, through torch; imported only where one is used."""

@@ -1,0 +1,1 @@
+"""Joint alignment on the processor: compiled functions, frame by frame, in threads."""
