@@ -110,6 +110,7 @@ def test_several_bad_frames_do_not_hide_each_other(simulated):
         {"scene": "brick", "motion": "uniform", "amplitude": 40.0},
         {"scene": "beads", "bleaching": 0.9},
         {"scene": "texture", "photons": 3.0},
+        {"scene": "retina", "photons": 5.0, "shape": (121, 151), "motion": "uniform", "amplitude": 5.0},
         {"scene": "camera", "motion": "jumps", "amplitude": 90.0, "jump_rate": 0.5},
         {"scene": "cells", "shape": (6, 96, 96)},
     ],

@@ -193,13 +193,14 @@ def _defocused(traits: list[_Traits], frames: list[int]) -> dict[int, str]:
     for k in range(sharp.shape[1]):
         usual, scatter = _usual(sharp[:, k])
         before, _ = _usual(detail[:, k])
-        gone = (usual - sharp[:, k] > _SCATTER * scatter) & (sharp[:, k] < _FAINT * usual)
+        left = np.maximum(sharp[:, k], 0)  # detail fainter than its noise may come out below nothing
+        gone = (usual - left > _SCATTER * scatter) & (left < _FAINT * usual)
         gone &= detail[:, k] < 1.5 * _FAINT * before
         for i in np.flatnonzero(gone).tolist():
             others = [frames[j] for j in range(max(i - 6, 0), min(i + 7, len(frames))) if not gone[j]]
             alike = max((_alike(traits[frames[i]].thumb, traits[t].thumb) for t in others), default=0.0)
             if alike > _SAME_VIEW:
-                share = max(float(sharp[i, k] / usual[i]), 0.0)
+                share = float(left[i] / usual[i])
                 found[frames[i]] = f"out of focus: {share:.0%} of the fine detail of the frames around it"
     return found
 
