@@ -151,16 +151,6 @@ def test_the_published_solver_takes_images_only():
         sa.register(np.random.default_rng(0).random((3, 4, 20, 20)), sa.Reals(solver="adam"))
 
 
-@pytest.mark.parametrize("device", ["cuda", "mps"])
-def test_a_device_that_is_not_there_is_named(device, monkeypatch):
-    torch = pytest.importorskip("torch")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    frames = np.random.default_rng(0).random((3, 20, 20))
-    with pytest.raises(ValueError, match=f"no device '{device}': choose 'auto' or 'cpu'"):
-        sa.register(frames, sa.Reals(solver="adam", device=device))
-
-
 @pytest.mark.slow
 def test_a_long_movie_needs_less_than_two_gigabytes(tmp_path):
     record = scene("retina", shape=(480, 752), frames=1000, amplitude=12.0)

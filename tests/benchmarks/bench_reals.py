@@ -1,12 +1,13 @@
 """Joint alignment: errors, times and comparators on movies of known motion; printed, never asserted.
 
-    python -m tests.benchmarks.bench_reals motion [flicker noise solvers activity step whole] [camera ...] [18 24 ...]
+    python -m tests.benchmarks.bench_reals motion [flicker noise solvers activity ...] [camera ...] [18 24 ...]
 
 ``motion``: 60x512x512, four scenes, four amounts of motion. ``flicker``: the same with activity over a tenth of the
 pixels. ``noise``: eight levels beside the Cramer-Rao bound. ``solvers``: adam, RASL, StackReg and Lucas-Kanade on a
-small movie, without and with activity. ``activity``: F1 of the sparse part. ``step``: what a step of adam costs.
-``whole``: all 2000 steps of it on a full movie, beside ours. Names of scenes and translations leave out the others:
-what takes long can be run in parts.
+small movie, without and with activity. ``activity``: F1 of the sparse part. ``devices``: compiled functions beside
+torch on the processor and on a card, if there is one. ``step``: what a step of adam costs. ``whole``: all 2000 steps
+of it on a full movie, beside ours. Names of scenes and translations leave out the others: what takes long can be run
+in parts.
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ from __future__ import annotations
 import sys
 import time
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
 import pytest
 
 import stackalign as sa
 from stackalign.core.evaluation import alignment_inconsistency, corner_bound
+from stackalign.core.generators import moved_points
+from stackalign.core.geometry import corners
 from stackalign.core.simulate import Simulation
+from stackalign.core.threads import threads
 from stackalign.core.transform_series import TransformSeries
 from stackalign.core.trial import run_trial, with_noise
 from stackalign.core.work import drain
@@ -164,6 +169,28 @@ def test_activity() -> None:
             f" {int(result.quality.flagged.sum())} |",
             flush=True,
         )
+
+
+def test_devices() -> None:
+    """Print compiled functions beside torch on the processor and on a card, and how far from theirs corners end."""
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(threads())
+    compiled()
+    cards = [None, "cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    for record in (movie("camera", 128, 24, 6, 4), movie("camera", 512, 60, 18, 12, **ACTIVITY)):
+        stack, truth = sa.simulate(record)
+        frames, points, ends = stack.asarray(), corners(record.shape), []
+        for card in cards:
+            with mock.patch("stackalign.core.lowrank.registrar.chosen_card", return_value=card):
+                begun, busy = time.perf_counter(), time.process_time()
+                found = sa.register(frames, sa.Reals()).transforms
+                wall, cpu = time.perf_counter() - begun, time.process_time() - busy
+            ends.append(moved_points(found.matrices, points))
+            print(
+                f"| {f'torch, {card}' if card else 'compiled'} | {'x'.join(map(str, frames.shape))} |"
+                f" {truth.error(found).max():.4f} | {np.abs(ends[-1] - ends[0]).max():.6f} | {cpu:.1f} | {wall:.1f} |",
+                flush=True,
+            )
 
 
 def test_step() -> None:

@@ -238,7 +238,8 @@ class DeviceImages:
 def free_bytes(device: torch.device) -> int:
     """Return how much memory a device has to spare."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, and free
+        return int(torch.cuda.mem_get_info(device)[0] + held)
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
     return _ON_PROCESSOR

@@ -73,16 +73,16 @@ class Grid:
         ]
 
     def linear(self, rows: np.ndarray) -> Tensor:
-        """Return ``a z + b y + c x + e`` on the grid, (n, z, y, x), of rows (n, 4): a, b, c, e."""
+        """Return ``a z + b y + c x + e`` on the grid, of rows (n, 4): a, b, c, e; 1 long where nothing changes."""
         parts = torch.from_numpy(rows.astype(np.float32)).to(self.places[0].device)[:, :, None, None, None]
-        out = parts[:, 3] + parts[:, 2] * self.places[2]
-        for axis in (1, 0):
-            if len(self.places[axis]) > 1:
+        out = parts[:, 3]
+        for axis in (2, 1, 0):
+            if rows[:, axis].any():
                 out = out + parts[:, axis] * self.places[axis]
         return out
 
     def displacements(self, matrices: np.ndarray, inside: Tensor) -> list[Tensor]:
-        """Return by how far the source of each pixel lies from it along each of ``axes``, (n, z, y, x) each.
+        """Return by how far the source of each pixel lies from it along each of ``axes``, each as `linear` has it.
 
         Parameters
         ----------
@@ -136,11 +136,11 @@ class Grid:
 
 
 def _looked_up(images: Tensor, places: Sequence[Tensor]) -> Tensor:
-    """Return images (n, [z,] y, x) at places, one tensor (n, z, y, x) an axis, in their pixels."""
+    """Return images (n, [z,] y, x) at places, in their pixels, one tensor an axis that broadcasts to (n, z, y, x)."""
     sizes = images.shape[1:]
     # torch wants x first, from -1 to 1
     normal = [place * (2 / max(size - 1, 1)) - 1 for place, size in zip(reversed(places), reversed(sizes), strict=True)]
-    grid = torch.stack(normal, -1)
+    grid = torch.stack(torch.broadcast_tensors(*normal), -1)
     if len(sizes) == 2:
         grid = grid[:, 0]
     out = grid_sample(images[:, None], grid, mode="bilinear", padding_mode="zeros", align_corners=True)
