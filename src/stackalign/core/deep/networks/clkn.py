@@ -19,8 +19,9 @@ class CascadedLucasKanade(PairNetwork):
 
     One fully convolutional network gives features of both images at three resolutions; at each, from coarse to fine, an
     inverse compositional Lucas-Kanade layer of fixed iterations refines the homography, and the loss on the corners
-    goes back through all of them. Corners that run away are brought back into their squares after each layer, which
-    the paper does not do. About 0.07 million parameters.
+    goes back through all of them. In use there are more iterations, which cost little and still converge, and corners
+    that run away are brought back into their squares after each layer; the paper does neither. About 0.07 million
+    parameters.
 
     Parameters
     ----------
@@ -28,15 +29,15 @@ class CascadedLucasKanade(PairNetwork):
         Channels of the first stage, a multiple of 4; the next ones have twice and four times as many.
     channels : int
         Features of each resolution.
-    iterations : int
-        Of each Lucas-Kanade layer.
+    iterations, settling : int
+        Of each Lucas-Kanade layer, in training and in use.
     """
 
     paper: ClassVar[str] = "Chang, Chou and Chang, CVPR 2017"
 
-    def __init__(self, width: int = 16, channels: int = 4, iterations: int = 5) -> None:
+    def __init__(self, width: int = 16, channels: int = 4, iterations: int = 5, settling: int = 15) -> None:
         super().__init__()
-        self.iterations = iterations
+        self.iterations, self.settling = iterations, settling
         widths = [width, 2 * width, 4 * width]
         self.stages = nn.ModuleList(
             nn.Sequential(*convolution(a, b, "replicate", alone=True), *convolution(b, b, "replicate", alone=True))
@@ -52,7 +53,7 @@ class CascadedLucasKanade(PairNetwork):
             out.append(head(x))
         return out
 
-    def courses(self, reference: torch.Tensor, moving: torch.Tensor) -> list[torch.Tensor]:
+    def courses(self, reference: torch.Tensor, moving: torch.Tensor, iterations: int) -> list[torch.Tensor]:
         """Return the corners after each layer of the cascade."""
         h, w = moving.shape[-2:]
         here = template_corners(h, w, device=moving.device)
@@ -62,18 +63,18 @@ class CascadedLucasKanade(PairNetwork):
         for level, (there, over_here) in reversed(levels):
             factor = 2.0 ** (level + 1)
             start = rescaled(homography_from_corners(here, corners), factor, factor)
-            found = lucas_kanade(there, over_here, start, iterations=self.iterations)
+            found = lucas_kanade(there, over_here, start, iterations=iterations)
             corners = bounded(corners_from_homography(rescaled(found, 1 / factor, 1 / factor), h, w), rest, reach)
             out.append(corners)
         return out
 
     def corners(self, reference: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
         """Return where the corners of ``moving`` lie: (B, 4, 2), pixels (y, x)."""
-        return self.courses(reference, moving)[-1]
+        return self.courses(reference, moving, self.settling)[-1]
 
     def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the distance of the corners after each layer, in units of their reach."""
-        courses = self.courses(batch.reference, batch.moving)
+        courses = self.courses(batch.reference, batch.moving, self.iterations)
         reach = reach_of(batch.reference, batch.moving)
         total = torch.stack([corner_distance(c, batch.corners).mean() for c in courses]).sum()
         return total / reach, {"corners": float(corner_distance(courses[-1], batch.corners).detach().mean())}

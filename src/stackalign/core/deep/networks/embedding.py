@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from stackalign.core.deep.homography import homography_from_corners, rescaled, template_corners, warp
-from stackalign.core.deep.networks.base import Batch, PairNetwork, corner_distance, resting_corners, standardised
-from stackalign.core.deep.networks.regression import CornerHead, convolution, halved, reach_of, seen_at_rest
+from stackalign.core.deep.networks.base import Batch, PairNetwork, corner_distance, standardised
+from stackalign.core.deep.networks.regression import CornerHead, convolution, halved, reach_of, regressed
 
 _WRONG = 2.0  # px of the features: how far away they must not be alike any more
 
@@ -21,7 +21,8 @@ class EmbeddedCorners(PairNetwork):
     loss is the squared difference between the template's features and those of the image under the true homography,
     and how alike those two pixels beside are. Second stage: with these networks held still, convolutions over both
     features regress the four corners. The stages follow each other after ``first_stage`` steps, which are counted in
-    the weights. About 2.5 million parameters.
+    the weights. In use, not in training, the second stage looks again at what its answer leaves. About 2.5 million
+    parameters.
 
     Parameters
     ----------
@@ -37,6 +38,8 @@ class EmbeddedCorners(PairNetwork):
         Steps of the first stage.
     halvings : int
         How often both images are halved first: motions that are small for the last maps are learnt sooner.
+    passes : int
+        How often the second stage looks, in use.
     """
 
     paper: ClassVar[str] = "Ozer and Ndigande, IEEE TGRS 62 (2024)"
@@ -49,9 +52,10 @@ class EmbeddedCorners(PairNetwork):
         hidden: int = 256,
         first_stage: int = 2000,
         halvings: int = 0,
+        passes: int = 4,
     ) -> None:
         super().__init__()
-        self.halvings = halvings
+        self.halvings, self.passes = halvings, passes
         self.first_stage = first_stage
         self.embeddings = nn.ModuleList(_Embedding(width, features) for _ in range(2))
         self.head = CornerHead(2 * features, tuple(widths), hidden)
@@ -59,7 +63,7 @@ class EmbeddedCorners(PairNetwork):
 
     def corners(self, reference: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
         """Return where the corners of ``moving`` lie: (B, 4, 2), pixels (y, x)."""
-        return self._regressed(*self._embedded(reference, moving), reference, moving)
+        return self._regressed(*self._embedded(reference, moving), reference, moving, self.passes)
 
     def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the loss of the stage that is on."""
@@ -70,10 +74,10 @@ class EmbeddedCorners(PairNetwork):
             there, here = self._embedded(batch.reference, batch.moving)
         if first:
             with torch.no_grad():
-                found = self._regressed(there, here, batch.reference, batch.moving)
+                found = self._regressed(there, here, batch.reference, batch.moving, 1)
             loss = self._embedding_loss(there, here, batch)
         else:
-            found = self._regressed(there, here, batch.reference, batch.moving)
+            found = self._regressed(there, here, batch.reference, batch.moving, 1)
             loss = self._corner_loss(found, batch)
         return loss, {"corners": float(corner_distance(found, batch.corners).detach().mean())}
 
@@ -83,10 +87,15 @@ class EmbeddedCorners(PairNetwork):
         return there, here
 
     def _regressed(
-        self, there: torch.Tensor, here: torch.Tensor, reference: torch.Tensor, moving: torch.Tensor
+        self, there: torch.Tensor, here: torch.Tensor, reference: torch.Tensor, moving: torch.Tensor, passes: int
     ) -> torch.Tensor:
-        planes = torch.cat([seen_at_rest(there, here), here], 1)
-        return resting_corners(reference, moving) + self.head(planes, reach_of(reference, moving))
+        reach, factor = reach_of(reference, moving), 2.0**self.halvings
+
+        def offsets(matrix: torch.Tensor) -> torch.Tensor:
+            seen, _ = warp(there, rescaled(matrix, factor, factor), (here.shape[-2], here.shape[-1]))
+            return self.head(torch.cat([seen, here], 1), reach)
+
+        return regressed(offsets, reference, moving, passes)
 
     def _embedding_loss(self, there: torch.Tensor, here: torch.Tensor, batch: Batch) -> torch.Tensor:
         size = (here.shape[-2], here.shape[-1])

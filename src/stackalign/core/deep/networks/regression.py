@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 from torch.nn import functional as fn
 
-from stackalign.core.deep.homography import warp
+from stackalign.core.deep.homography import homography_from_corners, template_corners, transform_points
 from stackalign.core.deep.networks.base import resting_corners
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class CornerHead(nn.Module):
@@ -80,12 +85,20 @@ def halved(image: torch.Tensor, times: int) -> torch.Tensor:
     return fn.avg_pool2d(image, 2**times) if times else image
 
 
-def seen_at_rest(reference: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
-    """Return what of ``reference`` (B, C, H, W) lies under ``moving`` (B, c, h, w) in its middle: (B, C, h, w).
+def regressed(
+    offsets: Callable[[torch.Tensor], torch.Tensor], reference: torch.Tensor, moving: torch.Tensor, passes: int
+) -> torch.Tensor:
+    """Return where the corners of ``moving`` (B, c, h, w) lie in ``reference`` (B, C, H, W): (B, 4, 2).
 
-    Two views of one size, pixel on pixel, are what the papers regress from; a small image within an empty large one
-    shows the same, but in the time that a CPU has a network does not learn to see past the frame around it.
+    ``offsets`` looks at what of the reference a homography (B, 3, 3) lays the template on, and says by how much the
+    corners (B, 4, 2) are off there. It begins in the middle: two views of one size, pixel on pixel, are what the papers
+    regress from; a small image within an empty large one shows the same, but in the time that a CPU has a network does
+    not learn to see past the frame around it. Each of the ``passes`` looks at what the last one has left.
     """
-    shift = torch.eye(3, dtype=moving.dtype, device=moving.device)[None].repeat(len(moving), 1, 1)
-    shift[:, :2, 2] = resting_corners(reference, moving)[0, 0]
-    return warp(reference, shift, (moving.shape[-2], moving.shape[-1]))[0]
+    here = template_corners(*moving.shape[-2:], device=moving.device)
+    rest, reach = resting_corners(reference, moving), reach_of(reference, moving)
+    corners = rest
+    for _ in range(passes):
+        matrix = homography_from_corners(here, corners)
+        corners = bounded(transform_points(matrix, here + offsets(matrix)), rest, reach)
+    return corners
