@@ -134,13 +134,23 @@ def test_frames_that_do_not_fit_the_device_are_streamed(card, monkeypatch):
     assert max(n for n in compared[-6:]) < 6
     assert apart(whole, some, SMALL["shape"]) < 1e-4
     # none fit: every pass reads them anew
-    monkeypatch.setattr(device_images, "free_bytes", lambda device: 1000)
+    monkeypatch.setattr(device_images, "free_bytes", lambda device: 4 * 97 * 103 * 40)
+    monkeypatch.setattr(device_images, "_KEPT", 0.0)
     monkeypatch.setattr(device_images.DeviceImages, "frame", made)
     compared.clear()
     none = sa.register(stack, sa.Reals())
     assert max(compared) == 1
     assert len(kept) > 3 * len(stack)
     assert apart(whole, none, SMALL["shape"]) < 1e-4
+
+
+def test_a_frame_that_does_not_fit_the_device_is_named():
+    assert device_images.frames_at_once((512, 512), 4, 1 << 30, "cuda") == 6
+    assert device_images.frames_at_once((512, 512), 4, 1 << 40, "cuda") == 64
+    with pytest.raises(
+        ValueError, match=r"\(500, 2000, 2000\) takes 352.0 GB on the device 'cuda'.*choose the device 'cpu'"
+    ):
+        device_images.frames_at_once((500, 2000, 2000), 6, 80_000_000_000, "cuda")
 
 
 def test_a_cancel_keeps_the_best_so_far(card):

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 _MOST = 64  # frames that are compared at once
 _WORKING = 0.25  # of the memory that is free, for what is worked out at once
 _KEPT = 0.5  # and for frames that stay on the device
-_ON_PROCESSOR = 1 << 29  # bytes, where torch computes on the processor itself
+_ON_PROCESSOR = 1 << 32  # bytes, where torch computes on the processor itself
+_IMAGES = 32  # of a frame's size that comparing it takes, and two for each unknown
 _PIXELS = 1 << 16  # whose images are solved for at once
 
 
@@ -63,8 +64,7 @@ class DeviceImages:
         self._shown = self._agreed = self.weight > 0
         self.counted = int(np.count_nonzero(level.weight))
         free = free_bytes(self.device)
-        pixels = 4 * int(np.prod(volume))
-        self.together = int(np.clip(_WORKING * free // (pixels * (32 + 2 * (len(level.flows) + rank))), 1, _MOST))
+        self.together = frames_at_once(level.shape, len(level.flows) + rank, free, device)
         self.room = int(_KEPT * free)
 
     @property
@@ -233,6 +233,23 @@ class DeviceImages:
         for n, axis in enumerate(self.grid.axes):
             if known.shape[axis] > 1:
                 self.gradients[:, n] = _gradient(filled, axis + 1)
+
+
+def frames_at_once(shape: Sequence[int], unknowns: int, free: int, device: str) -> int:
+    """Return how many frames are compared at once where so many bytes are free.
+
+    Raises
+    ------
+    ValueError
+        If not even one can be.
+    """
+    each = 4 * int(np.prod(shape)) * (_IMAGES + 2 * unknowns)
+    if each > free:
+        raise ValueError(
+            f"a frame of shape {tuple(shape)} takes {each / 1e9:.1f} GB on the device {device!r}, where"
+            f" {free / 1e9:.1f} GB are free: choose the device 'cpu'"
+        )
+    return int(np.clip(_WORKING * free // each, 1, _MOST))
 
 
 def free_bytes(device: torch.device) -> int:
