@@ -110,6 +110,15 @@ def test_of_frames_beyond_the_field_only_those_that_agree_are_kept(frames, seed)
     assert np.abs(moved_points(apart, points) - moved_points(true, points)).max() < 0.5
 
 
+def test_frames_that_only_their_own_noise_holds_are_flagged():
+    """A low-rank image of so little light is mostly noise: each frame fits its own, wherever it lies."""
+    stack, truth = movie(scene="retina", frames=10, photons=4.0, seed=1)
+    result = sa.register(stack, sa.Reals())
+    kept = ~result.quality.flagged
+    assert kept.sum() < 3
+    assert worst(result, truth) < 1.0
+
+
 def test_frames_far_apart_that_agree_are_all_kept():
     stack, truth = movie(shape=(128, 128), frames=16, amplitude=40.0, rotation=12.0)
     result = sa.register(stack, sa.Reals())

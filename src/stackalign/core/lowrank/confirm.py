@@ -1,8 +1,9 @@
-"""Frames that lie far from most: confirmed by what the others show there, or given up.
+"""Frames that may lie anywhere: confirmed by what the others show there, or given up.
 
 A search over all shifts always finds a place, also for a frame that shows nothing of what the others do; and where a
-place is shown by few frames, a wrong one fits the low-rank image because it is part of it. So each frame is compared
-with the mean of the others only, and must be found again where it lies, far more clearly than anywhere else.
+place is shown by few frames, a wrong one fits the low-rank image because it is part of it. Where light is so little
+that the low-rank image is mostly the noise of the frames, all of them fit it wherever they lie. So each frame is
+compared with the mean of the others only, and must be found again where it lies, far more clearly than anywhere else.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stackalign.core.frames.holes import filled_from_nearest
 from stackalign.core.generators import moved_points
 from stackalign.core.geometry import centre
 from stackalign.core.lowrank.placing import Placed, weighed
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 _FAR = 0.1  # of the field, from the median frame
 _MANY = 0.25  # of the frames that lie so far: then those near the median may be there by chance, too
+_NOISY = 0.3  # share of noise in the squared slopes of the low-rank image: then it holds frames by their own noise
 _CLEAR = 5.5  # standard deviations of the correlations at all shifts: random images reach less
 _CLEARER = 1.6  # times the next peak
 _REST = 1.5  # reduced pixels between the peak and where the frame lies
@@ -40,7 +43,7 @@ _LEAST_OVERLAP = 0.15
 
 
 def confirmed(state: State) -> Work[list[int]]:
-    """Give up frames far from most that the others do not confirm; what is left of these is asked again.
+    """Give up doubtful frames that the others do not confirm; what is left of these is asked again.
 
     Returns
     -------
@@ -48,9 +51,9 @@ def confirmed(state: State) -> Work[list[int]]:
         Frames that have lost their place.
     """
     lost: list[int] = []
-    asked = _far(state)
+    asked = state.present if _noise_share(state) > _NOISY else _far(state)
     while asked and len(state.present) > 1:
-        yield Progress(0, 1, "Joint alignment: frames that lie far from the others")
+        yield Progress(0, 1, "Joint alignment: do the others confirm where a frame lies?")
         clear = _clearness(state, asked)
         # the least sure first: it may be what contradicts the others
         worst = sorted((k for k in asked if clear[k] < 1), key=clear.__getitem__)
@@ -63,6 +66,23 @@ def confirmed(state: State) -> Work[list[int]]:
         lost += worst
         asked = [k for k in asked if k not in worst]
     return lost
+
+
+def _noise_share(state: State) -> float:
+    """Return the share of the squared slopes of the low-rank image that the noise of the frames accounts for."""
+    there, inside = state.present, state.images.known > 0
+    sigma = state.scale[there]
+    if not inside.any() or not np.isfinite(sigma).any():
+        return 0.0
+    shares = []
+    for image, taken in zip(state.images.basis, state.coefficients[there].T, strict=True):
+        filled = filled_from_nearest(image, inside)
+        slopes = (np.gradient(filled, axis=axis)[inside] for axis, n in enumerate(image.shape) if n > 1)
+        steep = float(np.mean([np.square(slope).mean() for slope in slopes]))
+        variance = float(np.nanmedian(sigma)) ** 2 / max(float(np.sum(taken**2)), 1e-30)
+        # central differences halve the variance
+        shares.append(variance / 2 / steep if steep > 0 else 0.0)
+    return max(shares)
 
 
 def _far(state: State) -> list[int]:
