@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stackalign.core.frames.noise import NoiseModel
-    from stackalign.core.lowrank.level import Level
 
     Floats = NDArray[np.float32]
     Array = NDArray[np.float64]
@@ -109,7 +108,7 @@ class Images(Protocol):
     def weights(self, totals: Any) -> Floats:
         """Return totals of one image on the host: weights, weighted sum and number of frames, (3, z, y, x)."""
 
-    def accumulate(self, level: Level, batch: Sequence[int], align: Align) -> Iterator[tuple[float, float]]:
+    def accumulate(self, batch: Sequence[int], align: Align) -> Iterator[tuple[float, float]]:
         """Align frames and add them to ``totals``; yields the loss and the pixels of each."""
 
     def fade(self, keep: float) -> None:

@@ -116,7 +116,7 @@ class State:
         def align(numbers: Sequence[int], frames: Sequence[Any], totals: Any) -> list[tuple[float, float]]:
             return self._some(numbers, frames, steps, totals)
 
-        return self.images.accumulate(self.level, batch, align)
+        return self.images.accumulate(batch, align)
 
     def _some(
         self, numbers: Sequence[int], frames: Sequence[Any], steps: int, totals: Any

@@ -115,9 +115,9 @@ class DeviceImages:
         """Return totals of one image, on the host."""
         return self._here(torch.stack([totals[0][0], totals[1][0], totals[2]]))
 
-    def accumulate(self, level: Level, batch: Sequence[int], align: Align) -> Iterator[tuple[float, float]]:
+    def accumulate(self, batch: Sequence[int], align: Align) -> Iterator[tuple[float, float]]:
         """Align frames, as many at once as memory allows, while threads read the next."""
-        read = map_ahead(level.frame, batch)
+        read = map_ahead(self.level.frame, batch)
         for first in range(0, len(batch), self.together):
             numbers = batch[first : first + self.together]
             yield from align(numbers, list(islice(read, len(numbers))), self.totals)

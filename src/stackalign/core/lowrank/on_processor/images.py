@@ -73,14 +73,14 @@ class ProcessorImages:
         """Return totals of one image."""
         return np.stack([totals[0][0], totals[1][0], totals[2]])
 
-    def accumulate(self, level: Level, batch: Sequence[int], align: Align) -> Iterator[tuple[float, float]]:
+    def accumulate(self, batch: Sequence[int], align: Align) -> Iterator[tuple[float, float]]:
         """Align frames in threads, each with totals of its own."""
         chunk = max(1, min(8, len(batch) // 4))
         parts = [batch[k : k + chunk] for k in range(0, len(batch), chunk)]
 
         def work(part: Sequence[int]) -> tuple[Totals, list[tuple[float, float]]]:
             own = self.new_totals(len(self.basis))
-            return own, [loss for k in part for loss in align([k], [level.frame(k)], own)]
+            return own, [loss for k in part for loss in align([k], [self._level.frame(k)], own)]
 
         for own, losses in map_ahead(work, parts):
             for total, more in zip(self.totals, own, strict=True):
