@@ -235,14 +235,14 @@ class _State:
             return _REASONS[steps.NO_OVERLAP]
         template, scale = self.template, float(self.results[steps.SCALE])
         spread = found.chi2 if kind == 0 else scale**2 * _inflation(found.standard / scale, kind)
-        frames = template.images.frames
-        if np.isfinite(frames):  # the reference is itself an average of noisy frames
-            spread *= 1 + 1 / frames
+        # residuals hold what is left of the reference's noise, and motions what that pulls them by
+        spread *= (1 + template.images.heard) / (1 + template.images.passed)
         points = _middle_and_corners(self.image.shape)
         errors = np.empty_like(points)
         condition = steps.standard_errors(
             self.normal, template.group, self.matrix, points, spread / self.gain**2, errors
         )
+        errors /= template.response
         return MotionFit(
             self.matrix, errors[0], float(np.nanmax(errors[1:])), self.gain,
             self.offset - (self.gain - 1) * template.images.level,

@@ -239,6 +239,65 @@ def gram(basis, weight, flow, middle, radius, spans, every, outside, out):
 
 
 @fast_inlined
+def _slope_sums(slope, weight, raw, at, stride, count):
+    """Return the weighted products of a row of slopes with themselves, and with those of an image, of sixth order."""
+    own, shared = np.float32(0), np.float32(0)
+    for j in range(count):
+        p = at + j
+        steep = np.float32(0.75) * (raw[p + stride] - raw[p - stride])
+        steep -= np.float32(0.15) * (raw[p + 2 * stride] - raw[p - 2 * stride])
+        steep += np.float32(1 / 60) * (raw[p + 3 * stride] - raw[p - 3 * stride])
+        weighted = weight[j] * slope[j]
+        own += weighted * slope[j]
+        shared += weighted * steep
+    return own, shared
+
+
+@fast_inlined
+def _noisiness(weight, value, constant, slope, floor, count):
+    total = np.float32(0)
+    for j in range(count):
+        total += weight[j] * max(constant + slope * value[j], floor)
+    return total
+
+
+@kernel
+def slope_products(basis, raw, weight, every, camera):
+    """Return sums over a template, (d, 3): its slopes with themselves, with those of ``raw``, and the noise it weighs.
+
+    Parameters
+    ----------
+    basis : float32 (d + 1, z, y, x)
+        Slopes and values of the template, which was filtered.
+    raw : float32 (z, y, x)
+        The same, not filtered.
+    weight : float32 (z, y, x)
+    every : int
+        1: all rows, n: the first of every n.
+    camera : float32 (3,)
+        Variance of a pixel of the reference: ``max(constant + slope * value, floor)``.
+    """
+    d, ny, nx = basis.shape[0] - 1, basis.shape[2], basis.shape[3]
+    strides, shape = np.array([ny * nx, nx, 1]), np.array(raw.shape)
+    flat, sums = raw.reshape(raw.size), np.zeros((d, 3))
+    for g in range(d):
+        axis = g + 3 - d
+        for r in range(0, shape[0] * ny, every):
+            k, i = r // ny, r % ny
+            along = k if axis == 0 else i
+            if axis < 2 and not 3 <= along < shape[axis] - 3:
+                continue
+            j0 = 3 if axis == 2 else 0
+            count = nx - 2 * j0
+            w = weight[k, i][j0:]
+            own, shared = _slope_sums(basis[g, k, i][j0:], w, flat, r * nx + j0, strides[axis], count)
+            sums[g, 0] += own
+            sums[g, 1] += shared
+            sums[g, 2] += _noisiness(w, basis[d, k, i][j0:], camera[0], camera[1], camera[2], count)
+    return sums
+
+
+@fast_inlined
 def _nearest_seen(seen, matrix, k, i, j0, count, out):
     """Write 1 where the frame's nearest pixel counts."""
     m, p = matrix, matrix[3]

@@ -98,8 +98,7 @@ def intensity_residuals(
     image = (np.where(finite, image, np.float32(0)) - np.float32(offset)) / np.float32(gain) - np.float32(images.level)
     pairs = sampled_residuals(image, seen, template, matrix)
     pairs[:, 0] += images.level
-    # a reference that is itself a mean of K frames adds 1/K to the variance of a frame
-    pairs[:, 1] /= np.sqrt(1 + 1 / images.frames) if np.isfinite(images.frames) else 1.0
+    pairs[:, 1] /= np.sqrt(1 + images.passed)  # what is left of the noise of the reference
     return pairs
 
 

@@ -28,6 +28,10 @@ _NEGLIGIBLE = 0.08  # standard errors at the corners that may be left, where it 
 _FINEST, _COARSEST = 1e-5, 2e-3  # px: bounds of that
 _SPARSE = 4  # one row of as many is used until the motion is nearly there
 _ROWS = 192  # of a template with fewer all are
+_ROWS_TOLD = 512  # rows of a template that tell how a frame responds
+_TELLING = 16  # px: a shorter axis tells too little of that
+_USUAL = 0.15  # how far a response is from 1
+_UNSURE = 0.03  # of the noise: how well it is known
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +62,9 @@ class MotionTemplate:
         Products of all motions, values and 1 over all pixels.
     thin, every : ndarray (K + 2, K + 2), int
         The same over the first of ``every`` rows, those that are used first; ``every`` is 1 for small templates.
+    response : ndarray (d,)
+        How far the first step goes for a unit of displacement along each axis: less than 1 if noise of the reference
+        makes its slopes too steep, more if its filter makes them too flat.
     tolerance : float
         Pixels at the corners that a fit may leave to go.
     tell_tails : bool
@@ -79,6 +86,7 @@ class MotionTemplate:
     normal: Array
     thin: Array
     every: int
+    response: Array
     tolerance: float
     tell_tails: bool
 
@@ -111,8 +119,9 @@ class MotionTemplate:
         thin = _products(images, flow, solid, radius, every) if every > 1 else normal
         edges = corners(shape)
         swing = velocities(group, edges).reshape(-1, len(group))
-        tolerance = _TOLERANCE
+        tolerance, response = _TOLERANCE, np.ones(d)
         if tell_tails:
+            response = _response(images)
             bound = np.linalg.pinv(normal, hermitian=True)[: len(group), : len(group)]
             error = float(np.sqrt(max(np.einsum("nk,kl,nl->n", swing, bound, swing).max(), 0.0)))
             tolerance = float(np.clip(_NEGLIGIBLE * error, _FINEST, _COARSEST))
@@ -143,6 +152,7 @@ class MotionTemplate:
             normal,
             thin,
             every,
+            response,
             tolerance,
             tell_tails,
         )
@@ -165,6 +175,33 @@ def _products(images: TranslationTemplate, flow: Array, middle: Array, radius: f
     spans = np.tile(np.array([0, images.basis.shape[3]]), (rows, 1))
     kernels.gram(images.basis, images.weight, flow, middle, radius, spans, every, False, total)
     return np.triu(total) + np.triu(total, 1).T
+
+
+def _response(images: TranslationTemplate) -> Array:
+    """Return the slopes of the scene over those of the template, along each axis (d,).
+
+    Slopes of the template are those of the scene and of noise, both filtered; a frame answers with the slopes of the
+    scene alone (errors in variables: Fuller, Measurement Error Models, 1987, section 1.1). The covariance of both is
+    that with the slopes of the reference as it came, less that of the noise of both, which is known.
+    """
+    d, denoised = images.ndim, images.denoised
+    if denoised is None:
+        return np.ones(d)
+    noise = images.noise
+    camera = np.array([noise.constant + noise.slope * images.level, noise.slope, noise.floor]) / images.frames
+    every = max(images.shape[-2] // _ROWS_TOLD, 1)
+    sums = kernels.slope_products(images.basis, images.raw, images.weight, every, camera.astype(np.float32))
+    told = np.array(images.shape) >= _TELLING
+    if not told.any() or not (sums[told, 0] > 0).all():
+        return np.ones(d)
+    own, shared, weighed = sums[told].T
+    noise_slopes = denoised.slope_noise()[told] * weighed
+    # a faint scene hardly tells: less than what responses usually are
+    scatter = np.hypot(1 / np.sqrt(own), _UNSURE * noise_slopes / own)
+    response = np.ones(d)
+    response[told] += ((shared - noise_slopes) / own - 1) / (1 + (scatter / _USUAL) ** 2)
+    response[~told] = response[told].mean()
+    return np.maximum(response, _USUAL)
 
 
 def _polynomials(group: Array, middle: Array, radius: float) -> Array:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stackalign.core.frames.denoise import wiener
+from stackalign.core.frames.denoise import Denoised, wiener
 from stackalign.core.frames.holes import filled_along_lines, filled_smoothly
 from stackalign.core.frames.noise import NoiseModel
 from stackalign.core.threads import map_threads
@@ -62,6 +62,8 @@ class TranslationTemplate:
         Frames that were averaged into the reference; infinite if it is free of noise.
     filters : bool
         Whether frames are taken as they are, and the B-spline's filter is applied to the template instead.
+    denoised : Denoised, optional
+        What is left of the noise of the reference; None if it is free of noise.
     """
 
     shape: tuple[int, ...]
@@ -74,6 +76,7 @@ class TranslationTemplate:
     noise: NoiseModel
     frames: float
     filters: bool
+    denoised: Denoised | None
     _later: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -82,6 +85,16 @@ class TranslationTemplate:
         if "shift" not in self._later:
             self._later["shift"] = ShiftEquations.of(self)
         return self._later["shift"]  # type: ignore[no-any-return]
+
+    @property
+    def passed(self) -> float:
+        """Variance of the noise that is left in the values, over that of a frame."""
+        return 0.0 if self.denoised is None else self.denoised.passed / self.frames
+
+    @property
+    def heard(self) -> float:
+        """What the noise of the reference adds to the variance of a fit, over what that of a frame adds."""
+        return 0.0 if self.denoised is None else self.denoised.heard / self.frames
 
     @property
     def padded(self) -> NDArray[np.float32]:
@@ -159,11 +172,13 @@ class TranslationTemplate:
         if spread <= 1e-6 * max(abs(level), 1e-30) or spread == 0:
             raise ValueError("the reference has no contrast: all its pixels are equal")
         raw = centred = (filled - np.float32(level)).astype(np.float32)
+        denoised: Denoised | None = None
         model = noise or NoiseModel(1.0)
         camera = np.array([model.constant, model.slope, model.floor])
         if np.isfinite(frames):
             variance = template_kernels.mean_variance(volume_of(centred), used, level, camera) / frames
-            centred = wiener(centred, None if noise is None else variance, resampled=frames > 1)
+            denoised = wiener(centred, None if noise is None else variance, resampled=frames > 1)
+            centred = denoised.image
         padded = spline_coefficients(centred, 3)
         whole, cut = slice(None), slice(PAD, -PAD)
         inner = (whole, cut, cut) if d == 2 else (cut, cut, cut)
@@ -191,6 +206,7 @@ class TranslationTemplate:
             model,
             frames,
             mask is None and min(reference.shape[-2:]) >= (_LEAST if rough else _WIDE) and (d == 2 or deep),
+            denoised,
             {"padded": padded, "raw": volume if raw is centred else np.ascontiguousarray(volume_of(raw))},
         )
 
