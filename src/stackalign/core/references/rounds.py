@@ -11,6 +11,7 @@ from stackalign.core.references.averaged import align_to_average
 from stackalign.core.references.chained import align_to_previous, align_to_rolling, rescue
 from stackalign.core.references.reference import PairResult, Reference
 from stackalign.core.run_state import RunState, align_all, noise_of, spread
+from stackalign.core.verdicts.clearing import clear
 from stackalign.core.verdicts.continuity import doubt
 from stackalign.core.verdicts.two_motions import settle
 
@@ -79,6 +80,7 @@ def align_stack(
 
     yield from aligned(run)
     yield from settle(run, aligned)
+    yield from clear(run, aligned)
     return run.registration()
 
 

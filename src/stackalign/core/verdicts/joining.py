@@ -1,0 +1,95 @@
+"""Frames that show different parts of a scene, as where something walks through it: aligned until all of them agree.
+
+The rounds that take a mean and align to it stop early there: see `joint_places`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stackalign.core.frames.reduction import binned, enlarged, reduced, reduction
+from stackalign.core.generators import generators, moved_points
+from stackalign.core.geometry import centre, corners
+from stackalign.core.references.draft import SAMPLE
+from stackalign.core.references.reference import PairResult
+from stackalign.core.run_state import spread
+from stackalign.core.verdicts.agreement import noise_variance
+from stackalign.core.verdicts.joint_places import PlacedFrame, place_together
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from stackalign.core.run_state import RunState
+    from stackalign.core.work import Work
+
+_COMPARED = {2: 64, 3: 24}  # pixels along an axis of the images that are compared
+_PASSES = 3  # alignments
+_EXACT = 0.1  # reduced pixels: what is read off reduced frames is no better
+_CONTRADICTED = 2.0  # standard errors between where a frame lies and where it does by the others
+REASON = "the other frames together would have it elsewhere"
+
+
+def join(run: RunState, again: Callable[[RunState], Work[None]]) -> Work[None]:
+    """Align the frames of a run to their mean until they lie where they do by each other.
+
+    Parameters
+    ----------
+    run : RunState
+        Aligned; its results are replaced. Their errors become those against all other frames, and frames that still lie
+        elsewhere are given up.
+    again : callable
+        Aligns the frames of a run from its ``starts``.
+    """
+    if run.policy.kind not in ("mean", "median"):
+        return
+    factors = reduction(run.stack.frame_shape, _COMPARED[run.stack.ndim])
+    for passes in range(_PASSES + 1):
+        places = yield from _together(run, factors)
+        ways = _ways(run, places, factors)
+        if passes == _PASSES or all(ways[t] < max(place.error, _EXACT) for t, place in places.items()):
+            break
+        run.starts = {t: enlarged(place.matrix, factors) for t, place in places.items()}
+        run.brightness = {t: (place.gain, place.offset) for t, place in places.items()}
+        yield from again(run)
+    for t, place in places.items():
+        result = run.results[t]
+        assert result is not None
+        if ways[t] > _CONTRADICTED * max(place.error, _EXACT):
+            run.results[t] = replace(PairResult.failed(run.stack.ndim, REASON), matrix=result.matrix)
+        else:
+            error = np.fmax(result.error, place.shift_error * np.asarray(factors))
+            run.results[t] = replace(result, error=error)
+
+
+def _together(run: RunState, factors: tuple[int, ...]) -> Work[dict[int, PlacedFrame]]:
+    """Return frames of a run, reduced, where they lie by each other."""
+    frames: dict[int, PlacedFrame] = {}
+    sample = spread([t for t in np.flatnonzero(run.good()).tolist() if t not in run.unusable], SAMPLE)
+    for t in sample:
+        frame, result = run.load(t), run.results[t]
+        assert result is not None
+        noise = noise_variance(frame) / float(np.prod(factors))
+        matrix = reduced(result.matrix, factors)
+        frames[t] = PlacedFrame(binned(frame, factors), noise, matrix, result.gain, result.offset)
+        yield run.progress(len(frames), len(sample), "Placing frames by each other")
+    if len(frames) < 2:
+        return {}
+    shape = next(iter(frames.values())).image.shape
+    middle = centre(shape)
+    spacing = (np.asarray(run.stack.pixel_size or (1.0,) * len(shape)) * factors).tolist()
+    place_together(list(frames.values()), generators(run.aligner.model, middle, float(np.linalg.norm(middle)), spacing))
+    return frames
+
+
+def _ways(run: RunState, places: Mapping[int, PlacedFrame], factors: tuple[int, ...]) -> dict[int, float]:
+    """Return how far the corners of frames lie from where these are placed, rms, reduced pixels."""
+    ways = {}
+    for t, place in places.items():
+        result, points = run.results[t], corners(place.image.shape)
+        assert result is not None
+        way = moved_points(place.matrix, points) - moved_points(reduced(result.matrix, factors), points)
+        ways[t] = float(np.sqrt((way**2).sum(-1).mean()))
+    return ways
