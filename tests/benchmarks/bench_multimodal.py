@@ -1,7 +1,8 @@
 """Mean corner error of pairs of two modalities: ours, SIFT with MAGSAC, ECC on gradients, and doing nothing.
 
 ``python -m tests.benchmarks.bench_multimodal [SET ...] [--csv FILE]`` prints the table of each set: SkyData, VEDAI,
-roadscene, roadscene-measured, the six folders of ``multimodal``, synthetic. The truth is only compared with.
+roadscene, roadscene-measured, the six folders of ``multimodal``, synthetic, rendered .6 and .8. The truth is only
+compared with.
 ``--part 0/4`` takes every fourth pair, ``--seconds 400`` stops then; what FILE holds already is not run again.
 ``--reliability`` prints how often results of each probability were right, those that are refused too, of all sets in
 FILE, and draws ``--figure``. ``--calibrate 240`` fits the coefficients of `stackalign.core.multimodal.judge` to
@@ -12,7 +13,7 @@ import argparse
 import csv
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -246,9 +247,8 @@ def synthetic(count: int = 100, *, seed: int = 7, **recipe: object) -> Iterator[
 def rendered(strength: float, count: int = 30) -> Iterator[Pair]:
     """Yield pairs of pictures that were held out of the training of ours, both rendered at random."""
     from stackalign.core.deep.pairs import SyntheticPairs
-    from stackalign.io.pictures import PictureFolder
 
-    images = PictureFolder(PICTURES).loaded()
+    images = pictures()
     source = SyntheticPairs(seed=13, strength=strength, least_strength=strength, zoom=(1.0, 2.5), structure=0.65)
     for k in range(count):
         pair = source.pair(images, k)
@@ -273,8 +273,7 @@ def ours(pair: Pair, learned: bool = False, **settings: object) -> tuple[np.ndar
     aligner = (sa.DeepHomography if learned else sa.Multimodal)(**settings).aligner()
     options = {"model": aligner.model, "least_overlap": aligner.parameters.min_overlap}
     fixed, moving = (aligner.filtered(image) for image in (pair.fixed, pair.moving))
-    starts = aligner.places(moving, fixed) if learned else []
-    told = aligner.searched(ImageViews(fixed, moving), starts, options)
+    told = aligner.searched(ImageViews(fixed, moving), [], options)
     if told is None:
         return pair.nothing, True, 0.0
     found, verdict = told
@@ -331,7 +330,7 @@ def ecc(pair: Pair, **_: object) -> tuple[np.ndarray, bool, float]:
 
 
 def deep(pair: Pair, **settings: object) -> tuple[np.ndarray, bool, float]:
-    """Do as `ours`, with the places of the network that ships beside those of the search."""
+    """Do as `ours`, and begin from the places of the network that ships where that is refused."""
     return ours(pair, learned=True, **settings)
 
 
@@ -372,7 +371,12 @@ def known(table: Path | None) -> dict[tuple[str, str, str], Line]:
 
 
 def measure(
-    names: list[str], methods: list[str], table: Path | None, part: str = "0/1", seconds: float = np.inf
+    names: list[str],
+    methods: list[str],
+    table: Path | None,
+    part: str = "0/1",
+    seconds: float = np.inf,
+    only: Sequence[str] = (),
 ) -> None:
     """Print a table for each set; see the top of this file."""
     begun, (first, every) = time.monotonic(), map(int, part.split("/"))
@@ -380,7 +384,7 @@ def measure(
     for name in names:
         lines = []
         for k, pair in enumerate(SETS[name]()):
-            if k % every != first:
+            if k % every != first or (only and pair.name not in only):
                 continue
             for method in methods:
                 if (name, pair.name, method) not in done and time.monotonic() - begun < seconds:
@@ -429,6 +433,13 @@ def against_bounds(lines: list[Line]) -> None:
             said = [np.median(errors[kept]), errors[kept].max(), np.median(errors[kept] / bounds[kept])]
             shown = " | ".join(f"{v:.2f}" for v in said) if kept.any() else "- | - | -"
             print(f"| {low:g} to {high:g} | {part.sum()} | {refused[part].sum()} | {shown} |")
+
+
+def pictures() -> list[np.ndarray]:
+    """Return pictures, (y, x, 3) uint8, that the network that ships was not trained on."""
+    from stackalign.io.pictures import PictureFolder
+
+    return list(PictureFolder(PICTURES).loaded())
 
 
 def contents() -> list[np.ndarray]:
@@ -536,6 +547,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="*", default=[], metavar="SET", help=", ".join(SETS))
     parser.add_argument("--part", default="0/1", metavar="K/N", help="take pairs K, K + N, K + 2 N ...")
+    parser.add_argument("--only", nargs="*", default=[], metavar="PAIR", help="names of pairs; all others are left out")
     parser.add_argument("--methods", nargs="*", default=list(METHODS))
     parser.add_argument("--csv", type=Path, help="file of all pairs; what it holds is not run again")
     parser.add_argument("--seconds", type=float, default=np.inf, help="stop then, and go on next time")
@@ -558,7 +570,7 @@ def main() -> None:
         lines = [v for v in known(given.csv).values() if v[2] == "multimodal" and v[0] in (given.sets or SETS)]
         reliability(np.array([v[5] for v in lines]), np.array([v[3] for v in lines]), given.figure)
     else:
-        measure(given.sets or list(SETS), given.methods, given.csv, given.part, given.seconds)
+        measure(given.sets or list(SETS), given.methods, given.csv, given.part, given.seconds, given.only)
 
 
 if __name__ == "__main__":

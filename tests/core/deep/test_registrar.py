@@ -12,6 +12,7 @@ import stackalign as sa
 from stackalign.core.deep import registrar as module
 from stackalign.core.deep.registrar import DeepHomography
 from stackalign.core.deep.requirement import choose_device, require_torch
+from stackalign.core.multimodal.views import ImageViews
 
 torch = pytest.importorskip("torch")
 from stackalign.core.deep.networks import build  # noqa: E402
@@ -192,12 +193,32 @@ def test_a_stack_is_laid_on_an_image_of_another_kind():
     np.testing.assert_allclose(alone.transforms.translations, [[0, 0], [1, -2]], atol=2)
 
 
+def test_the_network_is_asked_where_the_first_answer_is_refused(monkeypatch):
+    from stackalign.core.multimodal import matching
+
+    seen, match = [], matching.match
+
+    def recorded(views, *, starts, **options):
+        seen.append(len(starts))
+        return match(views, starts=starts, **options)
+
+    monkeypatch.setattr(matching, "match", recorded)
+    monkeypatch.setattr(DeepHomography, "found", lambda *_: (np.eye(3), [np.eye(3), np.eye(3)]))
+    image, other = (np.random.default_rng(k).normal(size=(48, 48)) for k in range(2))
+    method = DeepHomography(max_rotation=0, max_scale=1, model="similarity")
+    assert sa.register_pair(other, image, method, initial=sa.Transform.identity(2)).refused
+    assert seen == [1, 3, 3]
+
+
 def test_places_beyond_the_ranges_are_no_start(monkeypatch):
     method = DeepHomography(model="euclidean", max_rotation=10, max_shift=8)
     aligner = method.aligner()
-    assert aligner._allowed(np.eye(3), (60, 60), (60, 60))
     shifted = np.eye(3)
     shifted[0, 2] = 9
+    monkeypatch.setattr(DeepHomography, "found", lambda *_: (None, [shifted, np.eye(3)]))
+    views = ImageViews(np.zeros((60, 60), np.float32), np.zeros((60, 60), np.float32))
+    assert len(aligner.further_places(views)) == 1
+    assert aligner._allowed(np.eye(3), (60, 60), (60, 60))
     turned = np.eye(3)
     turned[:2, :2] = [[0.9, -0.436], [0.436, 0.9]]
     for matrix in (shifted, turned, np.diag([2.0, 2.0, 1.0])):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stackalign.core.deep.networks.base import PairNetwork
+    from stackalign.core.multimodal.views import Views
 
     Array = NDArray[np.float64]
 
@@ -41,8 +42,8 @@ class DeepHomography(Multimodal):
     refine: bool = Field(
         True,
         title="Refine and judge",
-        description="Refine and judge the network's places beside those that `multimodal` finds, as it does;"
-        " off: the network's answer alone, which does not say how sure it is",
+        description="Search, refine and judge as `multimodal` does, and where that is refused, begin from the network's"
+        " places, too; off: the network's answer alone, which does not say how sure it is",
         json_schema_extra={"advanced": True},
     )
     device: str = Field(
@@ -146,22 +147,20 @@ class DeepAligner(MultimodalAligner):
     def align(self, frame: NDArray[Any], template: NDArray[np.float32], start: Array | None) -> PairResult:
         """Return how ``frame`` lies on the reference; see `PairAligner.align`.
 
-        A guess and all places that the network considers are begun from beside those of multimodal's own search.
+        The network is asked where the answer of multimodal's own search would be refused.
         """
         asked, image = self.parameters, np.asarray(frame, np.float32)
         if _blank(image) or _blank(template):
             return MultimodalAligner.align(self, frame, template, None)  # it says which, and why
         if not asked.refine:
             return self._alone(asked.found(self.network, template, image, start)[0], image.shape)
-        given = [] if start is None else [np.asarray(start, float)]
-        return self.begun_from([*given, *self.places(image, template, start)], frame, template)
+        return MultimodalAligner.align(self, frame, template, start)
 
-    def places(
-        self, image: NDArray[np.float32], template: NDArray[np.float32], start: Array | None = None
-    ) -> list[Array]:
-        """Return where the network would begin, moving -> reference, within the ranges that were asked for."""
-        _, places = self.parameters.found(self.network, template, image, start)
-        return [place for place in places if self._allowed(place, image.shape, template.shape)]
+    def further_places(self, views: Views) -> list[Array]:
+        """Return all places, moving -> fixed, that the network considers within the ranges, likely ones first."""
+        fixed, moving = views.images()
+        _, places = self.parameters.found(self.network, fixed, moving)
+        return [place for place in places if self._allowed(place, moving.shape, fixed.shape)]
 
     def _alone(self, matrix: Array | None, shape: tuple[int, ...]) -> PairResult:
         """Return what the network says, within the family that was asked for."""

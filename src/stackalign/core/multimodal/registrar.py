@@ -253,13 +253,14 @@ class MultimodalAligner:
         from stackalign.core.multimodal.judge import COEFFICIENTS, judge
         from stackalign.core.multimodal.matching import match
 
-        chosen, best = self.parameters, None
+        chosen, best, begun = self.parameters, None, list(starts)
         ranges = {"angles": chosen.angles(), "scales": chosen.scales()}
         ways: list[tuple[Callable[..., Match | None], tuple[float, ...], dict[str, Any]]] = [
             (match, COEFFICIENTS, {}), (match_brightness, OF_BRIGHTNESS, {}), (match, COEFFICIENTS, _THOROUGH),
         ]  # fmt: skip
-        for way, coefficients, more in ways:
-            found = way(views, starts=starts, **ranges, **options, **more)
+        for k, (way, coefficients, more) in enumerate(ways):
+            begun += self.further_places(views) if k == 1 else []
+            found = way(views, starts=begun, **ranges, **options, **more)
             if found is None:
                 continue
             verdict = judge(found.evidence, threshold=chosen.least_probability, coefficients=coefficients)
@@ -268,6 +269,10 @@ class MultimodalAligner:
             if not verdict.refused:
                 break
         return best
+
+    def further_places(self, views: Views) -> list[Array]:
+        """Return places to begin from, moving -> fixed, where the first answer would be refused: none."""
+        return []
 
     def residuals(self, frame: NDArray[Any], template: NDArray[np.float32], result: PairResult) -> Array:
         """Return no pairs: the brightness of one modality does not predict that of another."""
