@@ -256,6 +256,7 @@ def _take(run: RunState, usable: list[int], solution: Solution, doubted: bool) -
     """
     typical = float(np.nanmedian(solution.scale)) if np.isfinite(solution.scale).any() else np.nan
     d = run.stack.ndim
+    alone = len(usable) - len(solution.trouble) < 2  # such a frame is all that it is compared with
     for k, t in enumerate(usable):
         reason = solution.trouble.get(t, "")
         scale = float(solution.scale[k])
@@ -267,7 +268,7 @@ def _take(run: RunState, usable: list[int], solution: Solution, doubted: bool) -
             and (scale > _FAR * typical or (scale > _DOUBTFUL * typical and scale > _CHANCE * _contrast(solution, k)))
         ):
             reason = f"it differs from the others: its residual is {scale / typical:.1f} times the usual one"
-        elif not reason and doubted and not scale < _SHARED * _contrast(solution, k):
+        elif not reason and doubted and (alone or not scale < _SHARED * _contrast(solution, k)):
             reason = UNPLACED
         elif not reason and not np.isfinite(solution.matrices[k]).all():
             reason = "its motion ran away"
