@@ -68,8 +68,7 @@ def test_stages(side: int) -> None:
         shift, normal, theta = np.array([0.0, *start]), np.zeros((4, 4)), np.zeros(4)
         shift_kernels.fit_shift(
             frame[None], 0, np.array([1, side, side]), equations.phi, equations.scale,
-            equations.basis, equations.sums, equations.thinned, *equations.edges, every, shift, 2e-3, 2.0, 1, normal,
-            theta, eye.copy(),
+            equations.sums, equations.thinned, *equations.edges, every, shift, 2e-3, 2.0, 1, normal, theta, eye.copy(),
         )  # fmt: skip
 
     factors = reduction((side, side), 128)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_erosion
 
-from stackalign.core.translation import projection_kernels, template_kernels
-from stackalign.core.warping.resample import spline_coefficients
+from stackalign.core.translation import equation_kernels, projection_kernels, template_kernels
+from stackalign.core.translation.template import _coefficients
 
 
 @pytest.mark.parametrize("shape", [(1, 30, 41), (9, 20, 23)])
@@ -22,11 +22,11 @@ def test_slopes_of_waves(shape):
     d = len(shape)
     grid = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij")
     phase = sum((0.3 + 0.1 * k) * g for k, g in enumerate(grid))
-    c = spline_coefficients(np.sin(phase).astype(np.float32), 3)
+    c, front = _coefficients(np.sin(phase).astype(np.float32).reshape((1,) * (3 - d) + shape), d), int(d == 3)
     out = np.empty((d + 1, *(1,) * (3 - d), *shape), np.float32)
     rows = out.shape[1] * out.shape[2]
-    template_kernels.slopes(c, 3, out, 0, rows // 3)
-    template_kernels.slopes(c, 3, out, rows // 3, rows)
+    template_kernels.slopes(c, front, out, 0, rows // 3)
+    template_kernels.slopes(c, front, out, rows // 3, rows)
     inner = (slice(6, -6),) * d  # the mirrored border bends the spline beside it
     for k in range(d):
         wanted = (0.3 + 0.1 * k) * np.cos(phase)
@@ -35,11 +35,13 @@ def test_slopes_of_waves(shape):
     weight = np.random.default_rng(0).random(out.shape[1:]).astype(np.float32)
     weighted = np.empty_like(weight)
     for k in range(d):
-        template_kernels.weighted_slope(c, 3, k, weight, weighted)
+        template_kernels.weighted_slope(c, front, k, weight, weighted)
         np.testing.assert_allclose(weighted, weight * out[k], rtol=1e-6)
     every = np.concatenate([out, np.ones_like(out[:1])]).reshape(d + 2, -1).astype(float)
     wanted = (every * weight.ravel()) @ every.T
-    found = sum(template_kernels.slope_products(c, 3, out[d], weight, *b) for b in ((0, rows // 3), (rows // 3, rows)))
+    found = sum(
+        template_kernels.slope_products(c, front, out[d], weight, *b) for b in ((0, rows // 3), (rows // 3, rows))
+    )
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-3)
 
 
@@ -59,37 +61,45 @@ def test_weights_and_moments_are_those_of_the_pixels_that_count():
 
 
 def weighted_images(shape, seed=1):
-    """Return plain images, weighted ones in whole units, their scale, and both as they were."""
+    """Return a smooth image, slopes, values and 1 (K, z, y, x), and some weighted images in whole units."""
     rng = np.random.default_rng(seed)
-    basis = rng.normal(size=(len(shape) + 1 - (shape[0] == 1), *shape)).astype(np.float32)
+    d = 3 - (shape[0] == 1)
+    c = rng.normal(size=shape).astype(np.float32)
+    plain = np.empty((d + 1, *shape), np.float32)
+    template_kernels.slopes(c, 0, plain, 0, shape[0] * shape[1])
     weight, counted = rng.random(shape).astype(np.float32), rng.random(shape) > 0.3
-    phi = np.concatenate([basis * weight, weight[None]]) * counted
+    plain = np.concatenate([plain, np.ones_like(plain[:1])])
+    phi = plain * weight * counted
     coarse, scale = np.empty(phi.shape, np.int16), np.empty(len(phi))
     for k, image in enumerate(phi):
         scale[k] = projection_kernels.quantised(image, counted, coarse[k])
     assert np.abs(coarse * scale[:, None, None, None] - phi).max() <= 0.501 * scale.max()
-    return basis, coarse, scale, phi, np.concatenate([basis, np.ones_like(basis[:1])])
+    return c, plain, coarse
 
 
-def test_products_of_a_volume():
-    basis, coarse, scale, phi, plain = weighted_images((5, 9, 40))
-    wanted = np.einsum("izyx,jzyx->ij", phi.astype(float), plain)
-    found = sum(projection_kernels.gram(basis, coarse, scale, 1, *b) for b in ((0, 20), (20, 45)))
-    tolerance = 2e-4 * np.abs(wanted).max()
-    np.testing.assert_allclose(found, wanted, atol=tolerance)
-
-
-@pytest.mark.parametrize("every", [1, 4])
-def test_products_of_the_blocks_of_a_plane(every):
-    basis, coarse, _, _, plain = weighted_images((1, 24, 90))
-    rows, columns = np.array([0, 1, 10, 24]), np.array([0, 1, 12, 50, 89, 90])
-    out = np.full((3, 5, 4, 4), np.nan)
-    for part in ((0, 1), (1, 3)):
-        projection_kernels.block_products(basis, coarse, every, rows, columns, *part, out)
-    used = np.arange(24) % every == every // 2
-    for i in range(3):
-        for j in range(5):
-            block = (slice(None), 0, slice(rows[i], rows[i + 1]), slice(columns[j], columns[j + 1]))
-            kept = used[rows[i] : rows[i + 1]]
-            wanted = np.einsum("iyx,jyx->ij", coarse[block][:, kept].astype(float), plain[block][:, kept])
-            np.testing.assert_allclose(out[i, j], wanted, atol=1e-5 * np.abs(coarse).max() * 24 * 90**0.5)
+@pytest.mark.parametrize("values", ["of the spline", "smoothed", "as they are"])
+@pytest.mark.parametrize("shape", [(1, 24, 90), (7, 12, 40)])
+def test_products_of_blocks(shape, values):
+    c, plain, phi = weighted_images(shape)
+    count, solid, raw = len(phi), shape[0] > 1, np.zeros((0, 1, 1), np.float32)
+    if values != "of the spline":
+        raw = np.random.default_rng(5).normal(size=shape).astype(np.float32)
+        smooth = np.empty((count - 1, *shape), np.float32)
+        template_kernels.slopes(raw, 0, smooth, 0, shape[0] * shape[1])
+        plain[-2] = smooth[-1] if values == "smoothed" else raw
+    planes = np.array([0, 1, 4, 7] if solid else [0, 1])
+    rows, columns = np.array([0, 1, 5, 12, shape[1]][: 4 if solid else 5]), np.array([0, 1, 12, 30, 39, shape[2]])
+    out = np.full((2, len(planes) - 1, len(rows) - 1, 5, count, count), np.nan)
+    cuts = (
+        [[[0, 0], [1, len(rows) - 1]], [[1, 0], [3, len(rows) - 1]]] if solid else [[[0, 0], [1, 1]], [[0, 1], [1, 4]]]
+    )
+    for part in cuts:
+        equation_kernels.block_products(
+            c, 0, raw, values == "smoothed", phi, 4, planes, rows, columns, np.array(part), *out
+        )
+    for whole, used in zip(out, (np.ones(shape[1], bool), np.arange(shape[1]) % 4 == 2), strict=True):
+        for k, i, j in np.ndindex(*whole.shape[:3]):
+            z, x = slice(planes[k], planes[k + 1]), slice(columns[j], columns[j + 1])
+            y = np.arange(rows[i], rows[i + 1])[used[rows[i] : rows[i + 1]]]
+            wanted = np.einsum("izyx,jzyx->ij", phi[:, z, y, x].astype(float), plain[:, z, y, x])
+            np.testing.assert_allclose(whole[k, i, j], wanted, atol=1e-5 * 32767 * 24 * 90**0.5)

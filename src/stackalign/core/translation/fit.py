@@ -154,12 +154,14 @@ def _solved(
     camera = np.array([noise.constant + noise.slope * template.level, noise.slope, noise.floor])
     curved = judged and _has_curve(template)
     looked_at = np.array([NOISE_PLANES, NOISE_ROWS] if curved else [0, 0])
+    room = equations.rooms.pop() if equations.rooms else np.empty(template.values.shape, np.float32)
     shift_kernels.fit_frames(
-        coefficients, pad, *_of_each_kind(volumes), equations.phi, equations.scale, equations.basis, equations.sums,
+        coefficients, pad, room, *_of_each_kind(volumes), equations.phi, equations.scale, equations.sums,
         equations.thinned, *equations.edges, equations.every, template.coefficients, template.known, camera,
         every_which(template.shape, _SAMPLES) if judged else 0, looked_at, shifts, _TOLERANCE, _LONGEST, iterations,
         answers, told,
     )  # fmt: skip
+    equations.rooms.append(room)
     return shifts[:, 3 - d :], answers, told
 
 

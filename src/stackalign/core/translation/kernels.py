@@ -169,7 +169,7 @@ def normal_equations(frame, seen, coefficients, valid, shift, brightness, noise,
     ----------
     frame : float32 (z, y, x)
     seen : float32 (z, y, x), or (1, 1, 1) if every pixel of the frame counts
-    coefficients, valid : float32 (Z, Y, X)
+    coefficients, valid : float32, uint8 (Z, Y, X)
         Spline coefficients of the template, and 1 where all taps around a pixel are known, else 0.
     shift : float64 (3,)
         Frame -> template, pixels.

@@ -46,60 +46,6 @@ def tapped(line, w, out):
 
 
 @fast_inlined
-def _plane_products(basis, phi, y, x0, x1, out):
-    """Add the products of four weighted images with three plain ones and with 1, over a part of a row."""
-    p0, p1, p2, p3 = phi[0, 0, y, x0:x1], phi[1, 0, y, x0:x1], phi[2, 0, y, x0:x1], phi[3, 0, y, x0:x1]
-    b0, b1, b2 = basis[0, 0, y, x0:x1], basis[1, 0, y, x0:x1], basis[2, 0, y, x0:x1]
-    a00 = a01 = a02 = a03 = a10 = a11 = a12 = a13 = np.float32(0)
-    a20 = a21 = a22 = a23 = a30 = a31 = a32 = a33 = np.float32(0)
-    for x in range(x1 - x0):
-        q0, q1, q2, q3 = np.float32(p0[x]), np.float32(p1[x]), np.float32(p2[x]), np.float32(p3[x])
-        u, v, w = b0[x], b1[x], b2[x]
-        a00 += q0 * u
-        a01 += q0 * v
-        a02 += q0 * w
-        a03 += q0
-        a10 += q1 * u
-        a11 += q1 * v
-        a12 += q1 * w
-        a13 += q1
-        a20 += q2 * u
-        a21 += q2 * v
-        a22 += q2 * w
-        a23 += q2
-        a30 += q3 * u
-        a31 += q3 * v
-        a32 += q3 * w
-        a33 += q3
-    rows = ((a00, a01, a02, a03), (a10, a11, a12, a13), (a20, a21, a22, a23), (a30, a31, a32, a33))
-    for i in range(4):
-        for j in range(4):
-            out[i, j] += rows[i][j]
-
-
-@fast_inlined
-def _volume_products(basis, phi, z, y, x0, x1, out):
-    """Add the products of five weighted images with four plain ones and with 1, over a part of a row."""
-    b0, b1 = basis[0, z, y, x0:x1], basis[1, z, y, x0:x1]
-    b2, b3 = basis[2, z, y, x0:x1], basis[3, z, y, x0:x1]
-    for i in range(5):
-        p = phi[i, z, y, x0:x1]
-        a0 = a1 = a2 = a3 = a4 = np.float32(0)
-        for x in range(x1 - x0):
-            q = np.float32(p[x])
-            a0 += q * b0[x]
-            a1 += q * b1[x]
-            a2 += q * b2[x]
-            a3 += q * b3[x]
-            a4 += q
-        out[i, 0] += a0
-        out[i, 1] += a1
-        out[i, 2] += a2
-        out[i, 3] += a3
-        out[i, 4] += a4
-
-
-@fast_inlined
 def _plane_sums(line, w, phi, y, x0, nx, out):
     """Add the products of the frame's values in a row with four images."""
     w0, w1, w2, w3 = w[0], w[1], w[2], w[3]
@@ -253,70 +199,6 @@ def project(c, first, weights, box, every, phi, scale, sloped, out):
                 _plane_sums(line, weights[2, 0], phi, row, x0, nx, out)
     for k in range(count):
         out[k] *= scale[k]
-
-
-@fast_inlined
-def add_products(basis, phi, scale, every, start, stop, inner, out):
-    """Add the products ``phi_i * basis_j`` of volumes over rows ``start`` to ``stop``, without the ``inner`` box."""
-    ny, nx = phi.shape[2:]
-    sums = np.zeros((5, 5))
-    for row in range(start, stop):
-        z, y = row // ny, row % ny
-        if y % every != every // 2:
-            continue
-        within = inner[0, 0] <= z < inner[0, 0] + inner[1, 0] and inner[0, 1] <= y < inner[0, 1] + inner[1, 1]
-        low, high = (inner[0, 2], inner[0, 2] + inner[1, 2]) if within else (nx, nx)
-        if low > 0:
-            _volume_products(basis, phi, z, y, 0, low, sums)
-        if high < nx:
-            _volume_products(basis, phi, z, y, high, nx, sums)
-    for i in range(5):
-        out[i] += scale[i] * sums[i]
-
-
-@kernel
-def gram(basis, phi, scale, every, start, stop):
-    """Return the products (5, 5) of the weighted and the plain basis images of a volume.
-
-    Parameters
-    ----------
-    basis : float32 (4, z, y, x)
-        Gradient images, then the template; the constant image 1 comes last and is not stored.
-    phi, scale : int16 (5, z, y, x), float64 (5,)
-        Weighted basis images, in units of the scale.
-    every : int
-        Only rows ``every // 2``, ``every // 2 + every``, ... count.
-    start, stop : int
-        Rows, counted through all planes, that are looked at.
-    """
-    out = np.zeros((5, 5))
-    add_products(basis, phi, scale, every, start, stop, np.zeros((2, 3), np.int64), out)
-    return out
-
-
-@kernel
-def block_products(basis, phi, every, rows, columns, start, stop, out):
-    """Fill ``out`` with the products of the weighted and the plain basis images of a plane over each of its blocks.
-
-    Parameters
-    ----------
-    basis : float32 (3, 1, y, x)
-    phi : int16 (4, 1, y, x)
-    every : int
-        Only rows ``every // 2``, ``every // 2 + every``, ... count.
-    rows, columns : int64 (M + 1,), (N + 1,)
-        Where blocks begin and end.
-    start, stop : int
-        Blocks along y that are looked at.
-    out : float64 (M, N, 4, 4)
-        In units of ``phi``.
-    """
-    for i in range(start, stop):
-        out[i] = 0.0
-        for y in range(rows[i], rows[i + 1]):
-            if y % every == every // 2:
-                for j in range(len(columns) - 1):
-                    _plane_products(basis, phi, y, columns[j], columns[j + 1], out[i, j])
 
 
 @fast_inlined

@@ -13,7 +13,7 @@ import numpy as np
 from stackalign.core.compiled import fast_inlined, inlined, kernel
 from stackalign.core.frames.noise_kernels import middle_curve
 from stackalign.core.translation.kernels import judged, solved, spline_weights
-from stackalign.core.translation.projection_kernels import add_products, project
+from stackalign.core.translation.projection_kernels import project
 
 #: columns of what `fit_frames` tells of each frame; the variances along the axes come last
 STATUS, STEPS, GAIN, OFFSET, COUNT, CORRELATION, RESIDUAL, CHI2, OVERLAP, CURVE, VARIANCE = range(11)
@@ -45,16 +45,23 @@ def _boxed(shape, size, shift, d, box):
 
 
 @inlined
-def _block_sums(sums, rows, columns, box, normal):
+def _block_sums(sums, planes, rows, columns, box, normal):
     """Fill ``normal`` with what blocks within a box add up to; the box shrinks to these. False: there are none."""
-    i, j = np.searchsorted(rows, box[0, 1]), np.searchsorted(columns, box[0, 2])
-    k = np.searchsorted(rows, box[0, 1] + box[1, 1], side="right") - 1
-    m = np.searchsorted(columns, box[0, 2] + box[1, 2], side="right") - 1
-    if k <= i or m <= j:
-        return False
-    normal[:] = sums[k, m] - sums[i, m] - sums[k, j] + sums[i, j]
-    box[0, 1], box[1, 1] = rows[i], rows[k] - rows[i]
-    box[0, 2], box[1, 2] = columns[j], columns[m] - columns[j]
+    first, last = np.zeros(3, np.int64), np.zeros(3, np.int64)
+    for axis in range(3):
+        edges = planes if axis == 0 else rows if axis == 1 else columns
+        first[axis] = np.searchsorted(edges, box[0, axis])
+        last[axis] = np.searchsorted(edges, box[0, axis] + box[1, axis], side="right") - 1
+        if last[axis] <= first[axis]:
+            return False
+        box[0, axis], box[1, axis] = edges[first[axis]], edges[last[axis]] - edges[first[axis]]
+    normal[:] = 0.0
+    for corner in range(8):
+        sign, at = 1.0, last.copy()
+        for axis in range(3):
+            if corner >> axis & 1:
+                at[axis], sign = first[axis], -sign
+        normal += sign * sums[at[0], at[1], at[2]]
     return True
 
 
@@ -65,9 +72,9 @@ def fit_shift(
     shape,
     phi,
     scale,
-    basis,
     whole,
     thinned,
+    planes,
     rows,
     columns,
     every,
@@ -90,12 +97,11 @@ def fit_shift(
         Pixels that ``c`` has around each axis of the frame.
     shape : int64 (3,)
         Of the frame.
-    phi, scale, basis
-        Images that the frame is projected on, and the smoothed gradients and values that it is made of; see `gram`.
-    whole, thinned : float64 (M, N, K, K)
-        Products over the blocks of a plane above and before each of their edges, and the same over every few rows of
-        it; of a volume, one sum over all.
-    rows, columns : int64 (M,), (N,)
+    phi, scale
+        Images that the frame is projected on; see `project`.
+    whole, thinned : float64 (L, M, N, K, K)
+        Products over the blocks above and before each of their edges, and the same over every few rows.
+    planes, rows, columns : int64 (L,), (M,), (N,)
         Edges of the blocks.
     every : int
         Which rows these are; 1: all rows are taken from the first step on.
@@ -122,7 +128,7 @@ def fit_shift(
     size = np.array([phi.shape[1], phi.shape[2], phi.shape[3]])
     box, boxed = np.zeros((2, 3), np.int64), np.full(3, np.inf)
     first, weights = np.zeros(3, np.int64), np.zeros((3, 2, 4), np.float32)
-    outside, sums, column = np.zeros((count, count)), np.zeros((count, 1 + d)), np.zeros(count)
+    sums, column = np.zeros((count, 1 + d)), np.zeros(count)
     step, scaled = np.zeros(d), np.zeros(d)
     longest_step = np.inf
     thin, told = every, False
@@ -130,14 +136,8 @@ def fit_shift(
         if not np.abs(shift - boxed).max() <= 0.25:
             if not _boxed(shape, size, shift, d, box):
                 return NO_OVERLAP, done
-            sums_of = whole if thin == 1 else thinned
-            if d == 2:
-                if not _block_sums(sums_of, rows, columns, box, normal):
-                    return NO_OVERLAP, done
-            else:
-                outside[:] = 0.0
-                add_products(basis, phi, scale, thin, 0, size[0] * size[1], box, outside)
-                normal[:] = sums_of[0, 0] - outside
+            if not _block_sums(whole if thin == 1 else thinned, planes, rows, columns, box, normal):
+                return NO_OVERLAP, done
             boxed[:] = shift
         for axis in range(3 - d, 3):
             n = int(np.floor(-shift[axis]))
@@ -213,7 +213,7 @@ def variances(normal, answer):
 
 @inlined
 def _fit_frame(
-    c, pad, frame, phi, scale, basis, whole, thinned, rows, columns, every, coefficients, known, noise, sampled,
+    c, pad, frame, phi, scale, whole, thinned, planes, rows, columns, every, coefficients, known, noise, sampled,
     curved, shift, tolerance, longest, iterations, answer, told,
 ):  # fmt: skip
     """Fit and judge one frame; see `fit_frames`."""
@@ -222,14 +222,14 @@ def _fit_frame(
     normal, theta = np.zeros((count, count)), np.zeros(count)
     shape = np.array(frame.shape)
     status, done = fit_shift(
-        c, pad, shape, phi, scale, basis, whole, thinned, rows, columns, every, shift, tolerance, longest, iterations,
+        c, pad, shape, phi, scale, whole, thinned, planes, rows, columns, every, shift, tolerance, longest, iterations,
         normal, theta, answer,
     )  # fmt: skip
     told[STATUS], told[STEPS] = status, done
     if status < 0:
         return
     told[GAIN], told[OFFSET] = theta[d], theta[d + 1]
-    told[OVERLAP] = normal[count - 1, count - 1] / whole[-1, -1, count - 1, count - 1]
+    told[OVERLAP] = normal[count - 1, count - 1] / whole[-1, -1, -1, count - 1, count - 1]
     if curved[0] > 0:
         told[CURVE] = middle_curve(frame, curved[0], curved[1])
     if sampled == 0:
@@ -257,8 +257,8 @@ def _converted(frame, out):
 
 @kernel
 def fit_frames(
-    c, pad, bytes_, words, floats, phi, scale, basis, whole, thinned, rows, columns, every, coefficients, known, noise,
-    sampled, curved, shifts, tolerance, longest, iterations, answers, out,
+    c, pad, frame, bytes_, words, floats, phi, scale, whole, thinned, planes, rows, columns, every, coefficients, known,
+    noise, sampled, curved, shifts, tolerance, longest, iterations, answers, out,
 ):  # fmt: skip
     """Fit the shifts of whole frames, and judge them: `fit_shift`, residuals, standard errors and noise, in one call.
 
@@ -268,11 +268,14 @@ def fit_frames(
     ----------
     c : float32 (n, Z, Y, X)
         Not looked at if ``pad`` is 0: the frames themselves are taken.
+    frame : float32 (z, y, x)
+        Room for one that is converted. The same memory for all: what is read several times then lies near the
+        processor, and memory that no one used before is slow.
     bytes_, words, floats : uint8, uint16, float32 (n, z, y, x)
         The frames, in one of them; the others are empty. All that follows is compiled once for all kinds.
-    pad, phi, scale, basis, whole, thinned, rows, columns, every, tolerance, longest, iterations
+    pad, phi, scale, whole, thinned, planes, rows, columns, every, tolerance, longest, iterations
         See `fit_shift`.
-    coefficients, known : float32 (z, y, x)
+    coefficients, known : float32, uint8 (z, y, x)
         Of the template; volumes with one mirrored plane in front and two behind.
     noise : float64 (3,)
         Variance at zero, per intensity, and the least, of the template less its level.
@@ -289,10 +292,7 @@ def fit_frames(
         residual, chi squared, share of the template's weight in view, what `median_curve` says of the frame, and the
         variance of the shift along the axes in units of the noise.
     """
-    # the same memory for all: what is read several times then lies near the processor
-    size = bytes_.shape if bytes_.size else words.shape if words.size else floats.shape
-    frame = np.empty(size[1:], np.float32)
-    for n in range(size[0]):
+    for n in range(bytes_.shape[0] + words.shape[0] + floats.shape[0]):
         if bytes_.size:
             _converted(bytes_[n], frame)
         elif words.size:
@@ -300,6 +300,6 @@ def fit_frames(
         else:
             frame = floats[n]
         _fit_frame(
-            frame if pad == 0 else c[n], pad, frame, phi, scale, basis, whole, thinned, rows, columns, every,
+            frame if pad == 0 else c[n], pad, frame, phi, scale, whole, thinned, planes, rows, columns, every,
             coefficients, known, noise, sampled, curved, shifts[n], tolerance, longest, iterations, answers[n], out[n],
         )  # fmt: skip

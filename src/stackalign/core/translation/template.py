@@ -6,7 +6,6 @@ Images are float32 (z, y, x) inside, one plane in 2-D.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +15,8 @@ from stackalign.core.frames.denoise import Denoised, wiener
 from stackalign.core.frames.holes import filled_along_lines, filled_smoothly
 from stackalign.core.frames.noise import NoiseModel
 from stackalign.core.threads import map_threads
-from stackalign.core.translation import projection_kernels, template_kernels
-from stackalign.core.warping.kernels import PAD
-from stackalign.core.warping.resample import filter_spline, spline_coefficients
+from stackalign.core.translation import equation_kernels, projection_kernels, template_kernels
+from stackalign.core.warping.resample import filter_spline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,15 +26,15 @@ if TYPE_CHECKING:
 _WIDE = 128  # px: from here on a pixel lost at each border costs less than filtering every frame
 _DEEP = 24  # planes: the same; a plane lost costs more, but so does the filter of a volume
 _LEAST = 16  # pixels of an image that only leads to the next finer one
-_TALL = 256  # rows: from here on every fourth of them tells the first steps
+_TALL = 256, 64  # rows of planes and volumes: from here on every fourth of them tells the first steps
 _EVERY = 4
 _EVEN = 0.1  # of the mean variance: the least that a dark pixel's counts for, so that few do not rule the fit
-_PLANES = slice(PAD - 1, 2 - PAD)  # what a volume's coefficients keep of the mirrored planes
+_PLANES = 1, 2  # mirrored ones, before and behind the coefficients of a volume
 _SLOPE = 3  # pixels along an axis that it takes to tell a slope
 _HOLED = 0.97  # of the inside of a reference: with less of it known, what is missing is not just a narrow border
 _NARROW, _WIDEST = 64, 16  # of an axis: the width of blocks near its ends and in its middle
 _PARTS, _SMALL = 8, 1 << 16  # that a pass over all pixels is split into; pixels of one, at least
-_NOTHING = np.zeros((1, 1, 1), np.float32)
+_NOTHING, _NO_VALUES = np.zeros((1, 1, 1), np.float32), np.zeros((0, 1, 1), np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +47,7 @@ class TranslationTemplate:
         Of the reference, (y, x) or (z, y, x).
     level : float
         Mean that is subtracted from the reference.
-    coefficients, known : float32 (z, y, x)
+    coefficients, known : float32, uint8 (z, y, x)
         Spline coefficients of the reference (less ``level``), and 1 where a pixel and its neighbours are known. Volumes
         carry one mirrored plane in front and two behind, so that those of few planes are read up to their borders.
     values, weight : float32 (z, y, x)
@@ -69,7 +67,7 @@ class TranslationTemplate:
     shape: tuple[int, ...]
     level: float
     coefficients: NDArray[np.float32]
-    known: NDArray[np.float32]
+    known: NDArray[np.uint8]
     values: NDArray[np.float32]
     weight: NDArray[np.float32]
     normal: NDArray[np.float64]
@@ -97,11 +95,6 @@ class TranslationTemplate:
         return 0.0 if self.denoised is None else self.denoised.heard / self.frames
 
     @property
-    def padded(self) -> NDArray[np.float32]:
-        """The spline coefficients with mirrored pixels around them."""
-        return self._later["padded"]  # type: ignore[no-any-return]
-
-    @property
     def raw(self) -> NDArray[np.float32]:
         """The reference less ``level``, not filtered."""
         return self._later["raw"]  # type: ignore[no-any-return]
@@ -110,7 +103,9 @@ class TranslationTemplate:
     def basis(self) -> NDArray[np.float32]:
         """Gradients and values (K - 1, z, y, x), worked out once."""
         if "basis" not in self._later:
-            basis = _slopes(self.padded, self.values.shape)
+            basis = np.empty((self.ndim + 1, *self.values.shape), np.float32)
+            parts = _parts(self.values)
+            map_threads(lambda b: template_kernels.slopes(self.coefficients, self.front, basis, *b), parts)
             basis[-1] = self.values
             self._later["basis"] = basis
         return self._later["basis"]  # type: ignore[no-any-return]
@@ -171,7 +166,7 @@ class TranslationTemplate:
         level, spread = template_kernels.moments(volume_of(filled), used)
         if spread <= 1e-6 * max(abs(level), 1e-30) or spread == 0:
             raise ValueError("the reference has no contrast: all its pixels are equal")
-        raw = centred = (filled - np.float32(level)).astype(np.float32)
+        raw = centred = np.subtract(filled, np.float32(level), out=None if filled is reference else filled)
         denoised: Denoised | None = None
         model = noise or NoiseModel(1.0)
         camera = np.array([model.constant, model.slope, model.floor])
@@ -179,18 +174,18 @@ class TranslationTemplate:
             variance = template_kernels.mean_variance(volume_of(centred), used, level, camera) / frames
             denoised = wiener(centred, None if noise is None else variance, resampled=frames > 1)
             centred = denoised.image
-        padded = spline_coefficients(centred, 3)
-        whole, cut = slice(None), slice(PAD, -PAD)
-        inner = (whole, cut, cut) if d == 2 else (cut, cut, cut)
-        volume = volume_of(centred)
+        volume = np.ascontiguousarray(volume_of(centred))
+        coefficients, front = _coefficients(volume, d), _front(d)
         # variance of the filtered reference: noise that pulls a pixel down must not raise its weight
         least = _EVEN * template_kernels.mean_variance(volume, used, level, camera)
         shade = _NOTHING if window is None else np.ascontiguousarray(volume_of(window), np.float32)
         weight = np.empty(volume.shape, np.float32)
         template_kernels.weigh(volume, used, shade, level, camera, least, weight)
-        parts = map_threads(lambda b: template_kernels.slope_products(padded, PAD, volume, weight, *b), _parts(volume))
+        parts = map_threads(
+            lambda b: template_kernels.slope_products(coefficients, front, volume, weight, *b), _parts(volume)
+        )
         normal = np.asarray(sum(parts))
-        usable = used.astype(np.float32)
+        usable = used.view(np.uint8)
         deep = reference.shape[0] >= (_LEAST if rough else _DEEP)
         for k, n in enumerate(reference.shape):
             if n < _SLOPE:
@@ -198,8 +193,8 @@ class TranslationTemplate:
         return cls(
             reference.shape,
             level,
-            np.ascontiguousarray(padded[_PLANES, cut, cut] if d == 3 else padded[inner]),
-            np.pad(usable, ((1, 2), (0, 0), (0, 0)), mode="edge") if d == 3 else usable,
+            coefficients,
+            np.pad(usable, (_PLANES, (0, 0), (0, 0)), mode="edge") if d == 3 else usable,
             volume,
             weight,
             normal,
@@ -207,13 +202,18 @@ class TranslationTemplate:
             frames,
             mask is None and min(reference.shape[-2:]) >= (_LEAST if rough else _WIDE) and (d == 2 or deep),
             denoised,
-            {"padded": padded, "raw": volume if raw is centred else np.ascontiguousarray(volume_of(raw))},
+            {"raw": volume if raw is centred else np.ascontiguousarray(volume_of(raw))},
         )
 
     @property
     def ndim(self) -> int:
         """Spatial dimensions."""
         return len(self.shape)
+
+    @property
+    def front(self) -> int:
+        """Mirrored planes before the first one of the coefficients."""
+        return _front(self.ndim)
 
     @property
     def blind(self) -> NDArray[np.bool_]:
@@ -224,6 +224,21 @@ class TranslationTemplate:
         """Return the weighted variance of the reference, intensity squared."""
         n = self.normal
         return float(n[-2, -2] / n[-1, -1] - (n[-2, -1] / n[-1, -1]) ** 2)
+
+    def pull(self) -> float:
+        """Return how far a frame is held, of the way it should go, by its own noise in a mean that it is part of.
+
+        That is what noise has of the information: what the Wiener filter took away, over what it left.
+        """
+        if self.raw is self.values:
+            return np.inf
+        coefficients = _coefficients(self.raw, self.ndim)
+        parts = map_threads(
+            lambda b: template_kernels.slope_products(coefficients, self.front, self.raw, self.weight, *b),
+            _parts(self.raw),
+        )
+        noisy, clean = np.diag(np.asarray(sum(parts)))[: self.ndim], np.diag(self.normal)[: self.ndim]
+        return float(max((noisy / np.maximum(clean, 1e-300) - 1).max(), 0.0))
 
     def sensitivity(self) -> NDArray[np.float64]:
         """Return the Cramer-Rao bound of a frame that covers all of it, standard error per axis, pixels."""
@@ -239,32 +254,34 @@ class ShiftEquations:
     commute, so that the filter can be moved to the images that the frame is projected on: once for all frames. The
     price is a pixel at each border, whose smoothed value the reference does not tell: little of a wide image.
 
+    They tell how the frame is made of slopes and values of the reference, smoothed by the B-spline like the frames. The
+    values are those before the Wiener filter, which bends them near the borders: frames that leave a border would be
+    pulled to the other.
+
     Attributes
     ----------
-    basis : float32 (K - 1, z, y, x)
-        Gradients and values of the reference, smoothed by the B-spline like the frames. The values are those before
-        the Wiener filter, which bends them near the borders: frames that leave a border would be pulled to the other.
-        ``phi`` is filtered and serves as an instrument, so that their noise moves all frames alike.
     phi, scale : int16 (K, z, y, x), float64 (K,)
-        Weighted gradients, values and 1, filtered, in units of the scale.
-    sums : float64 (M, N, K, K)
-        Sums of ``phi_i * basis_j`` over the rows above and the columns before each of the ``edges``, so that those of a
-        block are the difference of its corners' (Crow, SIGGRAPH 1984); of a volume, just the sum of all.
-    thinned : float64 (M, N, K, K)
+        Weighted gradients, values and 1, filtered, in units of the scale. They serve as instruments, so that the noise
+        of the reference moves all frames alike.
+    sums : float64 (L, M, N, K, K)
+        Sums of the products of ``phi`` with slopes, values and 1 over the planes and rows above and the columns before
+        each of the ``edges``, so that those of a block follow from its corners' (Crow, SIGGRAPH 1984).
+    thinned : float64 (L, M, N, K, K)
         The same over one of ``every`` rows, which tell the first steps.
-    edges : int64 (M,), (N,)
-        Rows and columns where what a frame covers may begin and end: narrow near the borders, wide in the middle.
+    edges : int64 (L,), (M,), (N,)
+        Planes, rows and columns where what a frame covers may begin and end: narrow near the borders, wide in the
+        middle.
     every : int
         1 for small templates.
     """
 
-    basis: NDArray[np.float32]
     phi: NDArray[np.int16]
     scale: NDArray[np.float64]
     sums: NDArray[np.float64]
     thinned: NDArray[np.float64]
-    edges: tuple[NDArray[np.int64], NDArray[np.int64]]
+    edges: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
     every: int
+    rooms: list[NDArray[np.float32]]  # that frames are converted in: fresh memory is slow
 
     @classmethod
     def of(cls, template: TranslationTemplate) -> ShiftEquations:
@@ -272,15 +289,8 @@ class ShiftEquations:
         d, weight = template.ndim, template.weight
         counted = weight > 0
         if template.filters:
-            basis = _slopes(spline_coefficients(_image(template.values, d), 1), weight.shape)
             for axis in range(3 - d, 3):
                 counted[(slice(None),) * axis + ([0, -1],)] = False
-        else:
-            basis = _slopes(template.padded, weight.shape)
-        if template.raw is not template.values:
-            basis[-1] = _smoothed(template.raw, d) if template.filters else template.raw
-        elif not template.filters:
-            basis[-1] = template.values
         phi, scale = np.empty((d + 2, *weight.shape), np.int16), np.ones(d + 2)
         spare: list[NDArray[np.float32]] = []  # fresh memory is slow
 
@@ -291,7 +301,7 @@ class ShiftEquations:
             elif k == d:
                 np.multiply(weight, template.values, out=image)
             else:
-                template_kernels.weighted_slope(template.padded, PAD, k, weight, image)
+                template_kernels.weighted_slope(template.coefficients, template.front, k, weight, image)
             if template.filters:
                 filter_spline(image, 3)
             # beyond what counts the reference is not known: what the filter spread there is cut off again
@@ -299,42 +309,40 @@ class ShiftEquations:
             spare.append(image)
 
         map_threads(project, range(d + 2))
-        every = _EVERY if basis.shape[2] >= _TALL else 1
-        edges = (_edges(weight.shape[1]), _edges(weight.shape[2]))
-        products = partial(_block_sums, edges=edges) if d == 2 else _gram
-        sums = products(basis, phi, scale, 1)
-        thinned = sums if every == 1 else products(basis, phi, scale, every)
+        every = _EVERY if weight.shape[1] >= _TALL[d - 2] else 1
+        edges = (_edges(weight.shape[0]), _edges(weight.shape[1]), _edges(weight.shape[2]))
+        sums, thinned = _block_sums(template, phi, scale, every, edges)
         for k in np.flatnonzero(template.blind):
             # all else in its row is zero, so that its step is zero too
-            sums[..., k, k] = thinned[..., k, k] = _counted(sums.shape[:2])
-        return cls(basis, phi, scale, sums, thinned, edges, every)
+            sums[..., k, k] = thinned[..., k, k] = _counted(sums.shape[:3])
+        return cls(phi, scale, sums, thinned, edges, every, spare)
 
 
-def _slopes(padded: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Return the slopes along the axes, and the values, of a spline (d + 1, z, y, x)."""
-    basis = np.empty((3 if len(padded) == 1 else 4, *shape), np.float32)
-    map_threads(lambda b: template_kernels.slopes(padded, PAD, basis, *b), _parts(basis[0]))
-    return basis
+def _front(d: int) -> int:
+    return _PLANES[0] if d == 3 else 0
 
 
-def _smoothed(volume: NDArray[np.float32], d: int) -> NDArray[np.float32]:
-    """Return the cubic spline whose coefficients are the pixels, at the pixels."""
-    padded = spline_coefficients(_image(volume, d), 1)
-    out = np.empty_like(volume)
-    map_threads(lambda b: template_kernels.smoothed(padded, PAD, out, *b), _parts(out))
+def _coefficients(volume: NDArray[np.float32], d: int) -> NDArray[np.float32]:
+    """Return the spline's coefficients of an image (z, y, x); volumes get mirrored planes around them."""
+    if d == 2:
+        out = volume.copy()
+        filter_spline(out, 3)
+        return out
+    before, behind = _PLANES
+    count = len(volume)
+    out = np.empty((count + before + behind, *volume.shape[1:]), np.float32)
+    out[before : before + count] = volume
+    filter_spline(out[before : before + count], 3)
+    beyond = np.pad(np.arange(count), _PLANES, mode="reflect" if count > 1 else "edge")
+    for k in (*range(before), *range(-behind, 0)):
+        out[k] = out[before + beyond[k]]
     return out
-
-
-def _gram(
-    basis: NDArray[np.float32], phi: NDArray[np.int16], scale: NDArray[np.float64], every: int
-) -> NDArray[np.float64]:
-    parts = _parts(basis[0])
-    whole = sum(map_threads(lambda b: projection_kernels.gram(basis, phi, scale, every, *b), parts))
-    return np.asarray(whole)[None, None]
 
 
 def _edges(n: int) -> NDArray[np.int64]:
     """Return where blocks along an axis of ``n`` pixels begin and end: what lies between frame and block is lost."""
+    if n < _SLOPE:
+        return np.arange(n + 1)
     narrow, wide = max(n // _NARROW, 1), max(n // _WIDEST, 1)
     near = [1, *range(narrow, n // 8, narrow)]
     middle = range(n // 8, n - n // 8, wide)
@@ -342,31 +350,41 @@ def _edges(n: int) -> NDArray[np.int64]:
 
 
 def _block_sums(
-    basis: NDArray[np.float32],
+    template: TranslationTemplate,
     phi: NDArray[np.int16],
     scale: NDArray[np.float64],
     every: int,
-    edges: tuple[NDArray[np.int64], NDArray[np.int64]],
-) -> NDArray[np.float64]:
-    """Return the sums over all blocks before each of the edges, see `ShiftEquations`."""
-    rows, columns = edges
-    count = len(rows) - 1
-    out = np.zeros((count + 1, len(columns), 4, 4))
-    cuts = [count * k // _PARTS for k in range(_PARTS + 1)]
-    map_threads(
-        lambda b: projection_kernels.block_products(basis, phi, every, rows, columns, *b, out[1:, 1:]), pairwise(cuts)
-    )
-    out *= scale[:, None]
-    for axis in (0, 1):
-        np.cumsum(out, axis=axis, out=out)
-    return out
+    edges: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the sums over all blocks before each of the edges, and over some rows of these; see `ShiftEquations`."""
+    counts = [len(e) - 1 for e in edges]
+    shape = (*(n + 1 for n in counts), len(phi), len(phi))
+    sums, thinned = np.zeros(shape), np.zeros(shape)
+    inner = (slice(1, None),) * 3
+    if template.filters:
+        c, front, smooth = template.values, 0, True
+        raw = _NO_VALUES if template.raw is template.values else template.raw
+    else:
+        c, front, raw, smooth = template.coefficients, template.front, template.raw, False
+
+    def multiply(part: tuple[int, int]) -> None:
+        blocks = np.array([[0, 0], counts[:2]])
+        blocks[:, 0 if template.ndim == 3 else 1] = part
+        equation_kernels.block_products(c, front, raw, smooth, phi, every, *edges, blocks, sums[inner], thinned[inner])
+
+    count = counts[0 if template.ndim == 3 else 1]
+    map_threads(multiply, pairwise([count * k // _PARTS for k in range(_PARTS + 1)]))
+    for out in (sums, thinned):
+        out *= scale[:, None]
+        for axis in range(3):
+            np.cumsum(out, axis=axis, out=out)
+    return sums, thinned
 
 
 def _counted(shape: Sequence[int]) -> NDArray[np.float64]:
-    """Return how many blocks lie before each edge, so that any box of them holds some; of a volume, 1."""
-    if shape == (1, 1):
-        return np.ones((1, 1))
-    return np.asarray(np.multiply.outer(np.arange(shape[0]), np.arange(shape[1])), float)
+    """Return how many blocks lie before each edge, so that any box of them holds some."""
+    planes, rows, columns = (np.arange(n, dtype=float) for n in shape)
+    return np.asarray(planes[:, None, None] * rows[:, None] * columns)
 
 
 def _parts(volume: NDArray[Any]) -> list[tuple[int, int]]:
@@ -379,10 +397,6 @@ def _parts(volume: NDArray[Any]) -> list[tuple[int, int]]:
 def volume_of(image: NDArray[Any]) -> NDArray[Any]:
     """Return an image as the kernels read it: one plane if it has no more."""
     return image if image.ndim == 3 else image[None]
-
-
-def _image(volume: NDArray[Any], d: int) -> NDArray[Any]:
-    return volume if d == 3 else volume[0]
 
 
 def _inverse(normal: NDArray[np.float64]) -> NDArray[np.float64]:

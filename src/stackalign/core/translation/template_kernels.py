@@ -7,6 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from stackalign.core.compiled import fast_inlined, inlined, kernel
+from stackalign.core.warping.kernels import mirrored
 
 
 @inlined
@@ -111,47 +112,56 @@ def _along(line, steep, out):
             out[x] = sixth * (line[x] + line[x + 2]) + third * line[x + 1]
 
 
+@fast_inlined
+def _ends(line):
+    """Fill the first and the last of a line with the pixels that are mirrored there."""
+    n = line.shape[0] - 2
+    line[0], line[n + 1] = line[1 + mirrored(-1, n)], line[1 + mirrored(n, n)]
+
+
 @inlined
-def _slope_lines(c, pad, z, y, fresh, rows, lines, out):
+def slope_lines(c, front, z, y, fresh, rows, lines, out):
     """Fill ``out`` (d + 1, x) with the slopes of a spline along its axes, and its values, in a row of pixels.
 
     ``rows`` (2, 3, x + 2) keeps what the next row needs again, unless that is ``fresh``; ``lines`` (3, x + 2) is for
     what is in between.
     """
-    width = out.shape[1] + 2
-    left, at = pad - 1, y + pad
-    stop = left + width
-    if c.shape[0] == 1:
-        a, b, d = c[0, at - 1, left:stop], c[0, at, left:stop], c[0, at + 1, left:stop]
-        _across(a, b, d, True, lines[1])
-        _across(a, b, d, False, lines[2])
+    last, nz, ny = out.shape[0] - 1, c.shape[0], c.shape[1]
+    end = out.shape[1] + 1
+    if last == 2:
+        a, b, d = c[0, mirrored(y - 1, ny)], c[0, y], c[0, mirrored(y + 1, ny)]
+        _across(a, b, d, True, lines[1, 1:end])
+        _across(a, b, d, False, lines[2, 1:end])
+        _ends(lines[1])
+        _ends(lines[2])
     else:
-        for j in range(0 if fresh else 2, 3):
-            i, slot = at - 1 + j, (at - 1 + j) % 3
-            a, b = c[z + pad - 1, i, left:stop], c[z + pad, i, left:stop]
-            d = c[z + pad + 1, i, left:stop]
-            _across(a, b, d, True, rows[0, slot])
-            _across(a, b, d, False, rows[1, slot])
-        p, q, r = (at - 1) % 3, at % 3, (at + 1) % 3
+        for j in range(y - 1 if fresh else y + 1, y + 2):
+            i, slot = mirrored(j, ny), (j + 3) % 3
+            a, b = c[mirrored(z + front - 1, nz), i], c[z + front, i]
+            d = c[mirrored(z + front + 1, nz), i]
+            for k in range(2):
+                _across(a, b, d, k == 0, rows[k, slot, 1:end])
+                _ends(rows[k, slot])
+        p, q, r = (y + 2) % 3, y % 3, (y + 1) % 3
         _across(rows[0, p], rows[0, q], rows[0, r], False, lines[0])
         _across(rows[1, p], rows[1, q], rows[1, r], True, lines[1])
         _across(rows[1, p], rows[1, q], rows[1, r], False, lines[2])
         _along(lines[0], False, out[0])
-    last = out.shape[0] - 1
     _along(lines[1], False, out[last - 2])
     _along(lines[2], True, out[last - 1])
     _along(lines[2], False, out[last])
 
 
 @kernel
-def slopes(c, pad, out, start, stop):
+def slopes(c, front, out, start, stop):
     """Fill the derivatives of a cubic spline at the pixels, and its values.
 
     Parameters
     ----------
-    c : float32 (Z, Y, X)
-        Coefficients with ``pad`` mirrored pixels around each axis; around y and x only if there is one plane.
-    pad : int
+    c : float32 (Z, y, x)
+        Coefficients, mirrored beyond their ends.
+    front : int
+        Planes of these before the first one of ``out``.
     out : float32 (d + 1, z, y, x)
         ``(-1, 0, 1) / 2`` along an axis, ``(1, 4, 1) / 6`` along the others; the values come last.
     start, stop : int
@@ -162,21 +172,9 @@ def slopes(c, pad, out, start, stop):
     line = np.empty((out.shape[0], nx), np.float32)
     for row in range(start, stop):
         z, y = row // ny, row % ny
-        _slope_lines(c, pad, z, y, row == start or y == 0, rows, lines, line)
+        slope_lines(c, front, z, y, row == start or y == 0, rows, lines, line)
         for k in range(out.shape[0]):
             out[k, z, y] = line[k]
-
-
-@kernel
-def smoothed(c, pad, out, start, stop):
-    """Fill ``out`` (z, y, x) with the values of a cubic spline at the pixels; parameters as `slopes`."""
-    ny, nx = out.shape[1], out.shape[2]
-    rows, lines = np.empty((2, 3, nx + 2), np.float32), np.empty((3, nx + 2), np.float32)
-    line = np.empty((4 if c.shape[0] > 1 else 3, nx), np.float32)
-    for row in range(start, stop):
-        z, y = row // ny, row % ny
-        _slope_lines(c, pad, z, y, row == start or y == 0, rows, lines, line)
-        out[z, y] = line[-1]
 
 
 @fast_inlined
@@ -202,12 +200,12 @@ def _sum(a):
 
 
 @kernel
-def slope_products(c, pad, values, weight, start, stop):
+def slope_products(c, front, values, weight, start, stop):
     """Return the weighted products (d + 2, d + 2) of slopes, values and 1 with each other, over some rows.
 
     Parameters
     ----------
-    c, pad, start, stop
+    c, front, start, stop
         See `slopes`.
     values, weight : float32 (z, y, x)
     """
@@ -218,7 +216,7 @@ def slope_products(c, pad, values, weight, start, stop):
     line, weighted = np.empty((last + 1, nx), np.float32), np.empty(nx, np.float32)
     for row in range(start, stop):
         z, y = row // ny, row % ny
-        _slope_lines(c, pad, z, y, row == start or y == 0, rows, lines, line)
+        slope_lines(c, front, z, y, row == start or y == 0, rows, lines, line)
         line[last] = values[z, y]
         for i in range(last + 1):
             _times(weight[z, y], line[i], weighted)
@@ -233,12 +231,12 @@ def slope_products(c, pad, values, weight, start, stop):
 
 
 @kernel
-def weighted_slope(c, pad, axis, weight, out):
+def weighted_slope(c, front, axis, weight, out):
     """Fill ``out`` (z, y, x) with the slope of a spline along one of its axes, times a weight.
 
     Parameters
     ----------
-    c, pad
+    c, front
         See `slopes`.
     axis : int
     weight : float32 (z, y, x)
@@ -248,7 +246,7 @@ def weighted_slope(c, pad, axis, weight, out):
     line = np.empty((4 if c.shape[0] > 1 else 3, nx), np.float32)
     for z in range(weight.shape[0]):
         for y in range(ny):
-            _slope_lines(c, pad, z, y, y == 0, rows, lines, line)
+            slope_lines(c, front, z, y, y == 0, rows, lines, line)
             _times(weight[z, y], line[axis], out[z, y])
 
 
