@@ -50,7 +50,7 @@ def _scored(sums, squares, low, sign, share, mean, variance, root, least, both, 
     ``low`` is the first shift and ``sign`` its direction: the box then ends, or begins, where the frame does.
     """
     nx = sums.shape[0] - 1
-    steep = np.float32(0)
+    steep = np.float32(0)  # counted: the largest one could not be found many at a time
     for k in range(score.shape[0]):
         total = sums[nx - low - k] - sums[0] if sign > 0 else sums[nx] - sums[low - k]
         square = squares[nx - low - k] - squares[0] if sign > 0 else squares[nx] - squares[low - k]
@@ -58,14 +58,14 @@ def _scored(sums, squares, low, sign, share, mean, variance, root, least, both, 
         c = (both[k] - np.float32(total) * mean[k]) / np.sqrt(max(below * variance[k], least))
         c = min(max(c, np.float32(-0.9999)), np.float32(0.9999))
         both[k] = c
-        steep = max(steep, abs(c))
+        steep += np.float32(1) if abs(c) > np.float32(0.45) else np.float32(0)
         # the series of the area tangent: what most shifts need, many at a time
         q = c * c
         z = np.float32(1 / 13)
         for n in (11, 9, 7, 5, 3):
             z = z * q + np.float32(1 / n)
         score[k] = (z * q + np.float32(1)) * c * root[k]
-    if steep > np.float32(0.45):
+    if steep > 0:
         for k in range(score.shape[0]):
             c = both[k]
             if abs(c) > np.float32(0.45):
@@ -127,11 +127,11 @@ def _within(index, shape, size, limits):
 
 
 @fast_inlined
-def _top(row):
-    top = NOWHERE
+def _any_above(row, level):
+    count = np.float32(0)
     for x in range(row.shape[0]):
-        top = max(top, row[x])
-    return top
+        count += np.float32(1) if row[x] > level else np.float32(0)
+    return count > 0
 
 
 @inlined
@@ -145,7 +145,7 @@ def _highest_in(score, shape, limits, index, apart, least):
     top = least
     for i in range(size[0]):
         for j in range(size[1]):
-            if not _top(score[i, j]) > top:
+            if not _any_above(score[i, j], top):
                 continue
             for k in range(size[2]):
                 if not score[i, j, k] > top:
