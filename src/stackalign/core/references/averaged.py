@@ -6,7 +6,7 @@ Its gauge: the sample's most central frame stays where it is until the end, when
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from stackalign.core.generators import fitted, moved_points
 from stackalign.core.geometry import corners
 from stackalign.core.references.chained import in_view
 from stackalign.core.references.draft import SAMPLE, central_frame, drafted
-from stackalign.core.references.first_noise import aligned_few
+from stackalign.core.references.first_noise import aligned_few, aligned_in_part
 from stackalign.core.references.mean_image import Aligned, mean_image, median_image
 from stackalign.core.references.reference import PairResult
 from stackalign.core.run_state import align_all, spread
@@ -32,6 +32,7 @@ MAX_ROUNDS = 12
 _BLUR = 0.2  # pixels: a motion of the sample from which the next mean is as sharp as it gets
 _NEGLIGIBLE = 0.2  # standard errors of a frame that the next round would still move it: it is not worth a round
 _LEAST = 2e-4  # pixels: no round is worth less
+_MOST = 0.9  # of the frames that make the mean
 _HELD = 0.5  # pixels: farther away a frame no longer correlates with its own noise
 
 
@@ -67,26 +68,34 @@ def align_to_average(run: RunState) -> Work[None]:
     for t in sample:
         gain, offset = run.brightness.get(t, (1.0, 0.0))
         known[t] = replace(PairResult.failed(run.stack.ndim, ""), matrix=starts[t], gain=gain, offset=offset)
+    some = yield from aligned_in_part(run, sample, starts, base)
+    for t, result in some.items():
+        known[t] = result
+    _release(known, list(some), starts)
     # of a long movie a sample makes the mean; once it lies well, the mean is renewed and every frame is aligned to it
     every = len(sample) == len(usable)
-    frames, last = list(sample), every
-    rounds, change, previous = 0, np.inf, np.inf
+    last = every or len(some) > _MOST * len(sample)  # of what lies well the first mean is as good as the next
+    frames = list(range(len(run.stack))) if last else list(sample)
+    rounds, change, previous, rate = 0, np.inf, np.inf, 1.0
     while True:
         template = None  # the next one may have its memory
         image = yield from _estimate(run, sample, known)
         count = float(sum(1 for t in sample if (r := known[t]) is not None and not r.reason))
-        if rounds == 0:
+        tried: list[PairResult] = []
+        if rounds == 0 and not some:
             # starts come from reduced frames: align before the noise is read off the residuals
             few = spread(sample, 8)
             tried = aligned_few(run, image, mask, few, starts, max(count, 1.0))
-            if not every:
-                put: list[PairResult | None] = [None] * len(run.stack)
-                for t, result in zip(few, tried, strict=True):
-                    put[t] = result
-                # where they lie well from the beginning, the first mean is as good as the next
-                last = _ahead(*_change(run, starts, put, few), 1 / len(sample))
-                frames = list(range(len(run.stack))) if last else frames
         template = run.aligner.prepare(image, mask, noise=run.noise, frames=max(count, 1.0))
+        if rounds == 0:
+            rate = _rate(template, len(sample))
+        if tried and not every:
+            put: list[PairResult | None] = [None] * len(run.stack)
+            for t, result in zip(few, tried, strict=True):
+                put[t] = result
+            # where they lie well from the beginning, the first mean is as good as the next
+            last = _ahead(*_change(run, starts, put, few), rate)
+            frames = list(range(len(run.stack))) if last else frames
         rounds += 1
         run.details |= {"reference": image, "noise": run.noise, "rounds": rounds}
         before = {t: r.matrix for t in sample if (r := known[t]) is not None}
@@ -96,9 +105,8 @@ def align_to_average(run: RunState) -> Work[None]:
         _release(known, sample, before)
         _settle_gauge(run, known, frames, sample, before)
         change, error = _change(run, before, known, sample)
-        # steps shrink by the same factor from round to round: the next one is known beforehand. Before the second round
-        # it is taken to be the share of a frame in the mean, which pulls it to where it lay
-        rate = min(change / previous, 1.0) if np.isfinite(previous) else 1 / len(sample)
+        # steps shrink by the same factor from round to round: the next one is known beforehand
+        rate = min(change / previous, 1.0) if np.isfinite(previous) else rate
         if every:
             settled = _ahead(change, error, rate) or (rounds > 3 and change > 0.9 * previous)
         else:
@@ -113,6 +121,14 @@ def align_to_average(run: RunState) -> Work[None]:
     for t in range(len(run.stack)):
         if run.results[t] is None:
             run.results[t] = run.align(t, template, starts.get(t))
+
+
+def _rate(template: Any, count: int) -> float:
+    """Return what of its first step a frame will go once more: its share in the mean pulls it to where it lay.
+
+    What all frames show moves along with them, so that it is noise alone that does.
+    """
+    return min(1 / count, template.pull() if hasattr(template, "pull") else np.inf)
 
 
 def _estimate(run: RunState, sample: Sequence[int], known: Sequence[PairResult | None]) -> Work[NDArray[np.float32]]:

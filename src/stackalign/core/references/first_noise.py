@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stackalign.core.frames.noise import NoiseModel
-from stackalign.core.references.reference import PairResult
-from stackalign.core.run_state import noise_of, safely
+from stackalign.core.references.mean_image import Aligned, mean_image
+from stackalign.core.run_state import noise_of, safely, spread
+from stackalign.core.threads import map_frames
 from stackalign.core.transform import TransformModel
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from stackalign.core.references.reference import PairResult
     from stackalign.core.run_state import RunState
+    from stackalign.core.work import Work
 
-_PART = 1 << 20  # pixels of the part of a large image that is looked at
+_LARGE = 1 << 18  # pixels of an image of which a part is looked at first
+_SHARE, _LEAST = 8, 1 << 16  # of its pixels, and how many that must be
+_COVERING = 0.98  # of the frames cover it
+_THIN = 8  # pixels along an axis: too few
+_STRAYED = 1.0  # pixels from the start: something moves in that part
+_FEW = 8  # frames from which the noise is told
 
 
 def aligned_few(
@@ -30,76 +38,121 @@ def aligned_few(
     starts: dict[int, NDArray[np.float64]],
     count: float,
 ) -> list[PairResult]:
-    """Align a few frames to the first mean, and read the noise off their residuals: ``run.noise`` is set.
-
-    Translations do so within a part of a large image that holds as many structures as any other: equations of the whole
-    are not worth their time before the weights are known.
-    """
-    box = _busy_part(image) if run.aligner.model is TransformModel.TRANSLATION and mask is None else None
-    if box is not None:
-        found = _aligned_within(run, image, box, few, starts, count)
-        if found is not None:
-            return found
+    """Align a few frames to the first mean, and read the noise off their residuals: ``run.noise`` is set."""
     template = run.aligner.prepare(image, mask, frames=count)
     tried = [run.align(t, template, starts[t]) for t in few]
     run.noise = noise_of(run, template, few, tried)
     return tried
 
 
-def _aligned_within(
-    run: RunState,
-    image: NDArray[np.float32],
-    box: NDArray[np.int64],
-    few: Sequence[int],
-    starts: dict[int, NDArray[np.float64]],
-    count: float,
-) -> list[PairResult] | None:
-    """Do so in a box (d, 2) of the image; None if too few frames can be aligned there."""
+def aligned_in_part(
+    run: RunState, sample: Sequence[int], starts: Mapping[int, NDArray[np.float64]], base: int
+) -> Work[dict[int, PairResult]]:
+    """Align frames to the mean of a part of a large image, and read the noise off their residuals.
+
+    The first mean of all pixels is then as good as the next: a round over all of them is saved, and equations of the
+    whole before its weights are known. ``run.noise`` is set.
+
+    Parameters
+    ----------
+    run : RunState
+        The part is chosen, and more than a part worked out, only for translations of large frames without a mask.
+    sample : sequence of int
+        The frames.
+    starts : mapping
+        Where they lie; ``base``, one of them, at rest.
+
+    Returns
+    -------
+    dict
+        The frames that could be aligned there; empty if these are too few.
+    """
+    if run.aligner.model is not TransformModel.TRANSLATION or run.mask is not None:
+        return {}
+    box = _busy_part(run.load(base), np.array([starts[t][:-1, -1] for t in sample]))
+    if box is None:
+        return {}
+    parts = {t: part for t in sample if (part := _Part.of(run, t, starts[t], box)) is not None}
+    if 2 * len(parts) < len(sample):
+        return {}
+    frames, eye = list(parts), np.eye(run.stack.ndim + 1)
+    places = [Aligned(parts[t].start, *run.brightness.get(t, (1.0, 0.0))) for t in frames]
+    work = mean_image(lambda t: parts[t].read(run), frames, places, _shape(box), TransformModel.TRANSLATION)
+    message = "Aligning a part of the frames"
+    while True:
+        try:
+            done = next(work)
+        except StopIteration as stop:
+            image = stop.value
+            break
+        yield run.progress(done, 2 * len(frames), message)
     try:
-        template = run.aligner.prepare(np.ascontiguousarray(image[_slices(box)]), None, frames=count)
+        template = run.aligner.prepare(image, None, frames=float(len(frames)))
     except ValueError:
-        return None
-    results, pairs = [], []
-    for t in few:
-        frame, shift = run.load(t), starts[t][:-1, -1]
+        return {}
+    found: dict[int, PairResult] = {}
+    results = map_frames(lambda t: safely(run.aligner, parts[t].read(run), template, parts[t].start), frames)
+    for done, (t, result) in enumerate(zip(frames, results, strict=True), start=len(frames) + 1):
+        way = np.abs(result.matrix[:-1, -1] - parts[t].start[:-1, -1]).max()
+        if t not in run.unusable and not result.reason and way < _STRAYED:
+            found[t] = result
+        yield run.progress(done, 2 * len(frames), message)
+    if 2 * len(found) < len(sample):
+        return {}
+    few = spread(list(found), _FEW)
+    pairs = np.concatenate([run.aligner.residuals(parts[t].read(run), template, found[t]) for t in few])
+    run.noise = NoiseModel.fitted(pairs[:, 0], pairs[:, 1])
+    for t, result in found.items():
+        whole = eye.copy()
+        whole[:-1, -1] = parts[t].whole
+        found[t] = replace(result, matrix=whole @ result.matrix)
+    return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """What of a frame lies, to whole pixels, in a box of the reference; and how it lies on that, to a fraction."""
+
+    frame: int
+    there: NDArray[np.int64]
+    whole: NDArray[np.float64]
+    start: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, run: RunState, t: int, matrix: NDArray[np.float64], box: NDArray[np.int64]) -> _Part | None:
+        """Return the part of frame ``t``; None if that does not cover the box (d, 2)."""
+        shift = matrix[:-1, -1]
         whole = np.round(shift)
         there = box - whole[:, None].astype(np.int64)
-        size = np.array(run.stack.frame_shape)
-        if t in run.unusable or (there[:, 0] < 0).any() or (there[:, 1] > size).any():
-            results.append(PairResult.failed(run.stack.ndim, "it does not cover this part"))
-            continue
-        part, begun = np.ascontiguousarray(frame[_slices(there)]), np.eye(len(whole) + 1)
-        begun[:-1, -1] = shift - whole
-        result = safely(run.aligner, part, template, begun)
-        if not result.reason:
-            pairs.append(run.aligner.residuals(part, template, result))
-            matrix = result.matrix.copy()
-            matrix[:-1, -1] += whole
-            result = replace(result, matrix=matrix)
-        results.append(result)
-    if len(pairs) < max(len(few) // 2, 1):
-        return None
-    both = np.concatenate(pairs)
-    run.noise = NoiseModel.fitted(both[:, 0], both[:, 1])
-    return results
-
-
-def _busy_part(image: NDArray[np.float32]) -> NDArray[np.int64] | None:
-    """Return the box (d, 2) of a large image, of about `_PART` pixels, with most contrast; None if it is not large."""
-    # what some frames do not cover at the borders is left aside
-    known = np.isfinite(image)
-    inner = []
-    for axis in range(image.ndim):
-        told = np.flatnonzero(known.mean(tuple(a for a in range(image.ndim) if a != axis)) > 0.5)
-        if not len(told):
+        if t in run.unusable or (there[:, 0] < 0).any() or (there[:, 1] > run.stack.frame_shape).any():
             return None
-        inner.append((told[0], told[-1] + 1))
-    low, high = np.array(inner).T
-    size = high - low
-    while size.prod() > _PART and size.max() > 64:
-        size[np.argmax(size)] //= 2
-    if 2 * size.prod() > image.size:
+        start = np.eye(len(matrix))
+        start[:-1, -1] = shift - whole
+        return cls(t, there, whole, start)
+
+    def read(self, run: RunState) -> NDArray[Any]:
+        """Return its pixels."""
+        return np.ascontiguousarray(run.load(self.frame)[_slices(self.there)])
+
+
+def _shape(box: NDArray[np.int64]) -> tuple[int, ...]:
+    return tuple((box[:, 1] - box[:, 0]).tolist())
+
+
+def _busy_part(image: NDArray[Any], shifts: NDArray[np.float64]) -> NDArray[np.int64] | None:
+    """Return the box (d, 2) of a large image, a small part of it, with most contrast; None if it is not large.
+
+    Nearly all frames, at their ``shifts`` (n, d), cover it.
+    """
+    if image.size < _LARGE:
         return None
+    first, last = np.quantile(np.round(shifts), [1 - _COVERING, _COVERING], axis=0, method="nearest").astype(np.int64)
+    low, high = np.maximum(last, 0) + 1, np.array(image.shape) + np.minimum(first, 0) - 1
+    size = high - low
+    if (size < _THIN).any():
+        return None
+    while size.prod() > max(image.size // _SHARE, _LEAST) and size.max() > 64:
+        size[np.argmax(size)] //= 2
     room = high - low - size
     best, most = None, 0.0
     for share in np.ndindex(*(3 if r else 1 for r in room)):
