@@ -11,7 +11,7 @@ from stackalign.core.frames.holes import filled_along_lines
 from stackalign.core.frames.reduction import as_read
 from stackalign.core.threads import map_frames
 from stackalign.core.transform import TransformModel
-from stackalign.core.warping.resample import spline_coefficients, valid_mask, warp_frame
+from stackalign.core.warping.resample import filter_spline, valid_mask, warp_frame
 from stackalign.core.warping.splined import cubic
 
 if TYPE_CHECKING:
@@ -72,11 +72,14 @@ def mean_image(
         boxes = [add(load(frames[k]), places[k], part, counts) for k in chunk]
         return part, counts.found, [box for box in boxes if box is not None]
 
-    total, weight = np.zeros(shape, np.float64), np.zeros(shape, np.float32)
+    total, weight = np.zeros((0,) * len(shape), np.float32), np.zeros(shape, np.float32)
     covered, done = [np.zeros((0, 3, 2), np.int64)], 0
     for chunk, (part, found, boxes) in zip(chunks, map_frames(sums, chunks), strict=True):
-        total += part
-        spare.append(part)
+        if total.size:
+            total += part
+            spare.append(part)
+        else:
+            total = np.require(part, None, ["W"])  # from another process it may come as read-only
         if found is not None:
             weight += found
         covered += [box[None] for box in boxes]
@@ -88,12 +91,8 @@ def mean_image(
     count = histogram(_volume(weight), len(frames))[1:]
     # as many as usual: the median where there are any
     usual = int(np.searchsorted(np.cumsum(count), 0.5 * count.sum())) + 1 if count.any() else 0
-    mean = np.empty(shape, np.float32)
-    divide(_volume(total), _volume(weight), max(0.5 * usual, 1.0), _volume(mean))
-    enough = np.isfinite(mean)
-    if model is TransformModel.TRANSLATION:
-        mean = _sharpened(mean, enough)
-    return mean
+    divide(_volume(total), _volume(weight), max(0.5 * usual, 1.0))
+    return _sharpened(total) if model is TransformModel.TRANSLATION else total
 
 
 def median_image(
@@ -184,16 +183,15 @@ def _add_warped(frame: NDArray[Any], place: Aligned, total: NDArray[np.float32],
     weight += inside
 
 
-def _sharpened(mean: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
+def _sharpened(mean: NDArray[np.float32]) -> NDArray[np.float32]:
     """Undo the B-spline's smoothing that `add_shifted` leaves: one filter for all frames."""
-    from stackalign.core.warping.kernels import PAD
-
+    known = np.isfinite(mean)
     if not known.any():
         return mean
-    sharp = spline_coefficients(filled_along_lines(mean, known), 3)
-    cut = slice(PAD, -PAD)
-    inner = sharp[0, cut, cut] if mean.ndim == 2 else sharp[cut, cut, cut]
-    return np.where(known, inner, np.float32(np.nan)).astype(np.float32)
+    sharp = filled_along_lines(mean, known)
+    filter_spline(_volume(sharp), 3)
+    sharp[~known] = np.nan
+    return sharp
 
 
 def _volume(image: NDArray[Any]) -> NDArray[Any]:

@@ -129,10 +129,10 @@ def histogram(weight, most):
 
 
 @kernel
-def divide(total, weight, least, mean):
-    """Fill ``mean`` with the total over the weight; NaN where that is below ``least``."""
+def divide(total, weight, least):
+    """Divide the total (z, y, x) by the weight, in place; NaN where that is below ``least``."""
     for z in range(weight.shape[0]):
         for y in range(weight.shape[1]):
             for x in range(weight.shape[2]):
                 n = weight[z, y, x]
-                mean[z, y, x] = np.float32(total[z, y, x] / n) if n >= least else np.nan
+                total[z, y, x] = total[z, y, x] / n if n >= least else np.float32(np.nan)
