@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -57,6 +58,15 @@ def test_holes_do_not_vote(scene):
     assert Ballot.of(np.full((SIDE, SIDE), np.nan, np.float32)).places(frame) == []
 
 
+@dataclass(frozen=True)
+class Placed:
+    """A fit, and how many blocks agree with it."""
+
+    matrix: np.ndarray
+    count: int
+    overlap: float = 0.4
+
+
 @pytest.mark.parametrize(
     ("counts", "wins"),
     [((9, 2, 0), True), ((9, 5, 0), False), ((4, 0, 0), False), ((2, 9, 1), True)],
@@ -67,18 +77,20 @@ def test_the_elected_place_needs_twice_as_many_as_another(counts, wins):
     ballot = SimpleNamespace(places=lambda frame: places)
 
     def fitted(part, start):
-        return SimpleNamespace(matrix=start, count=counts[round(start[0, 2] / 20)])
+        return Placed(start, counts[round(start[0, 2] / 20)])
 
-    def agreed(fit):
+    def agreed(fit, frame):
         told, still = np.zeros((6, 6), bool), np.zeros((6, 6), bool)
         told.ravel()[:12] = True
         still.ravel()[: fit.count] = True
         return fit, Consensus(told, still)
 
-    found = elected(ballot, np.ones((SIDE, SIDE), np.float32), fitted, agreed)
+    jury = SimpleNamespace(fitted=fitted, agreed=agreed, overlap=lambda frame, fit: 0.9)
+    found = elected(ballot, np.ones((SIDE, SIDE), np.float32), jury)
     assert (found is not None) == wins
     if wins:
         assert found.count == max(counts)
+        assert found.overlap == 0.9  # parts that were left out are in view
 
 
 @pytest.mark.parametrize("method", [sa.CrossCorrelation(), sa.LucasKanade(model="euclidean")])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from stackalign.core.geometry import centre
 from stackalign.core.references.reference import PairResult
 from stackalign.core.verdicts.agreement import LEAST_AGREEMENT, agreement, noise_variance
 from stackalign.core.verdicts.block_votes import LEAST_SIDE, elected
-from stackalign.core.verdicts.consensus import NOISY, agreed, dissent
+from stackalign.core.verdicts.consensus import NOISY, Jury, dissent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from stackalign.core.lucas_kanade.levels import MotionReference
     from stackalign.core.lucas_kanade.registrar import LucasKanade
     from stackalign.core.transform import TransformModel
-    from stackalign.core.verdicts.consensus import Consensus
 
     Array = NDArray[np.float64]
 
@@ -123,24 +122,27 @@ class MotionAligner:
 
     def _voted(self, frame: NDArray[Any], template: MotionReference) -> PairResult | None:
         """Return where most blocks of a frame say that it lies, if enough of the reference agree; else None."""
-        from stackalign.core.lucas_kanade.fit import fit_motion
-
         if not self.asks_blocks or template.noise is None or np.ndim(frame) != 2 or min(frame.shape) < LEAST_SIDE:
             return None
+        fit = elected(template.ballot(), frame, self._jury(template))
+        result = None if fit is None else self._judged(fit, frame, template, "")
+        return None if result is None or result.reason else result
+
+    def _jury(self, template: MotionReference) -> Jury[MotionFit]:
+        """Return the blocks of the field, and how they fit a part of a frame."""
+        from stackalign.core.lucas_kanade.fit import fit_motion
+
         options = self.parameters
 
-        def fitted(part: NDArray[np.float32], start: Array) -> MotionFit | None:
+        def fitted(part: NDArray[Any], start: Array) -> MotionFit | None:
             fit = fit_motion(part, template.full, start, robust=options.robust, iterations=options.iterations)
             return None if isinstance(fit, str) or not fit.converged else fit
 
-        fit = elected(template.ballot(), frame, fitted, lambda fit: self._agreed(fit, frame, template))
-        if fit is None:
-            return None
-        whole = fit_motion(frame, template.full, fit.matrix, iterations=1)
-        if not isinstance(whole, str):  # what was left out is in view
-            fit = replace(fit, overlap=max(fit.overlap, whole.overlap))
-        result = self._judged(fit, frame, template, "")
-        return None if result.reason else result
+        def overlap(frame: NDArray[Any], fit: MotionFit) -> float:
+            whole = fit_motion(frame, template.full, fit.matrix, iterations=1)
+            return 0.0 if isinstance(whole, str) else whole.overlap
+
+        return Jury(template.blocks(), fitted, overlap, _PULLED)
 
     def residuals(self, frame: NDArray[Any], template: MotionReference, result: PairResult) -> NDArray[np.float64]:
         """Return (intensity, residual) pairs of some thousand pixels; see `PairAligner.residuals`."""
@@ -162,7 +164,7 @@ class MotionAligner:
         if not candidates:
             return "no scale of it can be compared with the reference", False
         # smooth images correlate everywhere: what does not stand out is tried as well, and judged by the outcome
-        credible = [c for c in candidates if c.credible]
+        credible = [c for c in candidates if c.peak.margin > 0]
         candidates = credible or candidates
         coarsest = template.levels()[0]
         small = binned(frame, coarsest.factors)
@@ -209,7 +211,7 @@ class MotionAligner:
     ) -> PairResult:
         d, dissenting = len(fit.error), ""
         if self.asks_blocks and d == 2 and template.noise is not None and self._doubtful(fit, frame, template):
-            fit, found = self._agreed(fit, frame, template)
+            fit, found = self._jury(template).agreed(fit, frame)
             dissenting = dissent(found)
         return self._judged(fit, frame, template, dissenting, credible=credible)
 
@@ -237,20 +239,6 @@ class MotionAligner:
         # without heavy tails nothing in view moves otherwise, unless most of it does: then that is taken for noise
         light = template.full.tell_tails and self.parameters.robust != "none" and not fit.outliers
         return fit.residual**2 > (_SHADES if light else NOISY) * noise_variance(frame)
-
-    def _agreed(self, fit: MotionFit, frame: NDArray[Any], template: MotionReference) -> tuple[MotionFit, Consensus]:
-        """Fit again to the blocks that agree with a motion; returns these, too."""
-        from stackalign.core.lucas_kanade.fit import fit_motion
-
-        options = self.parameters
-
-        def again(part: NDArray[Any], begun: MotionFit) -> MotionFit | None:
-            other = fit_motion(part, template.full, begun.matrix, robust=options.robust, iterations=options.iterations)
-            if isinstance(other, str) or not other.converged:
-                return None
-            return replace(other, overlap=max(other.overlap, begun.overlap))  # blocks left out are in view
-
-        return agreed(fit, frame, template.blocks(), again, least=_PULLED)
 
     def _verdict(self, fit: MotionFit, overlap: float, template: MotionReference) -> str:
         """Return what is wrong with a fit, in words; empty if nothing is."""

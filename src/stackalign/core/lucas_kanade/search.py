@@ -10,7 +10,7 @@ import numpy as np
 
 from stackalign.core.frames.holes import filled_along_lines
 from stackalign.core.geometry import centre
-from stackalign.core.search.correlation import FILLABLE, SearchTemplate, prepare_search, search
+from stackalign.core.search.correlation import FILLABLE, Peak, SearchTemplate, prepare_search, search
 from stackalign.core.warping.resample import warp_frame
 
 if TYPE_CHECKING:
@@ -22,27 +22,14 @@ if TYPE_CHECKING:
 
 ANGLE_STEP = 5.0  # degrees: half of it moves the borders of a frame of 64 pixels by 1.4, which a refinement makes good
 SCALE_STEP = 1.08
-CLEAR = 8.0  # standard deviations of a peak that needs no second look
-LEAST = 5.5  # below, random images correlate as well
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """A motion (d+1, d+1) moving -> reference of reduced frames, and how clearly its correlation stands out."""
+    """A motion (d+1, d+1) moving -> reference of reduced frames, and the peak that it is."""
 
     matrix: Array
-    significance: float
-    runner_up: float
-
-    @property
-    def clear(self) -> bool:
-        """Whether nothing else comes near."""
-        return self.significance > CLEAR and self.significance > 1.4 * self.runner_up
-
-    @property
-    def credible(self) -> bool:
-        """Whether it stands out at all."""
-        return self.significance > max(LEAST, 0.5 * self.runner_up)
+    peak: Peak
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,10 +100,10 @@ class SearchBank:
                 continue
             shift = np.eye(len(turned))
             shift[:-1, -1] = np.where(np.array(frame.shape) > 2, peak.shift, 0)  # one or two planes have no slope
-            found.append(Candidate(np.linalg.inv(turned) @ shift, peak.significance, peak.runner_up))
-            if not (thorough or self.thorough) and found[-1].clear:
+            found.append(Candidate(np.linalg.inv(turned) @ shift, peak))
+            if not (thorough or self.thorough) and peak.clear:
                 break
-        found.sort(key=lambda c: -c.significance)
+        found.sort(key=lambda c: -c.peak.significance)
         return found[:most]
 
 

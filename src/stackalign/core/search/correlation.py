@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: share of a reference that is known: what is missing at borders may be made up, and is searched twice as fast
 FILLABLE = 0.9
+_CLEAR = 8.0  # standard deviations of a peak that needs no second look
+_LEAST = 5.5  # below, random images correlate as well
 _BACKGROUND = 2048  # shifts from which it is told what correlates by chance, at least, if there are as many
 
 
@@ -49,6 +51,16 @@ class Peak:
     correlation: float
     significance: float
     runner_up: float
+
+    @property
+    def clear(self) -> bool:
+        """Whether nothing else comes near."""
+        return self.significance > _CLEAR and self.significance > 1.4 * self.runner_up
+
+    @property
+    def margin(self) -> float:
+        """By how much it stands out more than what random images reach; not at all where negative."""
+        return self.significance - max(_LEAST, 0.5 * self.runner_up)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from stackalign.core.translation.reference import TranslationReference
 from stackalign.core.translation.template import TranslationTemplate
 from stackalign.core.verdicts.agreement import noise_variance
 from stackalign.core.verdicts.block_votes import LEAST_SIDE, elected
-from stackalign.core.verdicts.consensus import NOISY, Consensus, agreed, dissent
+from stackalign.core.verdicts.consensus import NOISY, Consensus, Jury, dissent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,8 +32,6 @@ _CHANCE = 5 / 64  # a correlation that some thousand pixels of noise may have
 _PULLED = 0.3  # pixels that something else must have pulled a frame away by to be left out
 _SHADES = 2.0  # times the noise of most pixels: what that of bright ones may add
 _STRAYED = 2.5  # pixels of a reduced image, from which on a fit found something else than the search did
-_CLEAR = 8.0  # standard deviations of a peak that needs no second look at a finer scale
-_LEAST = 5.5  # below, random images correlate as well
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,10 +130,9 @@ class TranslationAligner:
             peaks = _peaks(binned_frames(_part(frames, pending), factors), prepared)
             unclear = []
             for k, peak in zip(pending, peaks, strict=True):
-                margin = peak.significance - max(_LEAST, 0.5 * peak.runner_up)
-                if margin > margins[k]:
-                    best[k], margins[k] = (factors, peak.shift * factors), margin
-                if not (peak.significance > _CLEAR and peak.significance > 1.4 * peak.runner_up):
+                if peak.margin > margins[k]:
+                    best[k], margins[k] = (factors, peak.shift * factors), peak.margin
+                if not peak.clear:
                     unclear.append(k)
             pending = unclear
             if not pending:
@@ -173,26 +170,29 @@ class TranslationAligner:
         """Return where most blocks of a frame say that it lies, if enough of the reference agree; else None."""
         if np.ndim(frame) != 2 or min(frame.shape) < LEAST_SIDE:
             return None
+        fit = elected(template.ballot, frame, self._jury(template))
+        result = None if fit is None else self._judged(fit, template, "")
+        return None if result is None or result.reason else result
 
-        def fitted(part: NDArray[np.float32], start: NDArray[np.float64]) -> Fit | None:
+    def _jury(self, template: TranslationReference) -> Jury[Fit]:
+        """Return the blocks of the field, and how they fit a part of a frame."""
+
+        def fitted(part: NDArray[Any], start: NDArray[np.float64]) -> Fit | None:
             fit = fit_translation(part, template.full, start[:-1, -1])
             return None if isinstance(fit, str) or not fit.converged else fit
 
-        fit = elected(template.ballot, frame, fitted, lambda fit: self._agreed(fit, frame, template, None))
-        if fit is None:
-            return None
-        whole = fit_translation(frame, template.full, fit.shift, iterations=1)
-        if not isinstance(whole, str):  # what was left out is in view
-            fit = replace(fit, overlap=max(fit.overlap, whole.overlap))
-        result = self._judged(fit, template, "")
-        return None if result.reason else result
+        def overlap(frame: NDArray[Any], fit: Fit) -> float:
+            whole = fit_translation(frame, template.full, fit.shift, iterations=1)
+            return 0.0 if isinstance(whole, str) else whole.overlap
+
+        return Jury(template.blocks, fitted, overlap, _PULLED)
 
     def _result(
         self, fit: Fit, frame: NDArray[Any], template: TranslationReference, blocks: Consensus | None
     ) -> PairResult:
         if blocks is None:
             return self._judged(fit, template, "")
-        fit, found = self._agreed(fit, frame, template, blocks)
+        fit, found = self._jury(template).agreed(fit, frame, blocks)
         return self._judged(fit, template, dissent(found))
 
     def _judged(self, fit: Fit, template: TranslationReference, reason: str) -> PairResult:
@@ -244,19 +244,6 @@ class TranslationAligner:
         for k, told in zip(asked, template.blocks.consensus_of(some, matrices, brightness, noise), strict=True):
             said[k] = told
         return said
-
-    def _agreed(
-        self, fit: Fit, frame: NDArray[Any], template: TranslationReference, found: Consensus | None
-    ) -> tuple[Fit, Consensus]:
-        """Fit again to the blocks that agree with a shift; returns these, too."""
-
-        def again(part: NDArray[Any], begun: Fit) -> Fit | None:
-            other = fit_translation(part, template.full, begun.shift)
-            if isinstance(other, str) or not other.converged:
-                return None
-            return replace(other, overlap=max(other.overlap, begun.overlap))  # blocks left out are in view
-
-        return agreed(fit, frame, template.blocks, again, least=_PULLED, found=found)
 
 
 def _disturbed(fit: Fit, noise: float, template: TranslationReference) -> bool:

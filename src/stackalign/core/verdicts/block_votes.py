@@ -14,14 +14,12 @@ import numpy as np
 from scipy import fft
 
 from stackalign.core.frames.reduction import binned, reduction
-from stackalign.core.verdicts.consensus import apart
+from stackalign.core.verdicts.consensus import apart, seen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
-    from stackalign.core.verdicts.consensus import Consensus, Fitted
+    from stackalign.core.verdicts.consensus import Fitted, Jury
 
     Array = NDArray[np.float64]
 
@@ -177,12 +175,7 @@ class Ballot:
         return out.reshape(_BLOCKS, _BLOCKS)
 
 
-def elected(
-    ballot: Ballot,
-    frame: NDArray[Any],
-    fitted: Callable[[NDArray[np.float32], Array], _Fit | None],
-    agreed: Callable[[_Fit], tuple[_Fit, Consensus]],
-) -> _Fit | None:
+def elected(ballot: Ballot, frame: NDArray[Any], jury: Jury[_Fit]) -> _Fit | None:
     """Return the motion that most blocks of the field agree with, of those that blocks of the frame vote for.
 
     Parameters
@@ -191,10 +184,8 @@ def elected(
         The reference.
     frame : ndarray (y, x)
         A frame that was not found as a whole, or was found where the field contradicts.
-    fitted : callable
-        Fits a part of the frame, from a matrix (3, 3) on; None if that fails.
-    agreed : callable
-        Fits it again to the blocks of the reference that agree, see `consensus.agreed`.
+    jury : Jury
+        Blocks of the reference, which fit it to those that agree.
 
     Returns
     -------
@@ -206,10 +197,10 @@ def elected(
     for place in ballot.places(frame):
         start = np.eye(3)
         start[:2, 2] = place.shift
-        fit = fitted(place.masked(frame), start)
+        fit = jury.fitted(place.masked(frame), start)
         if fit is None:
             continue
-        fit, found = agreed(fit)
+        fit, found = jury.agreed(fit, frame)
         if best is not None and apart(fit.matrix, best.matrix, frame.shape) < _SAME:
             continue
         count = found.count if found.support > _MINORITY else 0
@@ -217,7 +208,9 @@ def elected(
             best, most, second = fit, count, most
         else:
             second = max(second, count)
-    return best if most >= max(_VOTERS, 2 * second) else None
+    if best is None or most < max(_VOTERS, 2 * second):
+        return None
+    return seen(best, jury.overlap(frame, best))
 
 
 def _below(image: NDArray[Any], size: tuple[int, int]) -> Array:

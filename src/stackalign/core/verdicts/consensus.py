@@ -7,8 +7,8 @@ otherwise, or shows something else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -44,7 +44,9 @@ _LIMITS = np.array([_FEW, _TELLS, _DIFFERS, _VAGUE, _STAYS])
 
 
 class Fitted(Protocol):
-    """A motion and a brightness that were fitted."""
+    """A motion and a brightness that were fitted; a dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def matrix(self) -> Array:
@@ -59,6 +61,11 @@ class Fitted(Protocol):
     @property
     def offset(self) -> float:
         """What the moving image has more, intensity units."""
+        ...
+
+    @property
+    def overlap(self) -> float:
+        """Share of the reference that is in view."""
         ...
 
 
@@ -204,55 +211,68 @@ class Blocks:
         return laid
 
 
-def agreed(
-    fit: _Fit,
-    frame: NDArray[Any],
-    blocks: Blocks,
-    again: Callable[[NDArray[Any], _Fit], _Fit | None],
-    *,
-    least: float = 0.0,
-    found: Consensus | None = None,
-) -> tuple[_Fit, Consensus]:
-    """Fit again to the blocks that agree with a motion, until these do not change.
+@dataclass(frozen=True, slots=True, eq=False)
+class Jury(Generic[_Fit]):
+    """Blocks of a reference that say which parts of a frame count, and how these are fitted.
 
-    Parameters
+    Attributes
     ----------
-    fit : object with matrix, gain, offset
-        How the whole frame was found to lie.
-    frame : ndarray (y, x)
-        The frame.
     blocks : Blocks
         Of the reference.
-    again : callable
-        Fits a frame with holes, begun at the fit given; None if that fails.
+    fitted : callable
+        Fits a frame with holes, from a matrix (3, 3) on; None if that fails.
+    overlap : callable
+        Returns the share of the reference that a whole frame covers where a fit has it.
     least : float
         Pixels, at the corners of the reference, that a part must move the fit to be better than the whole: tissue that
         bends, and cells that light up, disagree in places, too.
-    found : Consensus, optional
-        What the blocks say of the whole frame, if that is known.
-
-    Returns
-    -------
-    fit : object
-        The last one that more blocks agree with.
-    found : Consensus
-        Which blocks agree with it.
     """
-    found = found or blocks.consensus(frame, fit.matrix, fit.gain, fit.offset)
-    for _ in range(_PASSES):
-        if not LEAST_SUPPORT <= found.support < MOST_SUPPORT:
-            break
-        other = again(found.masked(frame, fit.matrix, blocks.shape), fit)
-        if other is None or apart(other.matrix, fit.matrix, blocks.shape) < least:
-            break
-        then = blocks.consensus(frame, other.matrix, other.gain, other.offset)
-        if then.support < found.support:
-            break
-        settled = np.array_equal(then.still, found.still)
-        fit, found = other, then
-        if settled:
-            break
-    return fit, found
+
+    blocks: Blocks
+    fitted: Callable[[NDArray[Any], Array], _Fit | None]
+    overlap: Callable[[NDArray[Any], _Fit], float]
+    least: float = 0.0
+
+    def agreed(self, fit: _Fit, frame: NDArray[Any], found: Consensus | None = None) -> tuple[_Fit, Consensus]:
+        """Fit again to the blocks that agree with a motion, until these do not change.
+
+        Parameters
+        ----------
+        fit : object with matrix, gain, offset
+            How the frame was found to lie.
+        frame : ndarray (y, x)
+            The frame.
+        found : Consensus, optional
+            What the blocks say of the whole frame, if that is known.
+
+        Returns
+        -------
+        fit : object
+            The last one that more blocks agree with.
+        found : Consensus
+            Which blocks agree with it.
+        """
+        begun, blocks = fit, self.blocks
+        found = found or blocks.consensus(frame, fit.matrix, fit.gain, fit.offset)
+        for _ in range(_PASSES):
+            if not LEAST_SUPPORT <= found.support < MOST_SUPPORT:
+                break
+            other = self.fitted(found.masked(frame, fit.matrix, blocks.shape), fit.matrix)
+            if other is None or apart(other.matrix, fit.matrix, blocks.shape) < self.least:
+                break
+            then = blocks.consensus(frame, other.matrix, other.gain, other.offset)
+            if then.support < found.support:
+                break
+            settled = np.array_equal(then.still, found.still)
+            fit, found = other, then
+            if settled:
+                break
+        return seen(fit, begun.overlap), found
+
+
+def seen(fit: _Fit, overlap: float) -> _Fit:
+    """Return the fit of a part of a frame that covers as much as the whole: what was left out is in view, too."""
+    return replace(fit, overlap=max(fit.overlap, overlap))
 
 
 def apart(one: Array, other: Array, shape: tuple[int, ...]) -> float:
