@@ -107,3 +107,12 @@ def test_the_repair_keeps_dtype_holes_and_volumes():
     few = rng.poisson(20, (3, 30, 30)).astype(np.uint16)
     few[:, 4, 4] = 5000
     assert repair_of(few) is None  # three frames do not tell what is fixed
+
+
+def test_frames_that_hold_nothing_leave_some_for_every_mean():
+    rng = np.random.default_rng(4)
+    frames = rng.poisson(100, (32, 40, 40)).astype(np.uint16)
+    frames[:, 11, 13] = 3000
+    frames[::4] = 0  # all of the first mean, were they not passed over
+    repair = repair_of(frames)
+    assert repair.places((40, 40)).tolist() == [[11, 13]]

@@ -6,6 +6,7 @@ blur a scene that moves, and are replaced, for the fit alone, by the median of t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ from stackalign.core.verdicts.agreement import noise_variance
 from stackalign.core.work import Progress
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from stackalign.core.stack import ImageStack
@@ -102,34 +105,53 @@ def find_repair(stack: ImageStack, *, spikes: bool = False) -> Work[PixelRepair 
     """
     fixed = np.zeros(0, np.int64)
     sample = spread([t for t in range(len(stack)) if t not in stack.rejected and t not in stack.missing], _SAMPLE)
-    totals = np.zeros((_GROUPS, *stack.frame_shape), np.float32)
-    counts = [0] * _GROUPS
     if len(sample) >= _GROUPS and min(stack.frame_shape[-2:]) >= 3 and stack.dtype.kind != "b":
-        for done, frame in enumerate(map_frames(partial(_sound, stack), sample), start=1):
-            if frame is not None:
-                group = int(np.argmin(counts))
-                totals[group] += frame
-                counts[group] += 1
-            yield Progress(done, len(sample), "Looking for bad pixels")
-    if min(counts):
-        fixed = _standing_out(totals)
-        if len(fixed) > _MOST * totals[0].size:
+        fixed = yield from _standing_out(stack, sample)
+        if len(fixed) > _MOST * math.prod(stack.frame_shape):
             fixed = fixed[:0]
     return PixelRepair(fixed, spikes) if spikes or len(fixed) else None
 
 
-def _standing_out(sums: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return the pixels, counted through all, that stand out in each of some sums of frames (N, ...)."""
-    from stackalign.core.frames.pixel_repair_kernels import outliers, outliers_among
+def _standing_out(stack: ImageStack, sample: Sequence[int]) -> Work[NDArray[np.int64]]:
+    """Return the pixels, counted through all, that stand out in each of some sums of frames.
 
-    first, *others = (total.reshape(-1, *total.shape[-2:]) for total in sums)
-    found = np.zeros(first.shape, bool)
-    noise = float(np.sqrt(noise_variance(first)))
-    map_threads(lambda b: outliers(first[b[0] : b[1]], noise, found[b[0] : b[1]]), bands(len(first), 1))
-    places = np.flatnonzero(found)
-    for total in others:  # few pixels are left to look at
-        places = places[outliers_among(total, float(np.sqrt(noise_variance(total))), places)]
+    Where none does in the first one, which is what most movies are like, the other frames are not read.
+    """
+    from stackalign.core.frames.pixel_repair_kernels import outliers_among
+
+    places, done = np.zeros(0, np.int64), 0
+    waiting = [t for group in range(_GROUPS) for t in sample[group::_GROUPS]]
+    for group in range(_GROUPS):
+        share = -(-len(waiting) // (_GROUPS - group))
+        some, waiting = waiting[:share], waiting[share:]
+        total, count = np.zeros(stack.frame_shape, np.float32), 0
+        while some:
+            for frame in map_frames(partial(_sound, stack), some):
+                if frame is not None:
+                    total += frame
+                    count += 1
+                done += 1
+                yield Progress(done, len(sample), "Looking for bad pixels")
+            some, waiting = ([], waiting) if count else (waiting[:1], waiting[1:])  # all of them hold nothing
+        if not count:
+            return places[:0]
+        planes = total.reshape(-1, *total.shape[-2:])
+        noise = float(np.sqrt(noise_variance(planes)))
+        if group == 0:
+            places = np.flatnonzero(_outliers(planes, noise))
+        else:  # few pixels are left to look at
+            places = places[outliers_among(planes, noise, places)]
+        if not len(places):
+            break
     return places
+
+
+def _outliers(planes: NDArray[np.float32], noise: float) -> NDArray[np.bool_]:
+    from stackalign.core.frames.pixel_repair_kernels import outliers
+
+    found = np.zeros(planes.shape, bool)
+    map_threads(lambda b: outliers(planes[b[0] : b[1]], noise, found[b[0] : b[1]]), bands(len(planes), 1))
+    return found
 
 
 def _sound(stack: ImageStack, t: int) -> NDArray[Any] | None:
