@@ -3,7 +3,7 @@
     python -m tests.benchmarks.bench_reals motion [flicker noise solvers activity ...] [camera ...] [18 24 ...]
 
 ``motion``: 60x512x512, four scenes, four amounts of motion. ``flicker``: the same with activity over a tenth of the
-pixels. ``noise``: eight levels beside the Cramer-Rao bound. ``solvers``: adam, RASL, StackReg and Lucas-Kanade on a
+pixels. ``noise``: eight levels beside the Cramer-Rao bound. ``faint``: small movies of 3 to 30 photons. ``solvers``: adam, RASL, StackReg and Lucas-Kanade on a
 small movie, without and with activity. ``activity``: F1 of the sparse part. ``devices``: compiled functions beside
 torch on the processor and on a card, if there is one. ``step``: what a step of adam costs. ``whole``: all 2000 steps
 of it on a full movie, beside ours. Names of scenes and translations leave out the others: what takes long can be run
@@ -104,6 +104,27 @@ def test_noise() -> None:
             rms, bound = np.sqrt((error**2).mean()), float(corner_bound(truth, [1, 10]).mean())
             ((kind, level),) = noise.items()
             print(f"| {scene} | {kind} {level:g} | {rms:.4f} | {bound:.4f} | {rms / bound:.2f} |", flush=True)
+
+
+def test_faint() -> None:
+    """Print errors of frames that are kept, and how many are, in small movies of little light."""
+    for scene in chosen(("retina", "cell", "camera")):
+        for photons in (3.0, 5.0, 10.0, 30.0):
+            errors, kept, bounds = [], [], []
+            for frames in (12, 24):
+                for seed in (0, 1):
+                    record = movie(scene, 0, frames, 5, 5, shape=(121, 151), photons=photons, seed=seed)
+                    stack, truth = sa.simulate(record)
+                    result = sa.register(sa.ImageStack(stack.asarray()), sa.Reals())
+                    errors.append(truth.error(result.transforms))
+                    kept.append(~result.quality.flagged)
+                    bounds.append(float(corner_bound(truth, [1]).mean()))
+            error, good = np.concatenate(errors), np.concatenate(kept)
+            print(
+                f"| {scene} | {photons:g} | {np.mean(bounds):.2f} | {good.sum()} of {len(good)} |"
+                f" {np.sqrt((error[good] ** 2).mean()):.2f} / {error[good].max():.2f} |",
+                flush=True,
+            )
 
 
 def test_solvers() -> None:
