@@ -3,11 +3,11 @@
     python -m tests.benchmarks.bench_reals motion [flicker noise solvers activity ...] [camera ...] [18 24 ...]
 
 ``motion``: 60x512x512, four scenes, four amounts of motion. ``flicker``: the same with activity over a tenth of the
-pixels. ``noise``: eight levels beside the Cramer-Rao bound. ``faint``: small movies of 3 to 30 photons. ``solvers``: adam, RASL, StackReg and Lucas-Kanade on a
-small movie, without and with activity. ``activity``: F1 of the sparse part. ``devices``: compiled functions beside
-torch on the processor and on a card, if there is one. ``step``: what a step of adam costs. ``whole``: all 2000 steps
-of it on a full movie, beside ours. Names of scenes and translations leave out the others: what takes long can be run
-in parts.
+pixels. ``noise``: eight levels beside the Cramer-Rao bound. ``faint``: small movies of 3 to 30 photons. ``solvers``:
+adam, RASL, StackReg and Lucas-Kanade on a small movie, without and with activity. ``activity``: F1 of the sparse
+part. ``devices``: compiled functions beside torch on the processor and on a card, if there is one. ``step``: what a
+step of adam costs. ``whole``: all 2000 steps of it on a full movie, beside ours. Names of scenes and translations
+leave out the others: what takes long can be run in parts.
 """
 
 from __future__ import annotations
