@@ -24,8 +24,8 @@ SMALL = {  # options, learning rate, pairs in a step, steps, task
     "features": ({"widths": (12, 24, 32, 48), "coarse": 24, "fine": 12}, 2e-3, 4, 600, WIDE | {"wander": 16}),
     "mhn": ({"widths": (16, 24, 32), "hidden": 128, "levels": 2}, 4e-3, 128, 1800, NARROW),
     "dhn": ({"widths": (24, 32, 48), "hidden": 128, "halvings": 1}, 4e-3, 128, 1200, NARROW),
-    "embedding-corners": (_EMBEDDING, 4e-3, 128, 1200, NARROW),
-    "embedding-matrix": (_EMBEDDING, 4e-3, 128, 1200, NARROW),
+    "embedding-corners": (_EMBEDDING, 4e-3, 128, 1300, NARROW),
+    "embedding-matrix": (_EMBEDDING, 4e-3, 128, 2200, NARROW),
     "clkn": ({"width": 8, "channels": 4, "iterations": 4}, 3e-3, 16, 700, WIDE),
     "dlkfm": ({"width": 8, "iterations": 10}, 2e-3, 8, 600, WIDE),
 }

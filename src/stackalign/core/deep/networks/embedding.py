@@ -12,6 +12,7 @@ from stackalign.core.deep.networks.base import Batch, PairNetwork, corner_distan
 from stackalign.core.deep.networks.regression import CornerHead, convolution, halved, reach_of, regressed
 
 _WRONG = 2.0  # px of the features: how far away they must not be alike any more
+_UNLIKE = 0.5  # mean square of how they have to differ there: images do by so much, and sharper ones only match nearby
 
 
 class EmbeddedCorners(PairNetwork):
@@ -111,10 +112,10 @@ class EmbeddedCorners(PairNetwork):
         wrong, known = warp(there, rescaled(beside, factor, factor), size)
         shown = (known.sum((1, 2, 3)) * here.shape[1]).clamp_min(1.0)
         unlike = ((wrong - here).square() * known).sum((1, 2, 3)) / shown
-        return alike + torch.relu(1.0 - unlike).mean()
+        return alike + torch.relu(_UNLIKE - unlike).mean()
 
     def _corner_loss(self, found: torch.Tensor, batch: Batch) -> torch.Tensor:
-        return corner_distance(found, batch.corners).mean() / reach_of(batch.reference, batch.moving)
+        return ((found - batch.corners) / reach_of(batch.reference, batch.moving)).square().sum(-1).mean()
 
 
 class EmbeddedMatrix(EmbeddedCorners):
