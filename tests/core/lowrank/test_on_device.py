@@ -82,7 +82,7 @@ def with_holes(frames):
         ({"dtype": "float32"}, {}, with_holes, None),
         ({}, {"window": "hann"}, blank, None),
         ({}, {}, None, MASK),
-        ({}, {"rank": 3, "batch_size": 4}, None, None),
+        ({}, {"rank": 2, "batch_size": 3}, None, None),
     ],
 )
 def test_the_same_motion_as_compiled_functions_find(card, scene, options, change, mask):
