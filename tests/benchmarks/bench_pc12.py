@@ -7,7 +7,7 @@ How far StackReg's answers differ among themselves (to the frame before or to th
 they are determined.
 """
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -105,3 +105,118 @@ def test_pairs_with_equal_weights(model: str) -> None:
             f"\n| {model} | {apart(fit.matrix, theirs, shape):.2f} | {apart(back, theirs, shape):.2f}"
             f" | {fit.gain:.3f} | {' | '.join(left)} |"
         )
+
+
+def to_their_mean(movie: np.ndarray, align) -> np.ndarray:
+    """Return StackReg's answer to the mean of the frames that it aligned, three rounds."""
+    current = [np.eye(3)]
+    for before, frame in pairwise(movie.astype(float)):
+        current.append(current[-1] @ align(before, frame))
+    for _ in range(3):
+        laid = [warp_frame(f.astype(np.float32), m, order=3, fill="nan") for f, m in zip(movie, current, strict=True)]
+        both = np.isfinite(laid).any(axis=0)
+        mean = np.where(both, np.nanmean(np.where(both, laid, 0), axis=0), np.nanmean(laid))
+        found = np.array([align(mean, frame.astype(float)) for frame in movie])
+        current = list(np.linalg.inv(found[0]) @ found)
+    return np.array(current)
+
+
+def tile_shifts(movie: np.ndarray, matrices: np.ndarray, side: int) -> dict[tuple[int, int], np.ndarray]:
+    """Return (dy, dx, y, x) of every tile for each pair of aligned frames, told by phase correlation (scikit-image)."""
+    from skimage.registration import phase_cross_correlation
+
+    smooth = [gaussian_filter(frame.astype(np.float32), 1.0) for frame in movie]
+    laid = np.stack([warp_frame(f, m, order=3, fill="nan") for f, m in zip(smooth, matrices, strict=True)])
+    window = np.hanning(side)[:, None] * np.hanning(side)
+    found: dict[tuple[int, int], list[tuple[float, ...]]] = {pair: [] for pair in combinations(range(len(movie)), 2)}
+    ends = [n - side + 1 for n in movie.shape[1:]]
+    for y, x in np.ndindex(*(len(range(0, end, side // 2)) for end in ends)):
+        y, x = y * (side // 2), x * (side // 2)
+        tile = laid[:, y : y + side, x : x + side]
+        if not np.isfinite(tile).all():
+            continue
+        shades = np.log(np.maximum(tile, 1))
+        shades = (shades - shades.mean(axis=(1, 2), keepdims=True)) * window
+        for a, b in found:
+            shift = phase_cross_correlation(shades[a], shades[b], upsample_factor=50, normalization=None)[0]
+            found[a, b].append((*shift, y + (side - 1) / 2, x + (side - 1) / 2))
+    return {pair: np.array(rows) for pair, rows in found.items()}
+
+
+def motion_left(model: str, tiles: np.ndarray, shape: tuple[int, ...]) -> float:
+    """Return how far a motion of the model, fitted to the shifts of tiles by least distances, moves the corners."""
+    from stackalign.core.generators import generators, velocities
+
+    middle = (np.array(shape) - 1) / 2
+    group = generators(sa.TransformModel(model), middle, float(np.linalg.norm(middle)))
+    swing, weight = velocities(group, tiles[:, 2:]), np.ones(len(tiles))
+    for _ in range(60):
+        normal = np.einsum("nak,naj,n->kj", swing, swing, weight)
+        found = np.linalg.solve(normal, np.einsum("nak,na,n->k", swing, tiles[:, :2], weight))
+        weight = 1 / np.maximum(np.linalg.norm(tiles[:, :2] - swing @ found, axis=1), 0.05)
+    return float(np.sqrt(np.mean(np.sum((velocities(group, corners(shape)) @ found) ** 2, axis=-1))))
+
+
+@needed
+@pytest.mark.parametrize("model", MODELS)
+def test_motion_left_in_tiles(model: str) -> None:
+    """A third way tells what motion either left: tiles of aligned frames, shifted on each other one by one."""
+    import tifffile
+
+    movie = tifffile.imread(FILE)
+    shape = movie.shape[1:]
+    try:
+        align = stackreg(model, shape)
+    except Absent as absent:
+        pytest.skip(str(absent))
+    series = {"StackReg, its mean": to_their_mean(movie, align)}
+    for robust in ("none", "tukey"):
+        result = sa.register(movie, sa.LucasKanade(model=model, robust=robust), reference="mean")
+        series[f"ours, {robust}"] = np.linalg.inv(result.transforms.matrices[0]) @ result.transforms.matrices
+    for name, matrices in series.items():
+        left = []
+        for side in (32, 48):
+            pairs = tile_shifts(movie, matrices, side).values()
+            left.append(np.sqrt(np.mean([motion_left(model, tiles, shape) ** 2 for tiles in pairs])))
+        print(
+            f"\n| {model} | {name} | {apart(matrices, series['StackReg, its mean'], shape):.2f} "
+            f"| {left[0]:.3f} | {left[1]:.3f} |"
+        )
+
+
+@needed
+@pytest.mark.parametrize("model", MODELS)
+def test_on_the_half_that_was_not_seen(model: str) -> None:
+    """Ours fitted to the tiles of one colour of a chessboard, correlated on the other; StackReg has seen both."""
+    import tifffile
+
+    movie = tifffile.imread(FILE)
+    shape = movie.shape[1:]
+    try:
+        align = stackreg(model, shape)
+    except Absent as absent:
+        pytest.skip(str(absent))
+    board = np.add.reduce(np.indices(shape) // 25) % 2 > 0
+    theirs, options = to_their_mean(movie, align), sa.LucasKanade(model=model, robust="none")
+    ours = [
+        np.linalg.inv(r.transforms.matrices[0]) @ r.transforms.matrices
+        for r in (sa.register(movie, options, reference="mean", mask=mask) for mask in (board, ~board))
+    ]
+    told = []
+    for sigma in SMOOTHED:
+        frames = [gaussian_filter(f.astype(np.float32), sigma) if sigma else f.astype(np.float32) for f in movie]
+        laid = [
+            np.stack([warp_frame(f, m, order=3, fill="nan") for f, m in zip(frames, series, strict=True)])
+            for series in (*ours, theirs)
+        ]
+        common = np.isfinite(laid).all(axis=(0, 1))
+        pairs = np.triu_indices(len(movie), 1)
+        both = [
+            np.mean([
+                np.corrcoef(one[:, common & part])[pairs].mean()
+                for one, part in zip(which, (~board, board), strict=True)
+            ])
+            for which in (laid[:2], (laid[2], laid[2]))
+        ]  # fmt: skip
+        told.append(f"{both[0]:.5f} / {both[1]:.5f}")
+    print(f"\n| {model} | {apart(*ours, shape):.2f} | {' | '.join(told)} |")

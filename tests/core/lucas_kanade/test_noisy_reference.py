@@ -74,3 +74,19 @@ def test_noise_is_read_off_the_first_frame():
     sim = movie("camera", 20, 3)
     result = sa.register(sim.stack.asarray(), sa.LucasKanade(model="translation"), reference="first")
     assert result.details["noise"].slope == pytest.approx(1.0, abs=0.12)
+
+
+@pytest.mark.parametrize("robust", ["none", "tukey"])
+def test_borders_that_the_filter_bends_do_not_pull(robust):
+    """The mean over movies of the error at the corners, which all frames of a movie share (was a standard error)."""
+    edges, apart = np.array([[0.0, 0.0], [SIZE[0] - 1, 0], [0, SIZE[1] - 1], [SIZE[0] - 1, SIZE[1] - 1]]), []
+    for seed in range(10):
+        sim = movie("camera", 20, seed, model="affine", rotation=2.0, stretch=0.01)
+        frames, truth = sim.stack.asarray(), sim.truth.transforms.matrices
+        against = template(frames[0], "affine")
+        for t in (1, 2):
+            true = np.linalg.inv(truth[0]) @ truth[t]
+            fit = fit_motion(frames[t], against, true, robust=robust)
+            assert not isinstance(fit, str)
+            apart.append((moved_points(fit.matrix, edges) - moved_points(true, edges)) / fit.corner_error)
+    assert np.abs(np.mean(apart, axis=0)).max() < 0.6

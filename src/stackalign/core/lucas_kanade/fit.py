@@ -209,8 +209,9 @@ class _State:
         self.results[steps.SCALE] = scale
         cut = {1: TUNING["huber"], 2: TUNING["tukey"]}.get(kind, 1.0)
         self.status = steps.settle(
-            self._padded, self.seen, np.array(as_volume(self.image).shape), images.basis, template.phi, template.flow,
-            template.middle, template.radius, template.solid_group, template.swing, template.points, template.normal,
+            self._padded, self.seen, np.array(as_volume(self.image).shape), images.basis, template.phi,
+            template.lost, template.flow,
+            template.middle, template.radius, template.solid_group, template.swing, template.points, template.whole,
             template.thin, template.every, matrix, self.normal, self.results, kind, cut, template.tolerance, _LONGEST,
             reach, iterations,
         )  # fmt: skip

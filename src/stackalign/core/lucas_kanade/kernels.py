@@ -197,7 +197,7 @@ def _descend(basis, flow, k, i, z, y, x, j0, count, out):
 
 
 @inlined
-def gram(basis, weight, flow, middle, radius, spans, every, outside, out):
+def gram(basis, weight, lost, flow, middle, radius, spans, every, outside, out):
     """Add the weighted products of all motions, values and 1 over the spans of each row, or over all but them.
 
     Parameters
@@ -205,6 +205,8 @@ def gram(basis, weight, flow, middle, radius, spans, every, outside, out):
     basis : float32 (d + 1, z, y, x)
         Gradients and values of the template.
     weight : float32 (z, y, x)
+    lost : float32 (z, y, x)
+        What the reference has more than the template's values; (1, 1, 1) if that is nothing.
     flow : float64 (K, 3, 7)
     middle, radius : float64 (3,), float
     spans : int64 (z * y, 2)
@@ -213,8 +215,8 @@ def gram(basis, weight, flow, middle, radius, spans, every, outside, out):
         1: all rows, n: the first of every n.
     outside : bool
         Whether the spans are what is left out.
-    out : float64 (K + 2, K + 2)
-        Upper triangle is added to.
+    out : float64 (K + 2, K + 3)
+        Upper triangle is added to, and in the last column the products with ``lost``.
     """
     ny, nx, n = basis.shape[2], basis.shape[3], flow.shape[0] + 2
     across = ((np.arange(nx) - middle[2]) / radius).astype(np.float32)
@@ -236,6 +238,8 @@ def gram(basis, weight, flow, middle, radius, spans, every, outside, out):
                     weighted[j] = w[j] * rows[a, j]
                 for b in range(a, n):
                     out[a, b] += _dot(weighted, rows[b], count)
+                if lost.size > 1:
+                    out[a, n] += _dot(weighted, lost[k, i][j0:j1], count)
 
 
 @fast_inlined
@@ -326,13 +330,13 @@ def _robust(f, value, w, gain, offset, scale, kind, cut, count):
 
 
 @inlined
-def equations(c, seen, matrix, spans, every, basis, weight, flow, middle, radius, brightness, kind, cut):
+def equations(c, seen, matrix, spans, every, basis, weight, lost, flow, middle, radius, brightness, kind, cut):
     """Return the normal equations of a frame with holes, or with robust weights.
 
     Parameters
     ----------
     c, matrix, spans, every, middle, radius
-        As for `projections`; ``basis``, ``weight``, ``flow`` as for `gram`.
+        As for `projections`; ``basis``, ``weight``, ``lost``, ``flow`` as for `gram`.
     seen : float32 (Z, Y, X)
         1 where the frame and its neighbours are known, else 0; (1, 1, 1) if all are.
     brightness : (gain, offset, scale)
@@ -346,7 +350,8 @@ def equations(c, seen, matrix, spans, every, basis, weight, flow, middle, radius
     -------
     normal : float64 (K + 2, K + 2)
         Upper triangle.
-    right : float64 (K + 2,)
+    right, more : float64 (K + 2,)
+        Products with the frame, and with ``lost``.
     counted : float64 (2,)
         Sums of the weights as given over what is seen, and as used.
     """
@@ -358,7 +363,7 @@ def equations(c, seen, matrix, spans, every, basis, weight, flow, middle, radius
     across = ((np.arange(nx) - middle[2]) / radius).astype(np.float32)
     rows, weighted = np.empty((n, nx), np.float32), np.empty(nx, np.float32)
     used, mask = np.empty(nx, np.float32), np.empty(nx, np.float32)
-    normal, right, counted = np.zeros((n, n)), np.zeros(n), np.zeros(2)
+    normal, right, more, counted = np.zeros((n, n)), np.zeros(n), np.zeros(n), np.zeros(2)
     gain, offset = np.float32(brightness[0]), np.float32(brightness[1])
     for r in range(0, basis.shape[1] * ny, every):
         k, i = r // ny, r % ny
@@ -383,4 +388,6 @@ def equations(c, seen, matrix, spans, every, basis, weight, flow, middle, radius
             for b in range(a, n):
                 normal[a, b] += _dot(weighted, rows[b], count)
             right[a] += _dot(weighted, f, count)
-    return normal, right, counted
+            if lost.size > 1:
+                more[a] += _dot(weighted, lost[k, i][j0:j1], count)
+    return normal, right, more, counted

@@ -56,8 +56,8 @@ def _places(matrix, points, out):
 
 @kernel
 def settle(
-    c, seen, size, basis, phi, flow, middle, radius, group, swing, points, whole, thin, every, matrix, normal, results,
-    kind, cut, tolerance, longest, reach, iterations,
+    c, seen, size, basis, phi, lost, flow, middle, radius, group, swing, points, whole, thin, every, matrix, normal,
+    results, kind, cut, tolerance, longest, reach, iterations,
 ):  # fmt: skip
     """Refine a motion by inverse compositional Gauss-Newton steps: first on some rows, then on all.
 
@@ -67,7 +67,7 @@ def settle(
     ----------
     c, seen, size
         The frame: see `equations`; ``size`` int64 (3,) without padding.
-    basis, phi, flow, middle, radius
+    basis, phi, lost, flow, middle, radius
         The template: see `projections` and `gram`.
     group : float64 (K, 4, 4)
         Generators, over (z, y, x, 1).
@@ -75,7 +75,7 @@ def settle(
         How coordinates of the corners move along each.
     points : float64 (N, 3)
         Corners of the template.
-    whole, thin : float64 (K + 2, K + 2)
+    whole, thin : float64 (K + 2, K + 3)
         Products over the whole template, and over the first of ``every`` rows.
     every : int
         1: all rows count from the beginning.
@@ -100,7 +100,8 @@ def settle(
     shape = np.array([basis.shape[1], basis.shape[2], basis.shape[3]])
     there, boxed = np.empty_like(points), np.full_like(points, np.inf)
     spans = np.zeros((shape[0] * shape[1], 2), np.int64)
-    part, right, theta = np.zeros((count + 2, count + 2)), np.zeros(count + 2), np.zeros(count + 2)
+    part, right, theta = np.zeros((count + 2, count + 3)), np.zeros(count + 2), np.zeros(count + 2)
+    more = np.zeros(count + 2)
     move, step = np.zeros((4, 4)), np.zeros(count)
     slow = kind != 0 or seen.size > 1
     begun, before, rate = results[DONE], np.inf, 1.0
@@ -116,19 +117,20 @@ def settle(
             if not slow:
                 most = 2 * (spans[:, 1] - spans[:, 0]).sum() > shape[0] * shape[1] * shape[2]
                 part[:] = 0.0
-                gram(basis, phi[-1], flow, middle, radius, spans, every, most, part)
+                gram(basis, phi[-1], lost, flow, middle, radius, spans, every, most, part)
                 for i in range(count + 2):
+                    more[i] = total_of[i, -1] - part[i, -1] if most else part[i, -1]
                     for j in range(i, count + 2):
                         normal[i, j] = normal[j, i] = total_of[i, j] - part[i, j] if most else part[i, j]
         if slow:
-            upper, vector, counted = equations(
-                c, seen, backward, spans, every, basis, phi[-1], flow, middle, radius, results[:3], kind, cut
+            upper, vector, more, counted = equations(
+                c, seen, backward, spans, every, basis, phi[-1], lost, flow, middle, radius, results[:3], kind, cut
             )
             for i in range(count + 2):
                 right[i] = vector[i]
                 for j in range(i, count + 2):
                     normal[i, j] = normal[j, i] = upper[i, j]
-            results[OVERLAP] = counted[0] / total_of[-1, -1]
+            results[OVERLAP] = counted[0] / total_of[-1, -2]
             results[OUTLIERS] = 1.0 - counted[1] / max(counted[0], 1e-300)
         else:
             moments, values = projections(c, backward, spans, every, phi, middle, radius)
@@ -139,9 +141,11 @@ def settle(
                         total += flow[i, a, t] * moments[a, t]
                 right[i] = total
             right[count], right[count + 1] = values
-            results[OVERLAP] = normal[-1, -1] / total_of[-1, -1]
+            results[OVERLAP] = normal[-1, -1] / total_of[-1, -2]
         if results[OVERLAP] <= _LEAST_OVERLAP:
             return NO_OVERLAP
+        if lost.size > 1:  # frames are compared with the reference as it came, which its filter bends near borders
+            right -= more * (results[GAIN] if results[GAIN] > 0.0 else 1.0)
         most_told, least_told = 0.0, np.inf
         for k in range(count):
             most_told, least_told = max(most_told, normal[k, k]), min(least_told, normal[k, k])

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _TOLERANCE = 5e-4  # px at the corners that may be left to go, where the noise is not known
 _NEGLIGIBLE = 0.08  # standard errors at the corners that may be left, where it is
 _FINEST, _COARSEST = 1e-5, 2e-3  # px: bounds of that
+_NOTHING = np.zeros((1, 1, 1), np.float32)
 _SPARSE = 4  # one row of as many is used until the motion is nearly there
 _ROWS = 192  # of a template with fewer all are
 _ROWS_TOLD = 512  # rows of a template that tell how a frame responds
@@ -58,9 +59,11 @@ class MotionTemplate:
         The generators over (z, y, x, 1).
     points, swing : ndarray (2**d, 3), (2**d * d, K)
         Corners, and how their coordinates move along each generator.
-    normal : ndarray (K + 2, K + 2)
-        Products of all motions, values and 1 over all pixels.
-    thin, every : ndarray (K + 2, K + 2), int
+    lost : float32 (z, y, x)
+        What a single noisy frame has more than the values, which its filter bends near the borders; else (1, 1, 1).
+    whole : ndarray (K + 2, K + 3)
+        Products of all motions, values and 1 over all pixels, and with ``lost``.
+    thin, every : ndarray (K + 2, K + 3), int
         The same over the first of ``every`` rows, those that are used first; ``every`` is 1 for small templates.
     response : ndarray (d,)
         How far the first step goes for a unit of displacement along each axis: less than 1 if noise of the reference
@@ -83,7 +86,8 @@ class MotionTemplate:
     solid_group: Array
     points: Array
     swing: Array
-    normal: Array
+    lost: NDArray[np.float32]
+    whole: Array
     thin: Array
     every: int
     response: Array
@@ -114,15 +118,18 @@ class MotionTemplate:
         flow = _polynomials(group, middle, radius)
         solid = np.zeros(3)
         solid[3 - d :] = middle
-        normal = _products(images, flow, solid, radius, 1)
+        lost = _NOTHING
+        if tell_tails and images.denoised is not None and images.frames == 1:
+            lost = images.raw - images.values
+        whole = _products(images, lost, flow, solid, radius, 1)
         every = _SPARSE if shape[-2] >= _ROWS else 1
-        thin = _products(images, flow, solid, radius, every) if every > 1 else normal
+        thin = _products(images, lost, flow, solid, radius, every) if every > 1 else whole
         edges = corners(shape)
         swing = velocities(group, edges).reshape(-1, len(group))
         tolerance, response = _TOLERANCE, np.ones(d)
         if tell_tails:
             response = _response(images)
-            bound = np.linalg.pinv(normal, hermitian=True)[: len(group), : len(group)]
+            bound = np.linalg.pinv(whole[:, :-1], hermitian=True)[: len(group), : len(group)]
             error = float(np.sqrt(max(np.einsum("nk,kl,nl->n", swing, bound, swing).max(), 0.0)))
             tolerance = float(np.clip(_NEGLIGIBLE * error, _FINEST, _COARSEST))
         points = np.zeros((len(edges), 3))
@@ -149,7 +156,8 @@ class MotionTemplate:
             spread,
             points,
             swing,
-            normal,
+            lost,
+            whole,
             thin,
             every,
             response,
@@ -162,19 +170,27 @@ class MotionTemplate:
         """Spatial dimensions."""
         return self.images.ndim
 
+    @property
+    def normal(self) -> Array:
+        """Normal equations of a frame that covers all of it, (K + 2, K + 2)."""
+        return self.whole[:, :-1]
+
     def covariance(self) -> Array:
         """Return the Cramer-Rao bound of the parameters of a frame that covers all of it, (K, K)."""
         count = len(self.group)
         return np.asarray(np.linalg.pinv(self.normal, hermitian=True)[:count, :count])
 
 
-def _products(images: TranslationTemplate, flow: Array, middle: Array, radius: float, every: int) -> Array:
+def _products(
+    images: TranslationTemplate, lost: NDArray[np.float32], flow: Array, middle: Array, radius: float, every: int
+) -> Array:
     """Return the products of all motions, values and 1 over the first of ``every`` rows of a template."""
-    total = np.zeros((len(flow) + 2,) * 2)
+    total = np.zeros((len(flow) + 2, len(flow) + 3))
     rows = images.basis.shape[1] * images.basis.shape[2]
     spans = np.tile(np.array([0, images.basis.shape[3]]), (rows, 1))
-    kernels.gram(images.basis, images.weight, flow, middle, radius, spans, every, False, total)
-    return np.triu(total) + np.triu(total, 1).T
+    kernels.gram(images.basis, images.weight, lost, flow, middle, radius, spans, every, False, total)
+    total[:, :-1] += np.triu(total[:, :-1], 1).T
+    return total
 
 
 def _response(images: TranslationTemplate) -> Array:
