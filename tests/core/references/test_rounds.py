@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 import stackalign as sa
+from stackalign.core.frames.noise import NoiseModel
 from stackalign.core.references.reference import PairResult
 from stackalign.core.references.rounds import align_stack
 from stackalign.core.transform import TransformModel
+from stackalign.core.translation.template import TranslationTemplate
 from tests.contract.cases import DRIFT, deviation, movie
 
 
@@ -156,3 +158,26 @@ def test_frames_are_not_held_by_their_own_noise(frames):
     if frames > 80:
         sample = np.isin(np.arange(frames), np.linspace(0, frames - 1, 80).round().astype(int))
         assert np.abs(gap[sample].mean(axis=0) - gap[~sample].mean(axis=0)).max() < 1.0
+
+
+def test_large_frames_settle_on_a_part_before_the_first_round():
+    movie = sa.simulate(
+        scene="hubble_deep_field", shape=(512, 512), frames=9, motion="uniform", amplitude=4.0, photons=100.0, seed=2
+    )
+    run = sa.register(movie.stack, sa.CrossCorrelation())
+    assert run.details["rounds"] == 1
+    off = run.transforms.translations - movie.truth.transforms.translations
+    assert np.abs(off - np.median(off, axis=0)).max() < 0.008
+
+
+def test_noise_alone_pulls_frames_back():
+    rng = np.random.default_rng(0)
+    scene = sa.simulate(scene="camera", shape=(128, 128), frames=2, seed=1).stack.asarray()[0].astype(np.float32)
+    scene -= scene.mean()
+    pulls = []
+    for noise in (0.0, 0.05, 0.4):
+        image = scene + rng.normal(0, noise * scene.std() + 1e-3, scene.shape).astype(np.float32)
+        model = NoiseModel((noise * scene.std() * 3) ** 2 + 1e-6)
+        pulls.append(TranslationTemplate.of(image, noise=model, frames=9.0).pull())
+    assert pulls[0] < 0.02
+    assert pulls[0] < pulls[1] < pulls[2]
