@@ -126,9 +126,13 @@ class RunState:
         n, d = len(self.stack), self.stack.ndim
         good = self.good()
         middle = centre(self.stack.frame_shape)
-        series = TransformSeries(self.matrices(), self.aligner.model, good)
-        series = _rebased(series, self.policy, self.anchor, middle)
-        found, series = series.matrices.copy(), series.interpolated(centre=middle)
+        found = self.matrices()
+        series = _rebased(TransformSeries(found, self.aligner.model, good), self.policy, self.anchor, middle)
+        if good.any():  # in the same gauge
+            first = int(np.argmax(good))
+            found = series.matrices[first] @ np.linalg.inv(found[first]) @ found
+            found /= found[:, -1:, -1:]
+        series = series.interpolated(centre=middle)
         nowhere = [r is None or (bool(r.reason) and np.array_equal(r.matrix, np.eye(d + 1))) for r in self.results]
         found[nowhere] = np.nan
         known = [r or PairResult.failed(d, "not aligned: the run ended before") for r in self.results]

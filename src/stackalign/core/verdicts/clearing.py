@@ -25,6 +25,7 @@ from stackalign.core.verdicts.block_votes import LEAST_SIDE
 from stackalign.core.verdicts.cell_evidence import laid, reduced_frame
 from stackalign.core.verdicts.cells import CELLS, cell_numbers, without_cells
 from stackalign.core.verdicts.consensus import MOST_SUPPORT, Blocks, apart
+from stackalign.core.verdicts.continuity import REASON as CONTRADICTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -49,6 +50,8 @@ _DIFFERS = 0.1  # of the contrast, by which the brightness of a cell must differ
 _SURE = 5.0  # standard errors, for a cell that differs in brightness
 _STAYS = 1.0  # px, beside twice its standard error, that a cell may want to go
 _MOST = 0.8  # of the cells in view: a frame that differs in more shows something else, or lies elsewhere
+_MOST_DOUBTED = 0.5  # the same of a frame whose neighbours contradict where it lies
+_WHOLE = 0.75  # of the field, which it must show, too: parts of a scene look like other parts
 _FOUND = 0.6  # of the frames that must be found again
 _NEAR = 0.05  # of the field: a frame that was pulled farther lies elsewhere
 ELSEWHERE = "where it lies, it shows little of what the other frames show"
@@ -88,16 +91,16 @@ def clear(run: RunState, again: Callable[[RunState], Work[None]]) -> Work[None]:
         or not _walked_through(run, spread(good, _ASKED))
     ):
         return
-    found = {t: r for t, r in enumerate(run.results) if r is not None and not r.reason}
+    # what walks through may be what neighbours said, too: those that they contradict are asked
+    found = {t: r for t, r in enumerate(run.results) if r is not None and r.reason in ("", CONTRADICTED)}
     scene = yield from _scene(run, spread(good, _JUDGES))
     cells = yield from _strange_cells(run, found, scene)
     # less of the scene is left, on which a frame that was not found before would be found anywhere
-    lost = {t: r.reason for t, r in enumerate(run.results) if r is not None and r.reason}
-    lost |= {t: ELSEWHERE for t in found if t not in cells}
+    lost = {t: r.reason or ELSEWHERE for t, r in enumerate(run.results) if r is not None and t not in cells}
     twin = RunState(run.stack, run.aligner, run.policy, run.anchor, None, unusable=run.unusable | lost)
     twin.hidden = _hiding(run, found, cells)
-    twin.starts = {t: r.matrix for t, r in found.items()}
-    twin.brightness = {t: (r.gain, r.offset) for t, r in found.items()}
+    twin.starts = {t: found[t].matrix for t in cells}
+    twin.brightness = {t: (found[t].gain, found[t].offset) for t in cells}
     try:
         yield from again(twin)
     except ValueError:  # no reference can be made of what is left
@@ -111,7 +114,7 @@ def clear(run: RunState, again: Callable[[RunState], Work[None]]) -> Work[None]:
         if before is None or (before.reason and np.array_equal(before.matrix, eye)):  # it was found nowhere
             continue
         there = common @ before.matrix
-        result = twin.results[t] if t in found else before
+        result = twin.results[t] if t in cells else before
         reason = ELSEWHERE if result is None else result.reason
         if result is not None and not reason and apart(result.matrix, there, run.stack.frame_shape) < near:
             run.results[t] = result
@@ -168,8 +171,9 @@ def _strange_cells(
     for t, result in found.items():
         frame = run.load(t)
         small, noise = reduced_frame(frame, result, scene.factors)
-        other = strange(laid(small, result, scene.factors), noise, scene)
-        if other is not None:
+        shown = laid(small, result, scene.factors)
+        other = strange(shown, noise, scene, _MOST_DOUBTED if result.reason else _MOST)
+        if other is not None and (not result.reason or np.isfinite(shown).mean() > _WHOLE):
             cells[t] = other
         yield run.progress(len(cells), len(found), "Looking for what walks through the scene")
     return cells
@@ -188,7 +192,7 @@ def _hiding(
     return hidden
 
 
-def strange(shown: Image, noise: float, scene: MedianScene) -> NDArray[np.bool_] | None:
+def strange(shown: Image, noise: float, scene: MedianScene, most: float = _MOST) -> NDArray[np.bool_] | None:
     """Return the cells (cells, cells) of a frame that show something else than a scene; None if nearly all do.
 
     Parameters
@@ -198,6 +202,8 @@ def strange(shown: Image, noise: float, scene: MedianScene) -> NDArray[np.bool_]
     noise : float
         Variance of its noise.
     scene : MedianScene
+    most : float
+        Share of the cells in view that may.
     """
     known = np.isfinite(shown) & np.isfinite(scene.slopes).all(0)
     value, target = shown[known].astype(float), scene.image[known].astype(float)
@@ -227,7 +233,7 @@ def strange(shown: Image, noise: float, scene: MedianScene) -> NDArray[np.bool_]
     )
     seen = pixels >= _FEW
     out = seen & ((left > _NOISY * noise) | moved | lit)
-    if out.sum() > _MOST * seen.sum():
+    if out.sum() > most * seen.sum():
         return None
     return np.asarray(ndimage.binary_fill_holes(out.reshape(grid)), bool)
 

@@ -41,7 +41,9 @@ def doubt(run: RunState) -> Work[None]:
     home = run.policy.frame if run.policy.kind == "frame" else min(found, default=0)
     trusted = home if run.policy.kind in ("frame", "rolling") else None
     for t in contradicted(found, run.stack.frame_shape, lambda t, onto: pair(run, t, onto), trusted):
-        run.results[t] = replace(PairResult.failed(run.stack.ndim, REASON), matrix=found[t].matrix)
+        was = found[t]
+        failed = PairResult.failed(run.stack.ndim, REASON)
+        run.results[t] = replace(failed, matrix=was.matrix, gain=was.gain, offset=was.offset)
     yield run.progress(len(found), len(found), "Comparing neighbours")
 
 
