@@ -56,6 +56,24 @@ def test_frames_of_nothing_but_the_scene_are_aligned_once(scene, monkeypatch):
     assert not result.quality.flagged.any()
 
 
+def test_a_frame_that_shows_little_of_the_scene_is_flagged(scene, monkeypatch):
+    whole = clearing._strange_cells
+
+    def without(run, found, median):
+        cells = yield from whole(run, found, median)
+        return {t: other for t, other in cells.items() if t != 5}
+
+    monkeypatch.setattr(clearing, "_strange_cells", without)
+    frames, _ = drifting(scene, side=60)
+    result = sa.register(frames, sa.CrossCorrelation())
+    assert np.flatnonzero(result.quality.flagged).tolist() == [5]
+    assert result.quality.reasons[5] == clearing.ELSEWHERE
+    # where it was found before it was doubted is told, in the gauge of the others
+    known = result.details["found"]
+    np.testing.assert_allclose(known[4], result.transforms.matrices[4])
+    assert np.abs((known[5] - known[4])[:2, 2]).max() < 8
+
+
 def median_scene(image, noise=0.0):
     return MedianScene(image, np.stack(np.gradient(image.astype(float))), noise, float(image.std()), (1, 1))
 

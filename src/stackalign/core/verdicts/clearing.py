@@ -114,7 +114,7 @@ def clear(run: RunState, again: Callable[[RunState], Work[None]]) -> Work[None]:
         if before is None or (before.reason and np.array_equal(before.matrix, eye)):  # it was found nowhere
             continue
         there = common @ before.matrix
-        result = twin.results[t] if t in cells else before
+        result = twin.results[t] if t in found else before
         reason = ELSEWHERE if result is None else result.reason
         if result is not None and not reason and apart(result.matrix, there, run.stack.frame_shape) < near:
             run.results[t] = result
