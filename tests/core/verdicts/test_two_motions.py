@@ -41,6 +41,7 @@ def test_three_times_the_contrast_over_a_fifth_of_the_field_is_not_the_scene(sce
     assert np.abs(off - np.median(off, axis=0)).max() < 0.5
 
 
+@pytest.mark.slow
 def test_a_scene_too_faint_for_any_of_its_blocks_is_found():
     """The background of `retina` is one shade that fixes a frame to .15 px; the object has all the contrast."""
     shown = movie("object", "retina", 11)
