@@ -11,7 +11,6 @@ import numpy as np
 
 from stackalign.core.frames.frame_check import read_frame
 from stackalign.core.frames.noise import NoiseModel
-from stackalign.core.frames.reduction import stacked
 from stackalign.core.geometry import centre
 from stackalign.core.references.reference import ManyAligner, PairResult, SplineReader
 from stackalign.core.registration import FrameQuality, Registration
@@ -166,7 +165,7 @@ def safely_many(
     """Align some frames to a template, in one go where the aligner can; see `safely`."""
     if len(frames) > 1 and isinstance(aligner, ManyAligner):
         try:
-            return aligner.align_many(stacked(frames), template, starts)
+            return aligner.align_many(frames, template, starts)
         except (ValueError, ArithmeticError, np.linalg.LinAlgError):
             pass  # one of them: below each is asked alone
     return [safely(aligner, frame, template, start) for frame, start in zip(frames, starts, strict=True)]

@@ -73,7 +73,7 @@ def rescued(state: State) -> Work[list[int]]:
         best: Placed | None = None
         places = [
             Placed(candidate.matrix, typical)
-            for candidate in bank.candidates(quiet(level.image(k), scene), thorough=True, most=_CANDIDATES)
+            for candidate in bank.candidates([quiet(level.image(k), scene)], thorough=True, most=_CANDIDATES)[0]
         ]
         for first in range(0, len(places), images.together):
             some = places[first : first + images.together]

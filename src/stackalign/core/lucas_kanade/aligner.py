@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stackalign.core.frames.holes import masked
-from stackalign.core.frames.reduction import binned, enlarged, reduced
+from stackalign.core.frames.reduction import binned_frames, enlarged, reduced
 from stackalign.core.geometry import centre
 from stackalign.core.references.reference import PairResult
 from stackalign.core.verdicts.agreement import LEAST_AGREEMENT, agreement, noise_variance
@@ -91,34 +91,43 @@ class MotionAligner:
 
     def align(self, frame: NDArray[Any], template: MotionReference, start: NDArray[np.float64] | None) -> PairResult:
         """Return how ``frame`` lies on the reference; see `PairAligner.align`."""
-        from stackalign.core.lucas_kanade.fit import fit_motion
+        return self.align_many([frame], template, [start])[0]
 
-        d = np.ndim(frame)
-        best: PairResult | None = None
-        if start is not None:
-            begun = np.asarray(start, float)
-            found = fit_motion(
-                frame, template.full, begun, robust=self.parameters.robust, iterations=self.parameters.iterations,
-                reach=_NEAR,
-            )  # fmt: skip
-            if isinstance(found, str) or not found.converged:
-                found = self._climbed(frame, template, begun, 4)
-            if not isinstance(found, str):
-                best = self._result(found, frame, template)
-                if not best.reason and best.confidence > self.doubted:
-                    return best
+    def align_many(
+        self, frames: Sequence[NDArray[Any]], template: MotionReference, starts: Sequence[NDArray[np.float64] | None]
+    ) -> list[PairResult]:
+        """Return how each of some frames lies on the reference; see `ManyAligner.align_many`."""
+        from stackalign.core.lucas_kanade.fit import fit_motions
+
+        options, best = self.parameters, dict[int, PairResult]()
+        begun = {k: np.asarray(start, float) for k, start in enumerate(starts) if start is not None}
+        fits = dict(zip(begun, fit_motions(
+            [frames[k] for k in begun], template.full, list(begun.values()), robust=options.robust,
+            iterations=options.iterations, reach=_NEAR,
+        ), strict=True))  # fmt: skip
+        far = [k for k, fit in fits.items() if isinstance(fit, str) or not fit.converged]
+        fits |= zip(far, self._climbed([frames[k] for k in far], template, [begun[k] for k in far], 4), strict=True)
+        for k, fit in fits.items():
+            if not isinstance(fit, str):
+                best[k] = self._result(fit, frames[k], template)
         for thorough in (False, True):
-            found, credible = self._searched(frame, template, thorough=thorough)
-            if isinstance(found, str):
-                best = best or PairResult.failed(d, found)
-                continue
-            result = self._result(found, frame, template, credible=credible)
-            if best is None or _better(result, best):
-                best = result
-            if not best.reason and best.confidence > self.doubted:
-                break
-        assert best is not None
-        return self._voted(frame, template) or best if best.reason else best
+            rest = [k for k in range(len(frames)) if k not in best or self._doubts(best[k])]
+            found = self._searched([frames[k] for k in rest], template, thorough=thorough)
+            for k, (fit, credible) in zip(rest, found, strict=True):
+                if isinstance(fit, str):
+                    best.setdefault(k, PairResult.failed(np.ndim(frames[k]), fit))
+                    continue
+                result = self._result(fit, frames[k], template, credible=credible)
+                if k not in best or _better(result, best[k]):
+                    best[k] = result
+        for k, result in best.items():
+            if result.reason:
+                best[k] = self._voted(frames[k], template) or result
+        return [best[k] for k in range(len(frames))]
+
+    def _doubts(self, result: PairResult) -> bool:
+        """Return whether a result is not the last word."""
+        return bool(result.reason) or not result.confidence > self.doubted
 
     def _voted(self, frame: NDArray[Any], template: MotionReference) -> PairResult | None:
         """Return where most blocks of a frame say that it lies, if enough of the reference agree; else None."""
@@ -151,60 +160,69 @@ class MotionAligner:
         return intensity_residuals(frame, template.full, result.matrix, result.gain, result.offset)
 
     def _searched(
-        self, frame: NDArray[Any], template: MotionReference, *, thorough: bool = False
-    ) -> tuple[MotionFit | str, bool]:
-        """Search the whole range on reduced frames, then refine the best candidate scale by scale.
+        self, frames: Sequence[NDArray[Any]], template: MotionReference, *, thorough: bool = False
+    ) -> list[tuple[MotionFit | str, bool]]:
+        """Search the whole range on reduced frames, then refine the best candidate of each scale by scale.
 
-        Returns the fit, or why there is none, and whether the search alone made it credible.
+        Returns fits, or why there is none, and whether the search alone made them credible.
         """
-        from stackalign.core.lucas_kanade.fit import refine_motion
+        from stackalign.core.lucas_kanade.fit import refine_motions
 
+        if not frames:
+            return []
         factors, bank = template.bank(self.parameters, finer=thorough)
-        candidates = bank.candidates(binned(frame, factors), thorough=thorough)
-        if not candidates:
-            return "no scale of it can be compared with the reference", False
+        every = bank.candidates(list(binned_frames(frames, factors)), thorough=thorough)
         # smooth images correlate everywhere: what does not stand out is tried as well, and judged by the outcome
-        credible = [c for c in candidates if c.peak.margin > 0]
-        candidates = credible or candidates
+        credible = [[c for c in candidates if c.peak.margin > 0] for candidates in every]
+        tried = [(k, c) for k, both in enumerate(zip(credible, every, strict=True)) for c in both[0] or both[1]]
         coarsest = template.levels()[0]
-        small = binned(frame, coarsest.factors)
-        fits = []
-        for candidate in candidates:
-            start = reduced(enlarged(candidate.matrix, factors), coarsest.factors)
-            refined = refine_motion(small, coarsest.simple, start, robust=self.parameters.robust)
-            if refined is not None:
-                fits.append((refined[1], enlarged(refined[0], coarsest.factors)))
-        best = enlarged(candidates[0].matrix, factors)
-        if fits:
-            best = max(fits, key=lambda f: f[0])[1]
-        found = self._climbed(frame, template, best, max(coarsest.factors), coarsest.factors if fits else None)
-        return found, bool(credible)
+        small = binned_frames(frames, coarsest.factors)
+        begun = [reduced(enlarged(c.matrix, factors), coarsest.factors) for _, c in tried]
+        refined = refine_motions([small[k] for k, _ in tried], coarsest.simple, begun, robust=self.parameters.robust)
+        first: dict[int, Array] = {}
+        best: dict[int, tuple[float, Array]] = {}
+        for (k, candidate), found in zip(tried, refined, strict=True):
+            first.setdefault(k, enlarged(candidate.matrix, factors))
+            if found is not None and (k not in best or found[1] > best[k][0]):
+                best[k] = found[1], enlarged(found[0], coarsest.factors)
+        none = "no scale of it can be compared with the reference"
+        out: list[tuple[MotionFit | str, bool]] = [(none, False)] * len(frames)
+        for done in (coarsest.factors, None):
+            some = [k for k in first if (k in best) == (done is not None)]
+            starts = [first[k] if done is None else best[k][1] for k in some]
+            fits = self._climbed([frames[k] for k in some], template, starts, max(coarsest.factors), done)
+            for k, fit in zip(some, fits, strict=True):
+                out[k] = fit, bool(credible[k])
+        return out
 
     def _climbed(
         self,
-        frame: NDArray[Any],
+        frames: Sequence[NDArray[Any]],
         template: MotionReference,
-        start: Array,
+        starts: Sequence[Array],
         coarsest: int,
         begun: tuple[int, ...] | None = None,
-    ) -> MotionFit | str:
-        """Refine a motion from the scale of reduction ``coarsest`` on to full size.
+    ) -> list[MotionFit | str]:
+        """Refine motions from the scale of reduction ``coarsest`` on to full size.
 
-        ``begun``: reduction at which it was refined already, by the simple model.
+        ``begun``: reduction at which they were refined already, by the simple model.
         """
-        from stackalign.core.lucas_kanade.fit import fit_motion, refine_motion
+        from stackalign.core.lucas_kanade.fit import fit_motions, refine_motions
 
-        matrix, options = start, self.parameters
+        if not frames:
+            return []
+        matrices, options = list(starts), self.parameters
         for level in template.levels():
             if 1 < max(level.factors) <= coarsest and not (level.factors == begun and level.simple is level.full):
-                small = binned(frame, level.factors)
-                refined = refine_motion(
-                    small, level.full, reduced(matrix, level.factors), robust=options.robust,
+                there = [reduced(matrix, level.factors) for matrix in matrices]
+                refined = refine_motions(
+                    list(binned_frames(frames, level.factors)), level.full, there, robust=options.robust,
                     iterations=options.iterations,
                 )  # fmt: skip
-                if refined is not None:
-                    matrix = enlarged(refined[0], level.factors)
-        return fit_motion(frame, template.full, matrix, robust=options.robust, iterations=options.iterations)
+                for k, found in enumerate(refined):
+                    if found is not None:
+                        matrices[k] = enlarged(found[0], level.factors)
+        return fit_motions(frames, template.full, matrices, robust=options.robust, iterations=options.iterations)
 
     def _result(
         self, fit: MotionFit, frame: NDArray[Any], template: MotionReference, *, credible: bool = True

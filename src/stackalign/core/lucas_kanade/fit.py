@@ -8,6 +8,8 @@ gain and offset together, and composes the motion with what is known. Outliers a
 
 from __future__ import annotations
 
+import math
+import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,14 +17,20 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from stackalign.core.frames.holes import filled_along_lines
-from stackalign.core.geometry import centre, corners
+from stackalign.core.frames.reduction import as_read
+from stackalign.core.geometry import centre, corners, every_which
+from stackalign.core.lucas_kanade import fit_kernels as kernels
 from stackalign.core.lucas_kanade import steps
-from stackalign.core.lucas_kanade.residuals import EVERYWHERE, SAMPLES, Judgement, as_volume, spatial
+from stackalign.core.lucas_kanade.residuals import EVERYWHERE, SAMPLES, as_volume
+from stackalign.core.threads import spare
 from stackalign.core.translation.template_kernels import eroded
+from stackalign.core.warping.kernels import PAD, POLES
 from stackalign.core.warping.resample import spline_coefficients
-from stackalign.core.warping.splined import cubic
+from stackalign.core.warping.splined import SplinedFrame, cubic
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from numpy.typing import NDArray
 
     from stackalign.core.lucas_kanade.template import MotionTemplate
@@ -34,10 +42,15 @@ TUNING = {"huber": 1.345, "tukey": 4.685}  # 95 % efficient under Gaussian noise
 _KIND = {"none": 0, "huber": 1, "tukey": 2}
 _LONGEST = 3.0  # px at the corners a step: beyond, the linearisation says nothing
 _FEW = 1024  # pixels from which a fit is judged on the way, at coarser scales
+_FEWEST = 9  # pixels that tell anything of a fit
+_CHUNK = 1 << 19  # pixels of the frames that are worked on in one go
+_local = threading.local()
 _ENOUGH = 64  # below, tails cannot be told
 _HEAVY = 1.08  # rms of standardised residuals over their robust deviation: Gaussian noise stays below
 _HEAVIER = 3.5  # the same where there is more in residuals than noise
+_BLANK = -5  # end of a frame of which nothing is known
 _REASONS = {
+    _BLANK: "all its pixels are NaN",
     steps.FAR: "the start is too far off",
     steps.NO_OVERLAP: "it shares no region with the reference",
     steps.NO_CORRELATION: "it does not correlate with the reference",
@@ -101,16 +114,29 @@ def fit_motion(
     iterations: int = 30,
     reach: float = np.inf,
 ) -> MotionFit | str:
-    """Return how ``frame`` lies on a template, or in words why that cannot be said.
+    """Return how ``frame`` lies on a template, or in words why that cannot be said; see `fit_motions`."""
+    return fit_motions([frame], template, [start], robust=robust, iterations=iterations, reach=reach)[0]
+
+
+def fit_motions(
+    frames: Sequence[NDArray[Any]],
+    template: MotionTemplate,
+    starts: Sequence[Array],
+    *,
+    robust: Robust = "none",
+    iterations: int = 30,
+    reach: float = np.inf,
+) -> list[MotionFit | str]:
+    """Return how frames lie on a template, or in words why that cannot be said.
 
     Parameters
     ----------
-    frame : ndarray (y, x) or (z, y, x)
-        Any dtype and shape; NaN do not count.
+    frames : sequence of ndarray (y, x) or (z, y, x), all of one shape
+        Any dtype; NaN do not count.
     template : MotionTemplate
         The reference.
-    start : ndarray (d+1, d+1)
-        First guess of the matrix, moving -> reference, within about a correlation length of the truth everywhere.
+    starts : sequence of ndarray (d+1, d+1)
+        First guesses of the matrices, moving -> reference, within about a correlation length of the truth everywhere.
     robust : "none", "huber" or "tukey"
         How outliers are weighted down.
     iterations : int
@@ -118,157 +144,208 @@ def fit_motion(
     reach : float
         Pixels at the corners: a first step beyond means that the start is too far off to be trusted.
     """
-    state = _State.of(frame, template, start)
-    if state is None:
-        return "all its pixels are NaN"
-    failure = state.settle(0, 1.0, iterations, reach)
-    if failure:
-        return failure
-    kind, found = 0, state.judgement()
-    if robust != "none" and len(found.standard) >= _ENOUGH:
-        for _ in range(2):  # once the outliers have lost their weight, the rest settles elsewhere
-            if not state.heavy(found):
-                break
-            kind = _KIND[robust]
-            failure = state.settle(kind, found.scale, iterations)
-            if failure:
-                return failure
-            found = state.judgement()
-    return state.finished(found, kind)
+    if not len(frames):
+        return []
+    points = _middle_and_corners(np.shape(frames[0]))
+    out: list[MotionFit | str] = []
+    for some, begun in _chunks(frames, starts):
+        found = _fitted(some, template, begun, robust, 2, iterations, reach, SAMPLES, points)
+        out += found.fits(template)
+    return out
 
 
-def refine_motion(
-    frame: NDArray[Any], template: MotionTemplate, start: Array, *, robust: Robust = "none", iterations: int = 30
-) -> tuple[Array, float] | None:
-    """Return the matrix and how well it fits, for a step on the way; None where it does not settle. See `fit_motion`.
+def refine_motions(
+    frames: Sequence[NDArray[Any]],
+    template: MotionTemplate,
+    starts: Sequence[Array],
+    *,
+    robust: Robust = "none",
+    iterations: int = 30,
+) -> list[tuple[Array, float] | None]:
+    """Return matrices and how well they fit, for a step on the way; None where one does not settle. See `fit_motions`.
 
     How well: Fisher's z of the correlation over its standard deviation, up to a factor; a small overlap counts less.
     """
-    state = _State.of(frame, template, start)
-    if state is None or state.settle(0, 1.0, iterations):
-        return None
-    found = state.judgement(_FEW)
-    if robust != "none" and len(found.standard) >= _ENOUGH and state.heavy(found):
-        if state.settle(_KIND[robust], found.scale, iterations):
+    nowhere = np.empty((0, template.ndim))
+    out: list[tuple[Array, float] | None] = []
+    for some, begun in _chunks(frames, starts):
+        found = _fitted(some, template, begun, robust, 1, iterations, np.inf, _FEW, nowhere)
+        out += found.refined()
+    return out
+
+
+def _chunks(
+    frames: Sequence[NDArray[Any]], starts: Sequence[Array]
+) -> Iterator[tuple[Sequence[NDArray[Any]], Sequence[Array]]]:
+    """Split frames into what is worked on in one go: few enough to stay near; those with holes alone."""
+    first = 0
+    while first < len(frames):
+        most = max(_CHUNK // max(frames[first].size, 1), 1)
+        stop = first + 1
+        if _whole(frames[first]):
+            while stop < min(first + most, len(frames)) and _whole(frames[stop]):
+                stop += 1
+        yield frames[first:stop], starts[first:stop]
+        first = stop
+
+
+def _whole(frame: NDArray[Any]) -> bool:
+    return frame.dtype.kind != "f" or bool(np.isfinite(frame).all())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fitted:
+    """What the kernel says of some frames; nothing of one of which no pixel is known."""
+
+    matrices: Array
+    results: Array
+    verdicts: Array
+    errors: Array
+    ends: list[int]
+
+    def refined(self) -> list[tuple[Array, float] | None]:
+        """Return matrices and how well they fit."""
+        out: list[tuple[Array, float] | None] = []
+        rows = zip(self.matrices, self.results.tolist(), self.verdicts.tolist(), self.ends, strict=True)
+        for matrix, result, verdict, end in rows:
+            if end != steps.SETTLED:
+                out.append(None)
+                continue
+            correlation = min(verdict[kernels.CORRELATION], 0.9999)
+            out.append((matrix, math.atanh(correlation) * math.sqrt(result[steps.OVERLAP])))
+        return out
+
+    def fits(self, template: MotionTemplate) -> list[MotionFit | str]:
+        """Return fits, or why there are none."""
+        errors = self.errors / template.response
+        worst = np.fmax.reduce(errors[:, 1:], axis=(1, 2)).tolist()
+        rows = zip(self.matrices, self.results.tolist(), self.verdicts.tolist(), errors, worst, self.ends, strict=True)
+        return [_fit_of(template, *row) for row in rows]
+
+
+def _fit_of(
+    template: MotionTemplate,
+    matrix: Array,
+    result: list[float],
+    verdict: list[float],
+    error: Array,
+    worst: float,
+    end: int,
+) -> MotionFit | str:
+    if end == steps.NO_STRUCTURE:
+        return f"what it shares with the reference does not fix a {template.model.value} motion"
+    if end in _REASONS:
+        return _REASONS[end]
+    if verdict[kernels.COUNT] < _FEWEST:
+        return _REASONS[steps.NO_OVERLAP]
+    gain = result[steps.GAIN]
+    return MotionFit(
+        matrix, error[0], worst, gain, result[steps.OFFSET] - (gain - 1) * float(template.images.level),
+        verdict[kernels.CORRELATION], math.sqrt(verdict[kernels.RESIDUAL]), verdict[kernels.EXPECTED],
+        verdict[kernels.CHI2], result[steps.OUTLIERS] if verdict[kernels.KIND] else 0.0, result[steps.OVERLAP],
+        verdict[kernels.CONDITION], int(result[steps.DONE]), end == steps.SETTLED,
+    )  # fmt: skip
+
+
+def _fitted(
+    frames: Sequence[NDArray[Any]],
+    template: MotionTemplate,
+    starts: Sequence[Array],
+    robust: Robust,
+    rounds: int,
+    iterations: int,
+    reach: float,
+    samples: int,
+    points: Array,
+) -> _Fitted:
+    """Let the kernel work on frames without holes, or on a single one."""
+    count, d, images, noise = len(frames), template.ndim, template.images, template.images.noise
+    results, verdicts = np.zeros((count, steps.RESULTS)), np.zeros((count, kernels.VERDICTS))
+    ends = np.full(count, _BLANK)
+    errors = np.full((count, *points.shape), np.nan)
+    matrices = np.zeros((count, 4, 4))
+    matrices[:, :3, :3] = np.eye(3)
+    matrices[:, 3 - d :, 3 - d :] = starts
+    read = _read(frames, float(images.level))
+    if read is None:
+        return _Fitted(np.array(starts, float), results, verdicts, errors, ends.tolist())
+    values, padded, seen = read
+    normals, size = np.zeros((count, *template.normal.shape)), np.array(values.shape[1:])
+    camera = np.array([noise.constant + noise.slope * images.level, noise.slope, noise.floor])
+    step = every_which(values.shape[1:], samples)
+    # residuals hold what is left of the reference's noise, and motions what that pulls them by
+    share = float((1 + images.heard) / (1 + images.passed))
+    # tails are heavier, too, without a noise model, and in reduced frames, where details are undersampled
+    limit, kind, cut = _HEAVY if template.tell_tails else _HEAVIER, 0, 1.0
+    which = np.arange(count)
+    results[:, steps.SCALE] = 1.0
+    for k in range(rounds + 1):  # once the outliers have lost their weight, the rest settles elsewhere
+        steps.settle(
+            padded, seen, images.basis, template.phi, template.lost, template.flow, template.middle, template.radius,
+            template.solid_group, template.swing, template.points, template.whole, template.thin, template.every,
+            which, size, matrices, normals, results, ends, kind, cut, template.tolerance, _LONGEST,
+            np.inf if k else reach, iterations,
+        )  # fmt: skip
+        which = which[ends[which] >= steps.MOVED]
+        kernels.judge_frames(
+            values, seen, template.coefficients, template.known, camera, step, template.group, points, share, which,
+            matrices, normals, results, kind, cut, verdicts, errors,
+        )  # fmt: skip
+        if k == rounds or robust == "none":
+            break
+        told = verdicts[which]
+        heavy = told[:, kernels.RMS] > limit * told[:, kernels.SPREAD]
+        which = which[heavy & (told[:, kernels.COUNT] >= _ENOUGH)]
+        if not len(which):
+            break
+        kind, cut = _KIND[robust], TUNING[robust]
+        results[which, steps.SCALE] = verdicts[which, kernels.SPREAD]
+    return _Fitted(matrices[:, 3 - d :, 3 - d :].copy(), results, verdicts, errors, ends.tolist())
+
+
+def _read(
+    frames: Sequence[NDArray[Any]], level: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]] | None:
+    """Return frames less a level, their splines, and where pixels are known; None if none is."""
+    first = frames[0]
+    if len(frames) == 1 and not _whole(first):
+        image = np.asarray(first, np.float32) - np.float32(level)
+        finite = np.isfinite(image)
+        if not finite.any():
             return None
-        found = state.judgement(_FEW)
-    if state.status != steps.SETTLED:
-        return None
-    return state.matrix, float(np.arctanh(min(found.correlation, 0.9999)) * np.sqrt(state.results[steps.OVERLAP]))
+        image = filled_along_lines(image, finite)
+        known = as_volume(finite)
+        near = np.empty(known.shape, bool)
+        eroded(known, np.array([n > 1 for n in known.shape], np.int64), near)
+        return as_volume(image)[None], spline_coefficients(image, 3)[None], near.astype(np.float32)
+    if first.ndim == 2 and (len(frames) > 1 or first.size < _CHUNK or spare() == 1):
+        images, padded = _room(len(frames), first.shape)
+        for k, frame in enumerate(frames):
+            if isinstance(frame, SplinedFrame):
+                np.subtract(frame, np.float32(level), out=images[k, 0], dtype=np.float32, casting="unsafe")
+                np.subtract(frame.coefficients(), np.float32(level), out=padded[k])
+            else:
+                kernels.splined_plane(as_read(frame), np.float32(level), POLES[3], PAD, images[k, 0], padded[k, 0])
+        return images, padded, EVERYWHERE
+    values = [np.asarray(frame, np.float32) for frame in frames]
+    images = np.stack([as_volume(v - np.float32(level)) for v in values])
+    if len(frames) == 1:
+        return images, cubic(first, level, values[0])[None], EVERYWHERE
+    return images, np.stack([cubic(f, level, v) for f, v in zip(frames, values, strict=True)]), EVERYWHERE
 
 
-class _State:
-    """One frame on its way to a template."""
-
-    __slots__ = ("_padded", "image", "matrix", "normal", "results", "seen", "status", "template")
-
-    def __init__(
-        self,
-        image: NDArray[np.float32],
-        padded: NDArray[np.float32],
-        seen: NDArray[np.float32],
-        template: MotionTemplate,
-        start: Array,
-    ) -> None:
-        self.image, self.seen, self.template, self.matrix = image, seen, template, start
-        self._padded = padded
-        self.normal = np.zeros_like(template.normal)
-        self.results = np.zeros(steps.RESULTS)
-        self.status = steps.MOVED
-
-    @classmethod
-    def of(cls, frame: NDArray[Any], template: MotionTemplate, start: Array) -> _State | None:
-        """Begin with a frame; None if nothing of it is known."""
-        values, level = np.asarray(frame, np.float32), float(template.images.level)
-        image = values - np.float32(level)
-        seen: NDArray[np.float32] = EVERYWHERE
-        if np.asarray(frame).dtype.kind == "f" and not (finite := np.isfinite(image)).all():
-            if not finite.any():
-                return None
-            image = filled_along_lines(image, finite)
-            known, near = as_volume(finite), np.empty(as_volume(finite).shape, bool)
-            eroded(known, np.array([n > 1 for n in known.shape], np.int64), near)
-            seen = near.astype(np.float32)
-            return cls(image, spline_coefficients(image, 3), seen, template, np.array(start, float))
-        return cls(image, cubic(frame, level, values), seen, template, np.array(start, float))
-
-    @property
-    def gain(self) -> float:
-        """Brightness of the frame over that of the template."""
-        return float(self.results[steps.GAIN])
-
-    @property
-    def offset(self) -> float:
-        """What the frame has more, both less the template's level."""
-        return float(self.results[steps.OFFSET])
-
-    def settle(self, kind: int, scale: float, iterations: int, reach: float = np.inf) -> str:
-        """Step until the corners rest; returns why not, or an empty string."""
-        template, images, d = self.template, self.template.images, self.template.ndim
-        matrix = spatial(self.matrix).copy()
-        self.results[steps.SCALE] = scale
-        cut = {1: TUNING["huber"], 2: TUNING["tukey"]}.get(kind, 1.0)
-        self.status = steps.settle(
-            self._padded, self.seen, np.array(as_volume(self.image).shape), images.basis, template.phi,
-            template.lost, template.flow,
-            template.middle, template.radius, template.solid_group, template.swing, template.points, template.whole,
-            template.thin, template.every, matrix, self.normal, self.results, kind, cut, template.tolerance, _LONGEST,
-            reach, iterations,
-        )  # fmt: skip
-        self.matrix = matrix[3 - d :, 3 - d :].copy()
-        if self.status == steps.NO_STRUCTURE:
-            return f"what it shares with the reference does not fix a {template.model.value} motion"
-        return _REASONS.get(self.status, "")
-
-    def judgement(self, samples: int = SAMPLES) -> Judgement:
-        """Compare some thousand pixels of the frame with the template."""
-        return Judgement.of(self.image, self.seen, self.template, self.matrix, self.gain, self.offset, samples)
-
-    def heavy(self, found: Judgement) -> bool:
-        """Return whether residuals have heavier tails than noise."""
-        # tails are heavier, too, without a noise model, and in reduced frames, where details are undersampled
-        limit = _HEAVY if self.template.tell_tails else _HEAVIER
-        return found.rms > limit * found.scale
-
-    def finished(self, found: Judgement, kind: int) -> MotionFit | str:
-        """Return the fit with its errors."""
-        if len(found.standard) < 9:
-            return _REASONS[steps.NO_OVERLAP]
-        template, scale = self.template, float(self.results[steps.SCALE])
-        spread = found.chi2 if kind == 0 else scale**2 * _inflation(found.standard / scale, kind)
-        # residuals hold what is left of the reference's noise, and motions what that pulls them by
-        spread *= (1 + template.images.heard) / (1 + template.images.passed)
-        points = _middle_and_corners(self.image.shape)
-        errors = np.empty_like(points)
-        condition = steps.standard_errors(
-            self.normal, template.group, self.matrix, points, spread / self.gain**2, errors
-        )
-        errors /= template.response
-        return MotionFit(
-            self.matrix, errors[0], float(np.nanmax(errors[1:])), self.gain,
-            self.offset - (self.gain - 1) * template.images.level,
-            found.correlation, float(np.sqrt(found.residual)), found.expected, found.chi2,
-            float(self.results[steps.OUTLIERS]) if kind else 0.0,
-            float(self.results[steps.OVERLAP]), condition, int(self.results[steps.DONE]), self.status == steps.SETTLED,
-        )  # fmt: skip
+def _room(count: int, shape: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return room for some planes and their splines, of this thread: new memory would cost as much as the filter."""
+    sizes = [(count, 1, *shape), (count, 1, *(n + 2 * PAD for n in shape))]
+    kept: list[NDArray[np.float32]] = getattr(_local, "room", [])
+    if len(kept) != 2 or any(k.size < math.prod(s) for k, s in zip(kept, sizes, strict=True)):
+        kept = [np.empty(math.prod(s), np.float32) for s in sizes]
+        if kept[0].size <= _CHUNK:
+            _local.room = kept
+    images, padded = (k[: math.prod(s)].reshape(s) for k, s in zip(kept, sizes, strict=True))
+    return images, padded
 
 
 @lru_cache(maxsize=16)
 def _middle_and_corners(shape: tuple[int, ...]) -> Array:
     return np.concatenate([centre(shape)[None], corners(shape)])
-
-
-def _inflation(standard: Array, kind: int) -> float:
-    """Return the variance of an M-estimate over that of weighted least squares with its weights, unit noise.
-
-    ``E[psi^2] E[w] / E[psi']^2`` (Huber & Ronchetti, Robust Statistics, 2009, section 7.6), from the residuals.
-    """
-    cut = TUNING["huber"] if kind == 1 else TUNING["tukey"]
-    u = np.abs(standard)
-    if kind == 1:
-        weight, slope = np.minimum(1, cut / np.maximum(u, 1e-9)), (u <= cut).astype(float)
-    else:
-        inner = np.maximum(1 - (u / cut) ** 2, 0)
-        weight, slope = inner**2, inner * (1 - 5 * (u / cut) ** 2) * (u < cut)
-    mean_slope = max(float(slope.mean()), 0.05)
-    return float(np.mean((weight * standard) ** 2) * weight.mean() / mean_slope**2)

@@ -10,7 +10,7 @@ import numpy as np
 
 from stackalign.core.frames.holes import filled_along_lines
 from stackalign.core.geometry import centre
-from stackalign.core.search.correlation import FILLABLE, Peak, SearchTemplate, prepare_search, search
+from stackalign.core.search.correlation import FILLABLE, Peak, SearchTemplate, prepare_search, search, search_frames
 from stackalign.core.warping.resample import warp_frame
 
 if TYPE_CHECKING:
@@ -88,23 +88,38 @@ class SearchBank:
             poses.append((turned, prepare_search(image, mask, max_shift=max_shift, min_overlap=min_overlap)))
         return cls(tuple(poses), thorough)
 
-    def candidates(self, frame: NDArray[np.float32], *, thorough: bool = False, most: int = 6) -> list[Candidate]:
-        """Return the best motions of a reduced frame, NaN where it does not count; ``thorough``: try every pose."""
-        known = np.isfinite(frame)
-        mask = None if known.all() else known
-        image = frame if mask is None else np.where(mask, frame, np.float32(0))
-        found = []
+    def candidates(
+        self, frames: Sequence[NDArray[np.float32]], *, thorough: bool = False, most: int = 6
+    ) -> list[list[Candidate]]:
+        """Return the best motions of each reduced frame, NaN where it does not count; ``thorough``: try every pose."""
+        found: list[list[Candidate]] = [[] for _ in frames]
+        pending = list(range(len(frames)))
         for turned, template in self.poses:
-            peak = search(image, mask, template)
-            if not np.isfinite(peak.significance):
-                continue
-            shift = np.eye(len(turned))
-            shift[:-1, -1] = np.where(np.array(frame.shape) > 2, peak.shift, 0)  # one or two planes have no slope
-            found.append(Candidate(np.linalg.inv(turned) @ shift, peak))
-            if not (thorough or self.thorough) and peak.clear:
+            if not pending:
                 break
-        found.sort(key=lambda c: -c.peak.significance)
-        return found[:most]
+            home, unclear = np.linalg.inv(turned), []
+            for k, peak in zip(pending, _peaks([frames[k] for k in pending], template), strict=True):
+                if np.isfinite(peak.significance):
+                    shift = np.eye(len(turned))
+                    shift[:-1, -1] = np.where(np.array(frames[k].shape) > 2, peak.shift, 0)  # few planes: no slope
+                    found[k].append(Candidate(home @ shift, peak))
+                if thorough or self.thorough or not (np.isfinite(peak.significance) and peak.clear):
+                    unclear.append(k)
+            pending = unclear
+        return [sorted(some, key=lambda c: -c.peak.significance)[:most] for some in found]
+
+
+def _peaks(frames: Sequence[NDArray[np.float32]], template: SearchTemplate) -> list[Peak]:
+    """Return the best shift of each frame, those without holes in one go."""
+    known = [np.isfinite(frame) for frame in frames]
+    whole = [k for k, seen in enumerate(known) if seen.all()]
+    peaks = (
+        dict(zip(whole, search_frames(np.stack([frames[k] for k in whole]), template), strict=True)) if whole else {}
+    )
+    for k, seen in enumerate(known):
+        if k not in peaks:
+            peaks[k] = search(np.where(seen, frames[k], np.float32(0)), seen, template)
+    return [peaks[k] for k in range(len(frames))]
 
 
 def angles_within(limit: float) -> list[float]:

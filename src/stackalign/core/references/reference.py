@@ -197,7 +197,7 @@ class ManyAligner(Protocol):
     """A `PairAligner` that aligns some frames in one go: threads then seldom wait for each other's turn in Python."""
 
     def align_many(
-        self, frames: NDArray[Any], template: Any, starts: Sequence[NDArray[np.float64] | None]
+        self, frames: Sequence[NDArray[Any]], template: Any, starts: Sequence[NDArray[np.float64] | None]
     ) -> list[PairResult]:
-        """Return how each of the frames (n, ...) lies on the reference; see `PairAligner.align`."""
+        """Return how each of the frames, of one shape and dtype, lies on the reference; see `PairAligner.align`."""
         ...

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stackalign.core.frames.holes import masked
-from stackalign.core.frames.reduction import binned_frames
+from stackalign.core.frames.reduction import binned_frames, stacked
 from stackalign.core.references.reference import PairResult
 from stackalign.core.search.correlation import Peak, SearchTemplate, search, search_frames
 from stackalign.core.transform import TransformModel
@@ -72,9 +72,13 @@ class TranslationAligner:
         return self.align_many(np.asarray(frame)[None], template, [start])[0]
 
     def align_many(
-        self, frames: NDArray[Any], template: TranslationReference, starts: Sequence[NDArray[np.float64] | None]
+        self,
+        frames: Sequence[NDArray[Any]] | NDArray[Any],
+        template: TranslationReference,
+        starts: Sequence[NDArray[np.float64] | None],
     ) -> list[PairResult]:
         """Return how each of some frames lies on the reference; see `ManyAligner.align_many`."""
+        frames = stacked(frames)
         results: dict[int, PairResult] = {}
         begun = {k: np.asarray(start, float)[:-1, -1] for k, start in enumerate(starts) if start is not None}
         self._fit(frames, template, begun, results, last=False)
