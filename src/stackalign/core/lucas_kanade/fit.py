@@ -190,7 +190,7 @@ def _chunks(
 
 
 def _whole(frame: NDArray[Any]) -> bool:
-    return frame.dtype.kind != "f" or bool(np.isfinite(frame).all())
+    return frame.dtype.kind != "f" or bool(np.isfinite(np.asarray(frame, np.float32)).all())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -309,7 +309,7 @@ def _read(
     """Return frames less a level, their splines, and where pixels are known; None if none is."""
     first = frames[0]
     if len(frames) == 1 and not _whole(first):
-        image = np.asarray(first, np.float32) - np.float32(level)
+        image = np.ascontiguousarray(first, np.float32) - np.float32(level)
         finite = np.isfinite(image)
         if not finite.any():
             return None

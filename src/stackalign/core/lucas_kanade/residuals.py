@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stackalign.core.geometry import every_which
-from stackalign.core.verdicts.motion_residuals import judge, residuals
+from stackalign.core.verdicts.motion_residuals import residuals
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,52 +18,6 @@ if TYPE_CHECKING:
 
 SAMPLES = 4096  # pixels from which residual, correlation and noise of a frame are estimated
 EVERYWHERE = np.zeros((1, 1, 1), np.float32)  # in place of a mask that is 1 at all pixels
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Judgement:
-    """What residuals say of a fit.
-
-    Attributes
-    ----------
-    standard : ndarray (N,)
-        Residuals over the deviation that the noise model expects.
-    correlation, residual, chi2 : float
-        Pearson correlation of frame and model, mean squared residual, and that over the noise.
-    expected : float
-        The correlation that the noise model leaves of a perfect match.
-    scale, rms : float
-        Robust deviation of ``standard``, and its root mean square: where that is larger, tails are heavier than noise.
-    """
-
-    standard: Array
-    correlation: float
-    residual: float
-    chi2: float
-    expected: float
-    scale: float
-    rms: float
-
-    @classmethod
-    def of(
-        cls,
-        image: NDArray[np.float32],
-        seen: NDArray[np.float32],
-        template: MotionTemplate,
-        matrix: Array,
-        gain: float,
-        offset: float,
-        samples: int,
-    ) -> Judgement:
-        """Judge the residuals of a frame, see `sampled_residuals`; its brightness is that less the level."""
-        images, volume = template.images, np.ascontiguousarray(as_volume(image))
-        noise = images.noise
-        camera = np.array([noise.constant + noise.slope * images.level, noise.slope, noise.floor])
-        standard, told = judge(
-            volume, seen, template.coefficients, template.known, spatial(matrix), np.array([gain, offset]),
-            every_which(volume.shape, samples), camera,
-        )  # fmt: skip
-        return cls(standard, *told)
 
 
 def sampled_residuals(

@@ -98,8 +98,12 @@ def judged(pairs, gain, offset, noise, standard):
 
     Returns
     -------
-    correlation, residual, chi2, expected, scale, rms : float
-        See `Judgement`.
+    correlation, residual, chi2 : float
+        Pearson correlation of frame and model, mean squared residual, and that over the noise.
+    expected : float
+        The correlation that the noise model leaves of a perfect match.
+    scale, rms : float
+        Robust deviation of ``standard``, and its root mean square: where that is larger, tails are heavier than noise.
     """
     n = len(pairs)
     if n == 0:
