@@ -30,7 +30,8 @@ _EXACT = 0.03  # of the contrast: what interpolation of reduced frames may chang
 _SHARE = 0.5  # of the other cells that must have changed
 _SURE = 3.0  # standard deviations by which a cell of a frame must look more like one motion
 _DIFFERS = 0.15  # of the contrast of the scene, by which the mean of a cell must differ to show something else
-_STRANGE = 0.12  # of the cells in view that may show something else
+_STRANGE = 0.12  # of the cells in view that may show something else,
+_ALIKE = 0.5  # or more, if as many of those with contrast show at least half of it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,18 +143,24 @@ def areas(run: RunState, twin: RunState, view: View) -> tuple[int, int]:
 
 
 def unlike(run: RunState, t: int, scene: ReducedScene, factors: tuple[int, ...]) -> bool:
-    """Return whether a frame shows something else than a scene where most cells of that are in view."""
+    """Return whether a frame shows something else than a scene in the cells in view, and in most that have contrast."""
     result = run.results[t]
     assert result is not None
     small, noise = reduced_frame(run.load(t), result, factors)
-    rest = small - scene.on(reduced(result.matrix, factors), small.shape)
-    known = np.isfinite(rest)
+    shown = scene.on(reduced(result.matrix, factors), small.shape)
+    known = np.isfinite(shown) & np.isfinite(small)
     cell, n = cell_numbers(small.shape), CELLS[small.ndim] ** small.ndim
     pixels = np.bincount(cell[known], minlength=n)
-    mean = np.bincount(cell[known], rest[known], n) / np.maximum(pixels, 1)
-    limit = np.maximum(_SURE * np.sqrt(noise / np.maximum(pixels, 1)), _DIFFERS * float(np.nanstd(scene.image)))
     asked = pixels > 0.5 * small.size / n
-    return not asked.any() or bool((np.abs(mean) > limit)[asked].mean() > _STRANGE)
+    if not asked.any():
+        return True
+    expected, there = (np.bincount(cell[known], part[known], n)[asked] / pixels[asked] for part in (shown, small))
+    sure = _SURE * np.sqrt(noise / pixels[asked])
+    differs, contrast = np.abs(there - expected), np.abs(expected - np.median(expected))
+    strange = (differs > np.maximum(sure, _DIFFERS * float(np.nanstd(scene.image)))).mean() > _STRANGE
+    # something that hides a part of a scene leaves the rest as it is
+    alike = contrast > sure
+    return bool(strange and (differs < contrast / 2)[alike].sum() <= _ALIKE * alike.sum())
 
 
 def reduced_frame(frame: NDArray[Any], result: PairResult, factors: tuple[int, ...]) -> tuple[Image, float]:

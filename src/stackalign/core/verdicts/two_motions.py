@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _WIDE = {2: 48, 3: 12}  # pixels along each axis, at least
 _MOST, _COMPACT = 0.8, 0.42  # of what fixes the motion; the share of the field that holds it, where it is compact
-_FOLLOWED = 0.9  # of what fixes the motion: the cells that hold it are left out
+_FOLLOWED = (0.9, 0.8)  # of what fixes the motion: the cells that hold it are left out; less where that were too many
 _CLEAR = 3.0  # standard deviations of what noise adds to a cell
 _HALF = 0.5  # of the field: what is left out must be less
 _FRAMES = 8  # that are looked at
@@ -164,10 +164,13 @@ def compact(image: NDArray[np.float32]) -> NDArray[np.bool_] | None:
     part = np.cumsum(told[order]) / told.sum()
     if int(np.searchsorted(part, _MOST)) + 1 > _COMPACT * there.sum():
         return None
-    out = np.zeros(n, bool)
-    out[order[: int(np.searchsorted(part, _FOLLOWED)) + 1]] = True
-    out = in_one_piece(out.reshape((CELLS[image.ndim],) * image.ndim))
-    return out if out.mean() < _HALF else None
+    for share in _FOLLOWED:
+        out = np.zeros(n, bool)
+        out[order[: int(np.searchsorted(part, share)) + 1]] = True
+        out = in_one_piece(out.reshape((CELLS[image.ndim],) * image.ndim))
+        if out.mean() < _HALF:
+            return out
+    return None
 
 
 def _hiding(run: RunState, followed: NDArray[np.bool_]) -> Callable[[int, NDArray[Any]], NDArray[Any]]:
