@@ -12,6 +12,8 @@ import pytest
 
 import stackalign
 
+# networks, and joint alignment on a graphics card: parts that need the extra [torch]
+NEED_TORCH = ("stackalign.core.deep", "stackalign.core.lowrank.on_device")
 HEAVY = ("napari", "qtpy", "PyQt6", "PySide6", "torch", "matplotlib", "numba", "skimage", "pandas", "tifffile", "dask")
 HEADLESS = ("napari", "qtpy", "PyQt6", "PySide6", "superqt", "magicgui", "vispy", "pyqtgraph")
 
@@ -86,8 +88,8 @@ def records():
     for name in modules(but=("widgets", "samples")):
         try:
             import_module(name)
-        except ModuleNotFoundError as error:  # the modules of networks need the extra [torch]
-            if error.name != "torch" or ".deep." not in name:
+        except ModuleNotFoundError as error:
+            if error.name != "torch" or not name.startswith(NEED_TORCH):
                 raise
     found, pending = set(), [Parameters]
     while pending:
@@ -121,6 +123,6 @@ def test_every_parameter_record_refuses_unknown_names_and_changes():
 
 def test_modules_import_without_a_viewer():
     code = "from importlib import import_module\n" + "\n".join(
-        f"import_module({name!r})" for name in modules(but=("widgets",)) if ".deep" not in name
+        f"import_module({name!r})" for name in modules(but=("widgets",)) if not name.startswith(NEED_TORCH)
     )
     assert not loaded_by(code) & set(HEADLESS)
