@@ -7,6 +7,7 @@ How far StackReg's answers differ among themselves (to the frame before or to th
 they are determined.
 """
 
+from collections.abc import Callable
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -31,6 +32,38 @@ SMOOTHED = (0, 1, 2)  # px
 needed = pytest.mark.skipif(not FILE.exists(), reason="needs ../shared/data/pc12")
 
 
+Align = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def movie() -> np.ndarray:
+    import tifffile
+
+    return tifffile.imread(FILE)
+
+
+@pytest.fixture
+def align(model: str, movie: np.ndarray) -> Align:
+    """Return StackReg's fit of a frame to another one."""
+    try:
+        return stackreg(model, movie.shape[1:])
+    except Absent as absent:
+        pytest.skip(str(absent))
+
+
+def to_the_frame_before(movie: np.ndarray, align: Align) -> np.ndarray:
+    """Return StackReg's answer, each frame aligned to the one before."""
+    found = [np.eye(3)]
+    for before, frame in pairwise(movie.astype(float)):
+        found.append(found[-1] @ align(before, frame))
+    return np.array(found)
+
+
+def from_the_first(result: sa.Registration) -> np.ndarray:
+    """Return our matrices with the first frame at rest, as StackReg has it."""
+    return np.linalg.inv(result.transforms.matrices[0]) @ result.transforms.matrices
+
+
 def correlation(movie: np.ndarray, matrices: np.ndarray, sigma: float = 0) -> float:
     """Return the mean pairwise correlation on what all aligned frames see, smoothed before they are laid."""
     frames = [f.astype(np.float32) for f in movie]
@@ -50,45 +83,29 @@ def apart(one: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
 @needed
 @pytest.mark.parametrize("robust", ["tukey", "none"])
 @pytest.mark.parametrize("model", MODELS)
-def test_corners_and_correlation(model: str, robust: str) -> None:
-    import tifffile
-
-    movie = tifffile.imread(FILE)
+def test_corners_and_correlation(model: str, robust: str, movie: np.ndarray, align: Align) -> None:
     shape = movie.shape[1:]
-    try:
-        align = stackreg(model, shape)
-    except Absent as absent:
-        pytest.skip(str(absent))
     moving = movie.astype(float)
-    theirs = [np.eye(3)]
-    for before, frame in pairwise(moving):  # to the frame before, as its own files were made
-        theirs.append(theirs[-1] @ align(before, frame))
+    theirs = to_the_frame_before(movie, align)  # as its own files were made
     others = [np.eye(3), *(align(moving[0], frame) for frame in moving[1:])]
     result = sa.register(movie, sa.LucasKanade(model=model, robust=robust), reference="mean")
-    ours = np.linalg.inv(result.transforms.matrices[0]) @ result.transforms.matrices
+    ours = from_the_first(result)
     both = [
-        f"{correlation(movie, ours, s):.5f} / {correlation(movie, np.array(theirs), s):.5f}"
+        f"{correlation(movie, ours, s):.5f} / {correlation(movie, theirs, s):.5f}"
         for s in SMOOTHED
     ]  # fmt: skip
     print(
-        f"\n| {model} | {robust} | {apart(ours, np.array(theirs), shape):.2f}"
-        f" | {apart(np.array(others), np.array(theirs), shape):.2f} | {' | '.join(both)} |"
+        f"\n| {model} | {robust} | {apart(ours, theirs, shape):.2f}"
+        f" | {apart(np.array(others), theirs, shape):.2f} | {' | '.join(both)} |"
     )
     assert not result.quality.flagged.any()
 
 
 @needed
 @pytest.mark.parametrize("model", MODELS)
-def test_pairs_with_equal_weights(model: str) -> None:
+def test_pairs_with_equal_weights(model: str, movie: np.ndarray, align: Align) -> None:
     """The task of StackReg, one frame to the one before by plain least squares, begun at its own answer."""
-    import tifffile
-
-    movie = tifffile.imread(FILE).astype(np.float32)
-    shape = movie.shape[1:]
-    try:
-        align = stackreg(model, shape)
-    except Absent as absent:
-        pytest.skip(str(absent))
+    movie, shape = movie.astype(np.float32), movie.shape[1:]
     for before, frame in pairwise(movie):
         theirs = align(before.astype(float), frame.astype(float))
         back = np.linalg.inv(align(frame.astype(float), before.astype(float)))
@@ -107,18 +124,16 @@ def test_pairs_with_equal_weights(model: str) -> None:
         )
 
 
-def to_their_mean(movie: np.ndarray, align) -> np.ndarray:
+def to_their_mean(movie: np.ndarray, align: Align) -> np.ndarray:
     """Return StackReg's answer to the mean of the frames that it aligned, three rounds."""
-    current = [np.eye(3)]
-    for before, frame in pairwise(movie.astype(float)):
-        current.append(current[-1] @ align(before, frame))
+    current = to_the_frame_before(movie, align)
     for _ in range(3):
         laid = [warp_frame(f.astype(np.float32), m, order=3, fill="nan") for f, m in zip(movie, current, strict=True)]
         both = np.isfinite(laid).any(axis=0)
         mean = np.where(both, np.nanmean(np.where(both, laid, 0), axis=0), np.nanmean(laid))
         found = np.array([align(mean, frame.astype(float)) for frame in movie])
-        current = list(np.linalg.inv(found[0]) @ found)
-    return np.array(current)
+        current = np.linalg.inv(found[0]) @ found
+    return current
 
 
 def tile_shifts(movie: np.ndarray, matrices: np.ndarray, side: int) -> dict[tuple[int, int], np.ndarray]:
@@ -159,20 +174,13 @@ def motion_left(model: str, tiles: np.ndarray, shape: tuple[int, ...]) -> float:
 
 @needed
 @pytest.mark.parametrize("model", MODELS)
-def test_motion_left_in_tiles(model: str) -> None:
+def test_motion_left_in_tiles(model: str, movie: np.ndarray, align: Align) -> None:
     """A third way tells what motion either left: tiles of aligned frames, shifted on each other one by one."""
-    import tifffile
-
-    movie = tifffile.imread(FILE)
     shape = movie.shape[1:]
-    try:
-        align = stackreg(model, shape)
-    except Absent as absent:
-        pytest.skip(str(absent))
     series = {"StackReg, its mean": to_their_mean(movie, align)}
     for robust in ("none", "tukey"):
         result = sa.register(movie, sa.LucasKanade(model=model, robust=robust), reference="mean")
-        series[f"ours, {robust}"] = np.linalg.inv(result.transforms.matrices[0]) @ result.transforms.matrices
+        series[f"ours, {robust}"] = from_the_first(result)
     for name, matrices in series.items():
         left = []
         for side in (32, 48):
@@ -186,22 +194,12 @@ def test_motion_left_in_tiles(model: str) -> None:
 
 @needed
 @pytest.mark.parametrize("model", MODELS)
-def test_on_the_half_that_was_not_seen(model: str) -> None:
+def test_on_the_half_that_was_not_seen(model: str, movie: np.ndarray, align: Align) -> None:
     """Ours fitted to the tiles of one colour of a chessboard, correlated on the other; StackReg has seen both."""
-    import tifffile
-
-    movie = tifffile.imread(FILE)
     shape = movie.shape[1:]
-    try:
-        align = stackreg(model, shape)
-    except Absent as absent:
-        pytest.skip(str(absent))
     board = np.add.reduce(np.indices(shape) // 25) % 2 > 0
     theirs, options = to_their_mean(movie, align), sa.LucasKanade(model=model, robust="none")
-    ours = [
-        np.linalg.inv(r.transforms.matrices[0]) @ r.transforms.matrices
-        for r in (sa.register(movie, options, reference="mean", mask=mask) for mask in (board, ~board))
-    ]
+    ours = [from_the_first(sa.register(movie, options, reference="mean", mask=mask)) for mask in (board, ~board)]
     told = []
     for sigma in SMOOTHED:
         frames = [gaussian_filter(f.astype(np.float32), sigma) if sigma else f.astype(np.float32) for f in movie]
