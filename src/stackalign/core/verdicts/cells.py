@@ -10,7 +10,7 @@ from stackalign.core.generators import moved_points
 from stackalign.core.warping.resample import warp_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -74,3 +74,14 @@ def without_cells(
     enlarged = cells.ravel()[cell_numbers(shape)].astype(np.uint8)
     image[warp_frame(enlarged, np.linalg.inv(matrix), order=0) > 0] = np.nan
     return image
+
+
+def hiding(
+    places: Mapping[int, Array], cells: Mapping[int, NDArray[np.bool_]], shape: tuple[int, ...]
+) -> Callable[[int, NDArray[Any]], NDArray[Any]]:
+    """Return what hides the cells of frames, by number; those without a place (frame -> scene) stay as they are."""
+
+    def hidden(t: int, frame: NDArray[Any]) -> NDArray[Any]:
+        return without_cells(frame, places[t], cells[t], shape) if t in places else frame
+
+    return hidden

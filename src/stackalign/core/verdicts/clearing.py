@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
@@ -23,7 +23,7 @@ from stackalign.core.references.reference import PairResult
 from stackalign.core.run_state import RunState, spread
 from stackalign.core.verdicts.block_votes import LEAST_SIDE
 from stackalign.core.verdicts.cell_evidence import laid, reduced_frame
-from stackalign.core.verdicts.cells import CELLS, cell_numbers, without_cells
+from stackalign.core.verdicts.cells import CELLS, cell_numbers, hiding
 from stackalign.core.verdicts.consensus import MOST_SUPPORT, Blocks, apart
 from stackalign.core.verdicts.continuity import REASON as CONTRADICTED
 
@@ -98,7 +98,8 @@ def clear(run: RunState, again: Callable[[RunState], Work[None]]) -> Work[None]:
     # less of the scene is left, on which a frame that was not found before would be found anywhere
     lost = {t: r.reason or ELSEWHERE for t, r in enumerate(run.results) if r is not None and t not in cells}
     twin = RunState(run.stack, run.aligner, run.policy, run.anchor, None, unusable=run.unusable | lost)
-    twin.hidden = _hiding(run, found, cells)
+    strangers = {t: found[t].matrix for t, other in cells.items() if other.any()}
+    twin.hidden = hiding(strangers, cells, run.stack.frame_shape)
     twin.starts = {t: found[t].matrix for t in cells}
     twin.brightness = {t: (found[t].gain, found[t].offset) for t in cells}
     try:
@@ -177,19 +178,6 @@ def _strange_cells(
             cells[t] = other
         yield run.progress(len(cells), len(found), "Looking for what walks through the scene")
     return cells
-
-
-def _hiding(
-    run: RunState, found: Mapping[int, PairResult], cells: Mapping[int, NDArray[np.bool_]]
-) -> Callable[[int, NDArray[Any]], NDArray[Any]]:
-    """Return what hides cells of frames that show something else."""
-    places = {t: found[t].matrix for t, other in cells.items() if other.any()}
-    shape = run.stack.frame_shape
-
-    def hidden(t: int, frame: NDArray[Any]) -> NDArray[Any]:
-        return without_cells(frame, places[t], cells[t], shape) if t in places else frame
-
-    return hidden
 
 
 def strange(shown: Image, noise: float, scene: MedianScene, most: float = _MOST) -> NDArray[np.bool_] | None:

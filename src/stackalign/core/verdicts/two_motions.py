@@ -10,7 +10,7 @@ area look like it (evidence of all cells of the field, summed over several frame
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from stackalign.core.references.reference import PairResult
 from stackalign.core.run_state import RunState, spread
 from stackalign.core.verdicts.agreement import noise_variance
 from stackalign.core.verdicts.cell_evidence import COMPARED, ReducedScene, View, areas, restless, unlike
-from stackalign.core.verdicts.cells import CELLS, cell_numbers, in_one_piece, without_cells
+from stackalign.core.verdicts.cells import CELLS, cell_numbers, hiding, in_one_piece
 from stackalign.core.verdicts.joining import join
 
 if TYPE_CHECKING:
@@ -116,9 +116,10 @@ def _starts(run: RunState, followed: NDArray[np.bool_]) -> Work[list[dict[int, A
 
 
 def _hidden(run: RunState, followed: NDArray[np.bool_]) -> RunState:
-    """Return the run anew, without what was followed."""
+    """Return the run anew, without the followed part of each frame in which that was found."""
+    places = {t: r.matrix for t, r in enumerate(run.results) if r is not None and not r.reason}
     twin = RunState(run.stack, run.aligner, run.policy, run.anchor, None, unusable=dict(run.unusable))
-    twin.hidden = _hiding(run, followed)
+    twin.hidden = hiding(places, dict.fromkeys(places, followed), run.stack.frame_shape)
     return twin
 
 
@@ -171,16 +172,6 @@ def compact(image: NDArray[np.float32]) -> NDArray[np.bool_] | None:
         if out.mean() < _HALF:
             return out
     return None
-
-
-def _hiding(run: RunState, followed: NDArray[np.bool_]) -> Callable[[int, NDArray[Any]], NDArray[Any]]:
-    """Return what hides the followed part of a frame, where that was found."""
-    places = {t: r.matrix for t, r in enumerate(run.results) if r is not None and not r.reason}
-
-    def hidden(t: int, frame: NDArray[Any]) -> NDArray[Any]:
-        return without_cells(frame, places[t], followed, run.stack.frame_shape) if t in places else frame
-
-    return hidden
 
 
 def _independent(run: RunState, twin: RunState) -> bool:
