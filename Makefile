@@ -48,10 +48,10 @@ contracts: $(STAMP)  ## Directions of import
 	$(BIN)/lint-imports
 
 test: system lint types contracts  ## Everything that CI runs, under ten minutes
-	$(GUI_ENV) $(XVFB) $(BIN)/pytest -n 2 --dist loadgroup
+	$(GUI_ENV) $(XVFB) $(BIN)/pytest -n 2
 
 test-all: system lint types contracts  ## The slow tests too
-	$(GUI_ENV) $(XVFB) $(BIN)/pytest -n 2 --dist loadgroup -m "not gpu and not benchmark"
+	$(GUI_ENV) $(XVFB) $(BIN)/pytest -n 2 -m "not gpu and not benchmark"
 
 bench: $(STAMP)  ## Speed and accuracy against the peers, installed only here
 	$(BIN)/python -m pip install -q -c constraints.txt --group bench

@@ -14,9 +14,6 @@ DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 shared_data = pytest.mark.shared_data
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the real data sets are not in ../shared/data")
 
-# one process: two that begin with a method compile the same functions, each for itself
-pytestmark = pytest.mark.xdist_group("cross-correlation")
-
 
 def scatter(result, drift, frames=slice(None)):
     """Return the rms difference to the true drift per axis, pixels, after removing the common offset."""

@@ -10,9 +10,6 @@ from stackalign.core.generators import generators, velocities
 from stackalign.core.geometry import centre, corners
 from stackalign.core.transform import TransformModel
 
-# one process: two that begin with a method compile the same functions, each for itself
-pytestmark = pytest.mark.xdist_group("lucas-kanade")
-
 
 def corner_bound(truth, t):
     """Return the least rms distance of the corners of frame ``t`` from where they belong, brightness known, pixels.
