@@ -2,12 +2,17 @@
 
     python scripts/fetch_training_images.py ../training-images
     python -m tests.benchmarks.bench_deep [NETWORK ...] --keep FOLDER [--seconds 380]
+    python -m tests.benchmarks.bench_deep --calibrate 150 --keep FOLDER [--seconds 380] [--trained FILE]
 
 The papers train a network for one modality and its counterpart, not for all; so the template is a negative with a
 little noise here. Small pairs, so that a CPU is enough, and networks of a fraction of their published widths. Networks
 that regress see 48 px images, 32 px templates and corners within 8 px; Lucas-Kanade, whose coarsest maps have an eighth
 of the resolution, and ours 96 px, 64 px and 16 px. Doing nothing is measured beside them (the floor of 24.5 px belongs
 to 192 px images, corners within 32 px). `--strength` renders both images at random instead, as in the training of ours.
+
+`--calibrate` fits the coefficients of `stackalign.core.deep.registrar` to those of so many pairs of held-out pictures
+whose answer without training is refused, for only those are asked about, and says how likely answers are right that it
+was not fitted to. They are rendered at random at many strengths; every tenth is of two scenes.
 """
 
 import argparse
@@ -24,8 +29,8 @@ SMALL = {  # options, learning rate, pairs in a step, steps, task
     "features": ({"widths": (12, 24, 32, 48), "coarse": 24, "fine": 12}, 2e-3, 4, 600, WIDE | {"wander": 16}),
     "mhn": ({"widths": (16, 24, 32), "hidden": 128, "levels": 2}, 4e-3, 128, 1800, NARROW),
     "dhn": ({"widths": (24, 32, 48), "hidden": 128, "halvings": 1}, 4e-3, 128, 1200, NARROW),
-    "embedding-corners": (_EMBEDDING, 4e-3, 128, 1300, NARROW),
-    "embedding-matrix": (_EMBEDDING, 4e-3, 128, 2200, NARROW),
+    "embedding-corners": (_EMBEDDING, 3e-3, 128, 1800, NARROW),
+    "embedding-matrix": (_EMBEDDING, 3e-3, 128, 1800, NARROW),
     "clkn": ({"width": 8, "channels": 4, "iterations": 4}, 3e-3, 16, 700, WIDE),
     "dlkfm": ({"width": 8, "iterations": 10}, 2e-3, 8, 600, WIDE),
 }
@@ -127,6 +132,49 @@ def _corners(name, network, pair):
     return ends[:, :2] / ends[:, 2:]
 
 
+def calibrated(count, *, keep, seconds=np.inf, images="../training-images", trained=None):
+    """Fit how likely answers of the description are right, and print it; what was answered before is read."""
+    import stackalign as sa
+    from stackalign.core.deep.pairs import SyntheticPairs
+    from stackalign.core.multimodal.corners import corner_distance
+    from stackalign.core.multimodal.judge import RIGHT, fitted, judge
+    from stackalign.core.multimodal.matching import match
+    from stackalign.core.multimodal.views import ImageViews
+    from stackalign.io.pictures import PictureFolder
+    from tests.benchmarks.bench_multimodal import REGRESSORS, reliability
+
+    stop, file = time.monotonic() + seconds, Path(keep) / "evidence.npz"
+    pictures = list(PictureFolder(Path(images) / "held_out").loaded())
+    rows = list(np.load(file)["rows"]) if file.exists() else []
+    aligner = sa.DeepHomography(trained=trained).aligner()
+    ranges = {"angles": aligner.parameters.angles(), "scales": aligner.parameters.scales()}
+    for k in range(len(rows), count):
+        if time.monotonic() > stop:
+            break
+        strength = (0.3, 0.45, 0.6, 0.75)[k % 4]
+        recipe = SyntheticPairs(seed=77000 + k, strength=strength, zoom=(1.0, 2.5), structure=0.65)
+        pair, alien = recipe.pair(pictures, 0), k % 10 == 9
+        moving = recipe.pair(pictures[::-1], 1).moving if alien else pair.moving
+        views = ImageViews(*(aligner.filtered(np.float32(image)) for image in (pair.reference, moving)))
+        first, row = match(views, **ranges), np.full(REGRESSORS + 2, np.nan)
+        if first is None or judge(first.evidence).refused:
+            found = aligner.matched(views, [] if first is None else [first.matrix], model=aligner.model)
+            if found is not None:
+                error = 1e4 if alien else float(corner_distance(found.matrix, pair.matrix, moving.shape))
+                row = np.r_[found.evidence.regressors(), found.evidence.by_chance, np.nan_to_num(error, nan=1e4)]
+        rows.append(row)
+        np.savez(file, rows=rows)
+    table = np.array([row for row in rows if np.isfinite(row).all()])
+    told, chances, errors = table[:, :-2], table[:, -2], table[:, -1]
+    weights = ", ".join(f"{weight:.3f}" for weight in fitted(told, errors < RIGHT))
+    print(f"{len(table)} of {len(rows)} pairs: COEFFICIENTS = ({weights})")
+    held, part = np.empty(len(table)), np.arange(len(table)) % 5
+    for k in range(5):
+        others = fitted(told[part != k], errors[part != k] < RIGHT)
+        held[part == k] = (1 - chances[part == k]) / (1 + np.exp(-told[part == k] @ others))
+    reliability(held, errors)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("networks", nargs="*", default=list(SMALL))
@@ -136,6 +184,8 @@ def main():
     )
     parser.add_argument("--images", default="../training-images")
     parser.add_argument("--strength", type=float, default=None)
+    parser.add_argument("--calibrate", type=int, metavar="PAIRS", help="fit how likely answers are right")
+    parser.add_argument("--trained", help="weights to calibrate; none: those that come with stackalign")
     given = parser.parse_args()
     import torch
 
@@ -143,6 +193,10 @@ def main():
 
     torch.set_num_threads(threads())
     Path(given.keep).mkdir(parents=True, exist_ok=True)
+    if given.calibrate:
+        limits = {"keep": given.keep, "seconds": given.seconds, "images": given.images}
+        calibrated(given.calibrate, **limits, trained=given.trained)
+        return
     first = True
     for name in given.networks:
         row = trained(name, keep=given.keep, seconds=given.seconds, images=given.images, strength=given.strength)

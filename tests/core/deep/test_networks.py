@@ -21,8 +21,9 @@ SMALL = {
     "dlkfm": {"width": 4, "iterations": 4},
     "embedding-corners": {"width": 4, "features": 2, "widths": (8, 16, 16), "hidden": 32, "first_stage": 3},
     "embedding-matrix": {"width": 4, "features": 2, "widths": (8, 16, 16), "hidden": 32, "first_stage": 3},
+    "description": {"widths": (4, 8, 8, 8), "added": 2},
 }
-REGRESSING = sorted(set(NETWORKS) - {"features"})
+REGRESSING = sorted(name for name in NETWORKS if network_class(name).gives == "corners")
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +132,24 @@ def test_features_move_with_the_image(batch):
     lengths = torch.linalg.vector_norm(fine, dim=1)
     assert lengths.min() >= 0.049
     assert lengths.max() <= 1.001
+
+
+def test_an_untrained_description_is_the_training_free_one():
+    from stackalign.core.deep.inference import described
+    from stackalign.core.multimodal.features import describe
+
+    image = data.camera()[60:151, 70:170].astype(np.float32)
+    image[20:31, 40:60] = np.nan
+    network = made("description")
+    plain, learnt = describe(image), described(network, image)
+    np.testing.assert_array_equal(learnt.weight, plain.weight)
+    inside = plain.weight > 0
+    np.testing.assert_allclose(learnt.values[inside][:, :11], plain.values[inside], atol=1e-5)
+    assert np.abs(learnt.values[inside][:, 11:]).mean() < 0.2
+    torch.nn.init.normal_(network.head.weight, std=0.1)
+    changed, negative = described(network, image), described(network, -image)
+    assert np.abs(changed.values - learnt.values).max() > 0.1
+    np.testing.assert_allclose(negative.values, changed.values, atol=1e-4)
 
 
 def test_unknown_names_and_options_are_named():

@@ -21,6 +21,7 @@ from stackalign.core.deep.weights import WeightsError, arrays_of, packed  # noqa
 OPTIONS = {
     "features": {"widths": [4, 8, 12, 16], "coarse": 8, "fine": 8},
     "dhn": {"widths": [8, 8], "hidden": 16},
+    "description": {"widths": [4, 4, 4, 4], "added": 1},
 }
 
 
@@ -208,6 +209,31 @@ def test_the_network_is_asked_where_the_first_answer_is_refused(monkeypatch):
     method = DeepHomography(max_rotation=0, max_scale=1, model="similarity")
     assert sa.register_pair(other, image, method, initial=sa.Transform.identity(2)).refused
     assert seen == [1, 3, 3]
+
+
+def test_a_description_is_asked_where_the_first_answer_is_refused(monkeypatch, tmp_path):
+    from stackalign.core.multimodal.judge import Verdict
+    from stackalign.core.multimodal.registrar import MultimodalAligner
+
+    method = DeepHomography(trained=weights(tmp_path, "description"), max_rotation=0, max_scale=1, model="translation")
+    image = data.camera()[100:160, 150:210]
+    first, refused = MultimodalAligner.searched, []
+
+    def unsure(self, views, starts, options):
+        match, verdict = first(self, views, starts, options)
+        refused.append(match)
+        return match, Verdict(0.01, True, "as if it were unlikely")
+
+    sure = sa.register_pair(255 - image, image, method)
+    monkeypatch.setattr(MultimodalAligner, "searched", unsure)
+    again = sa.register_pair(255 - image, image, method)
+    assert len(refused) == 1
+    for pair in (sure, again):
+        assert not pair.refused, pair.reason
+        np.testing.assert_allclose(pair.transform.matrix, np.eye(3), atol=0.1)
+    alone = sa.register_pair(255 - image, image, method.model_copy(update={"refine": False}))
+    assert np.isnan(alone.probability)
+    np.testing.assert_allclose(alone.transform.matrix, np.eye(3), atol=0.3)
 
 
 def test_places_beyond_the_ranges_are_no_start(monkeypatch):

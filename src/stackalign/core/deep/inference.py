@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from stackalign.core.deep.matching import Matched
     from stackalign.core.deep.networks.base import PairNetwork
+    from stackalign.core.deep.networks.description import LearntDescription
     from stackalign.core.deep.networks.features import InvariantFeatures
+    from stackalign.core.multimodal.refine import FeatureImage
 
 
 def feature_maps(network: InvariantFeatures, image: NDArray[Any], *, device: str = "cpu") -> FeatureMaps:
@@ -56,6 +58,34 @@ def feature_maps(network: InvariantFeatures, image: NDArray[Any], *, device: str
             )
             values *= known[np.ix_(rows, columns)]
     return FeatureMaps(maps[0], maps[1], (plane.shape[0], plane.shape[1]), (float(sharp[0]), float(sharp[1])))
+
+
+def described(network: LearntDescription, image: NDArray[Any], *, device: str = "cpu") -> FeatureImage:
+    """Return what a network makes of self-similarity and edges, as `stackalign.core.multimodal.features.describe`.
+
+    Parameters
+    ----------
+    network : LearntDescription
+    image : ndarray (y, x)
+        Not a number: not known.
+    device : str
+
+    Raises
+    ------
+    ValueError
+        If the machine has no such device.
+    """
+    import torch
+
+    from stackalign.core.deep.networks.description import channels
+    from stackalign.core.multimodal.refine import FeatureImage
+
+    full, half, known = channels(image)
+    place = choose_device(device)
+    with torch.inference_mode():
+        maps = [torch.from_numpy(m)[None].to(place) for m in (full, half)]
+        values = network.to(place).eval()(*maps)[0].permute(1, 2, 0).float().cpu().numpy()
+    return FeatureImage(np.ascontiguousarray(values), known)
 
 
 def match_images(

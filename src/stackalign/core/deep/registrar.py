@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,18 +14,25 @@ from stackalign.core.deep.requirement import require_torch
 from stackalign.core.geometry import centre
 from stackalign.core.multimodal.places import within
 from stackalign.core.multimodal.registrar import Multimodal, MultimodalAligner
+from stackalign.core.multimodal.views import ImageViews
 from stackalign.core.references.reference import PairResult
 from stackalign.core.transform import TransformModel
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from stackalign.core.deep.networks.base import PairNetwork
+    from stackalign.core.multimodal.judge import Verdict
+    from stackalign.core.multimodal.matching import Match
     from stackalign.core.multimodal.views import Views
 
     Array = NDArray[np.float64]
 
 PRETRAINED = Path(__file__).parent / "pretrained"
+#: of the judge of what is found with features that a network describes images by; see `bench_deep --calibrate`
+COEFFICIENTS = (3.426, -0.923, 1.010, -4.123, -0.497, -0.660, -0.556, -0.548, 2.694)
 _RIVALLED = 0.9  # share of the best score: a place with such a rival is no start
 _ROOM_TURN, _ROOM_SCALE = 5.0, 1.1  # deg, factor: refined places may come back from beyond the ranges by as much
 
@@ -122,7 +129,13 @@ class DeepHomography(Multimodal):
         from stackalign.core.multimodal.corners import plausible
         from stackalign.core.transform_fit import fit_matrix
 
-        if hasattr(network, "log_sharpness"):
+        if network.gives == "description":
+            answer = DeepAligner(self, network).matched(
+                ImageViews(reference, moving), [] if start is None else [start],
+                model=self.model, max_shift=self.max_shift, least_overlap=self.min_overlap, seed=self.seed,
+            )  # fmt: skip
+            return (None, []) if answer is None else (answer.matrix, [answer.matrix])
+        if network.gives == "features":
             maps = [feature_maps(network, plane, device=self.device) for plane in (reference, moving)]
             best = match_features(maps[0], maps[1], seed=self.seed, start=start)
             matrix, places, rivalled = best.matrix, [best.matrix, *best.places], best.rival > _RIVALLED
@@ -156,8 +169,44 @@ class DeepAligner(MultimodalAligner):
             return self._alone(asked.found(self.network, template, image, start)[0], image.shape)
         return MultimodalAligner.align(self, frame, template, start)
 
+    def searched(self, views: Views, starts: Sequence[Array], options: dict[str, Any]) -> tuple[Match, Verdict] | None:
+        """Search as `multimodal` does, and where that is refused with what a network describes images by, if it does.
+
+        The place that was refused is begun from, too. The likelier answer is returned.
+        """
+        from stackalign.core.multimodal.judge import judge
+
+        first = MultimodalAligner.searched(self, views, starts, options)
+        if self.network.gives != "description" or (first is not None and not first[1].refused):
+            return first
+        begun = [*starts, *([] if first is None else [first[0].matrix])]
+        found = self.matched(views, begun, **options)
+        if found is None:
+            return first
+        verdict = judge(found.evidence, threshold=self.parameters.least_probability, coefficients=COEFFICIENTS)
+        return first if first is not None and first[1].probability > verdict.probability else (found, verdict)
+
+    def matched(self, views: Views, starts: Sequence[Array], **options: Any) -> Match | None:
+        """Return the likeliest place by what a network describes images by; None if nothing can be compared."""
+        import torch
+
+        from stackalign.core.deep.inference import described
+        from stackalign.core.multimodal.matching import match
+
+        asked, before = self.parameters, torch.get_num_threads()
+        seen = views.described(partial(described, self.network, device=asked.device), 1.0)
+        torch.set_num_threads(1)  # places are refined side by side already
+        try:
+            return match(
+                seen, angles=asked.angles(), scales=asked.scales(), starts=starts, families=(), second=views, **options
+            )
+        finally:
+            torch.set_num_threads(before)
+
     def further_places(self, views: Views) -> list[Array]:
         """Return all places, moving -> fixed, that the network considers within the ranges, likely ones first."""
+        if self.network.gives == "description":
+            return []  # it is asked after all others
         fixed, moving = views.images()
         _, places = self.parameters.found(self.network, fixed, moving)
         return [place for place in places if self._allowed(place, moving.shape, fixed.shape)]

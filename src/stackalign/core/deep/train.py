@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from stackalign.core.deep.pairs import ImagePair
 
-NetworkName = Literal["features", "dhn", "mhn", "clkn", "dlkfm", "embedding-corners", "embedding-matrix"]
+NetworkName = Literal["features", "dhn", "mhn", "clkn", "dlkfm", "embedding-corners", "embedding-matrix", "description"]
 _GRADIENT = 1.0  # largest norm of a step's gradient
 
 

@@ -18,6 +18,7 @@ NETWORKS = {
     "dlkfm": ("dlkfm", "LucasKanadeFeatureMaps"),
     "embedding-corners": ("embedding", "EmbeddedCorners"),
     "embedding-matrix": ("embedding", "EmbeddedMatrix"),
+    "description": ("description", "LearntDescription"),
 }
 
 

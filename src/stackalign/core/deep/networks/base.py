@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -52,9 +52,18 @@ class PairNetwork(nn.Module):
     """A network that is trained on pairs: `loss` says how wrong it is on a batch.
 
     A network that says itself where the corners lie overrides `corners`; one whose features are matched does not.
+
+    Attributes
+    ----------
+    paper : str
+        Where it is from.
+    gives : str
+        "corners"; "features": coarse and fine ones, for `stackalign.core.deep.matching`; "description": those of every
+        pixel, for `stackalign.core.multimodal.matching`.
     """
 
     paper: ClassVar[str] = ""
+    gives: ClassVar[Literal["corners", "features", "description"]] = "corners"
 
     def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the loss and numbers to report."""

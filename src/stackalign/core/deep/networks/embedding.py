@@ -18,12 +18,13 @@ _UNLIKE = 0.5  # mean square of how they have to differ there: images do by so m
 class EmbeddedCorners(PairNetwork):
     """VisIRNet's corners: S. Ozer and A. P. Ndigande, VisIRNet, IEEE Trans. Geoscience and Remote Sensing 62, 2024.
 
-    First stage: two networks of residual blocks, one a modality, bring both images to features of the same kind; the
-    loss is the squared difference between the template's features and those of the image under the true homography,
-    and how alike those two pixels beside are. Second stage: with these networks held still, convolutions over both
-    features regress the four corners. The stages follow each other after ``first_stage`` steps, which are counted in
-    the weights. In use, not in training, the second stage looks again at what its answer leaves. About 2.5 million
-    parameters.
+    First stage: two networks of residual blocks, one a modality, bring both images to features of the same kind;
+    the loss is the squared difference between the template's features and those of the image under the true
+    homography, and how alike those two pixels beside are. The image itself is passed by the blocks, weighted, so
+    that features begin as smooth as images are; of sharper ones large motions are harder to regress. Second stage:
+    with these networks held still, convolutions over both features regress the four corners. The stages follow each
+    other after ``first_stage`` steps, which are counted in the weights. In use, not in training, the second stage
+    looks again at what its answer leaves. About 2.5 million parameters.
 
     Parameters
     ----------
@@ -73,13 +74,10 @@ class EmbeddedCorners(PairNetwork):
             self.taken += 1
         with torch.set_grad_enabled(torch.is_grad_enabled() and first):
             there, here = self._embedded(batch.reference, batch.moving)
+        found = self._regressed(there.detach(), here.detach(), batch.reference, batch.moving, 1)
+        loss = self._corner_loss(found, batch)
         if first:
-            with torch.no_grad():
-                found = self._regressed(there, here, batch.reference, batch.moving, 1)
-            loss = self._embedding_loss(there, here, batch)
-        else:
-            found = self._regressed(there, here, batch.reference, batch.moving, 1)
-            loss = self._corner_loss(found, batch)
+            loss = loss + self._embedding_loss(there, here, batch)
         return loss, {"corners": float(corner_distance(found, batch.corners).detach().mean())}
 
     def _embedded(self, reference: torch.Tensor, moving: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -137,19 +135,20 @@ class EmbeddedMatrix(EmbeddedCorners):
 
 
 class _Embedding(nn.Module):
-    """A convolution, two residual blocks, features of mean 0 and spread 1."""
+    """A convolution, two residual blocks, the image past them; features of mean 0 and spread 1."""
 
     def __init__(self, width: int, features: int) -> None:
         super().__init__()
         self.first = nn.Sequential(*convolution(1, width))
         self.blocks = nn.ModuleList(nn.Sequential(*convolution(width, width), *convolution(width, width)) for _ in "ab")
         self.last = nn.Conv2d(width, features, 3, padding=1)
+        self.past = nn.Conv2d(1, features, 1, bias=False)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         x = self.first(image)
         for block in self.blocks:
             x = x + block(x)
-        return standardised(self.last(x))
+        return standardised(self.last(x) + self.past(image))
 
 
 def _unit(image: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
@@ -45,6 +45,7 @@ class InvariantFeatures(PairNetwork):
     """
 
     paper: ClassVar[str] = "stackalign; losses after van den Oord et al. 2018 and Revaud et al. 2019"
+    gives: ClassVar[Literal["corners", "features", "description"]] = "features"
 
     def __init__(self, widths: tuple[int, ...] = (24, 48, 64, 96), coarse: int = 32, fine: int = 16) -> None:
         super().__init__()
