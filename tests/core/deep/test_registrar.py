@@ -220,7 +220,7 @@ def test_a_description_is_asked_where_the_first_answer_is_refused(monkeypatch, t
     first, refused = MultimodalAligner.searched, []
 
     def unsure(self, views, starts, options):
-        match, verdict = first(self, views, starts, options)
+        match, _ = first(self, views, starts, options)
         refused.append(match)
         return match, Verdict(0.01, True, "as if it were unlikely")
 

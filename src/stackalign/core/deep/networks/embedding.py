@@ -20,11 +20,12 @@ class EmbeddedCorners(PairNetwork):
 
     First stage: two networks of residual blocks, one a modality, bring both images to features of the same kind;
     the loss is the squared difference between the template's features and those of the image under the true
-    homography, and how alike those two pixels beside are. The image itself is passed by the blocks, weighted, so
-    that features begin as smooth as images are; of sharper ones large motions are harder to regress. Second stage:
-    with these networks held still, convolutions over both features regress the four corners. The stages follow each
-    other after ``first_stage`` steps, which are counted in the weights. In use, not in training, the second stage
-    looks again at what its answer leaves. About 2.5 million parameters.
+    homography, and how alike those two pixels beside are. The image itself passes by the blocks, weighted: features
+    begin as smooth as images are, and of sharper ones large motions are harder to regress. Second stage: with these
+    networks held still, convolutions over both features regress the four corners. They learn along from the first
+    step, though nothing of their errors reaches the features: begun anew at the full learning rate they often stay
+    at doing nothing. The first stage ends after ``first_stage`` steps, which are counted in the weights. In use,
+    not in training, the second stage looks again at what its answer leaves. About 2.5 million parameters.
 
     Parameters
     ----------
