@@ -104,6 +104,10 @@ def test_what_is_left_of_the_noise(known):
     both = (one.slope_noise() + other.slope_noise()) / 2
     for axis, told in enumerate(both):
         assert (slope(left, axis) * slope(noise, axis)).mean() == pytest.approx(told, rel=0.15)
+    after = (one.slope_noise(after=True) + other.slope_noise(after=True)) / 2
+    for axis, told in enumerate(after):
+        assert (slope(left, axis) ** 2).mean() == pytest.approx(told, rel=0.15)
+    assert (left * noise).mean() == pytest.approx((one.value_noise() + other.value_noise()) / 2, rel=0.15)
 
 
 def test_high_frequencies_of_noise_alone_do_not_pass():

@@ -18,6 +18,12 @@ def test_gain_and_read_noise_are_found(gain, read):
     assert np.allclose(model.variance(at), gain * at + read**2, rtol=0.12)
 
 
+def test_an_even_model_is_that_of_one_intensity():
+    model = NoiseModel(-90.0, 2.0, 5.0)
+    assert np.array_equal(model.even(100).variance(np.array([0.0, 500.0])), [110, 110])
+    assert model.even(1).constant == 5.0
+
+
 def test_pixels_that_really_changed_do_not_count():
     rng = np.random.default_rng(2)
     intensity = rng.uniform(100, 1000, 20_000)

@@ -35,6 +35,8 @@ class Denoised:
     Attributes
     ----------
     image : ndarray (y, x) or (z, y, x), float32
+    gain : ndarray (96,)
+        By which each bin of frequencies was scaled.
     left : ndarray (96,)
         Covariance of the noise before and after the filter in each bin of frequencies, over the variance of a pixel
         before it.
@@ -46,6 +48,7 @@ class Denoised:
     """
 
     image: NDArray[np.float32]
+    gain: NDArray[np.float64]
     left: NDArray[np.float64]
     passed: float
     heard: float
@@ -55,13 +58,19 @@ class Denoised:
         """Axes along which there are frequencies to tell."""
         return _transformed(self.image.shape)
 
-    def slope_noise(self) -> NDArray[np.float64]:
+    def value_noise(self) -> float:
+        """Return the covariance of the noise of a pixel before and after the filter, for variance 1."""
+        bins, _ = _coarse_bins(self.image.shape, self.axes)
+        return float(self.left[bins].mean())
+
+    def slope_noise(self, *, after: bool = False) -> NDArray[np.float64]:
         """Return the covariance of the slopes of the noise before and after the filter, per axis (d,), variance 1.
 
-        Slopes are those of a cubic spline: ``3 sin w / (2 + cos w)`` times a wave of frequency w.
+        If ``after``, the variance of those after it. Slopes are those of a cubic spline: ``3 sin w / (2 + cos w)``
+        times a wave of frequency w.
         """
         bins, lines = _coarse_bins(self.image.shape, self.axes)
-        left = self.left[bins]
+        left = (self.gain * self.left if after else self.left)[bins]
         slopes = np.zeros(self.image.ndim)
         for k, axis in enumerate(self.axes):
             slope = (3 * np.sin(np.pi * lines[k]) / (2 + np.cos(np.pi * lines[k]))) ** 2
@@ -90,7 +99,7 @@ def wiener(image: NDArray[np.float32], variance: float | None = None, *, resampl
     from stackalign.core.frames.denoise_kernels import radial_power, scale_radially
 
     axes = _transformed(image.shape)
-    as_it_is = Denoised(image, np.ones(_BINS), 1.0, 1.0)
+    as_it_is = Denoised(image, np.ones(_BINS), np.ones(_BINS), 1.0, 1.0)
     if not axes:
         return as_it_is
     spectrum: NDArray[Any] = np.asarray(fft.dctn(image, axes=axes, norm="ortho", workers=spare()), np.float32)
@@ -111,7 +120,7 @@ def wiener(image: NDArray[np.float32], variance: float | None = None, *, resampl
         if resampled:
             floor = variance * _noise_shape(image.shape, axes, found)
     elif corner <= 0 or corner > 0.5 * low:
-        return as_it_is if corner > 0 else Denoised(image, np.zeros(_BINS), 0.0, 0.0)
+        return as_it_is if corner > 0 else Denoised(image, np.ones(_BINS), np.zeros(_BINS), 0.0, 0.0)
     # averages over neighbouring bins: a single one is as noisy as its few coefficients
     counts = np.maximum(np.convolve(np.pad(count, 2, mode="edge"), np.ones(5), "valid"), 1)
     smooth = np.convolve(np.pad(power * count, 2, mode="edge"), np.ones(5), "valid") / counts
@@ -128,7 +137,7 @@ def wiener(image: NDArray[np.float32], variance: float | None = None, *, resampl
     steep = np.arange(_BINS) ** 2 * count * power * gain**2
     heard = float((steep * left).sum() / max(steep.sum(), 1e-300))
     filtered = fft.idctn(spectrum, axes=axes, norm="ortho", workers=spare(), overwrite_x=True)
-    return Denoised(np.asarray(filtered, np.float32), left, passed, heard)
+    return Denoised(np.asarray(filtered, np.float32), gain, left, passed, heard)
 
 
 def _transformed(shape: tuple[int, ...]) -> list[int]:

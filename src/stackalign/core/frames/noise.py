@@ -30,6 +30,10 @@ class NoiseModel:
         variance = np.maximum(self.constant + self.slope * intensity, self.floor)
         return np.asarray(variance, np.float32)
 
+    def even(self, intensity: float) -> NoiseModel:
+        """Return the model of pixels that are all as noisy as one of this intensity."""
+        return NoiseModel(max(self.constant + self.slope * intensity, self.floor), 0.0, self.floor)
+
     @classmethod
     def fitted(cls, intensity: NDArray[np.floating], residual: NDArray[np.floating]) -> NoiseModel:
         """Return the model of residuals (N,) at intensities (N,).

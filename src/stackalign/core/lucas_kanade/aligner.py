@@ -79,6 +79,8 @@ class MotionAligner:
         from stackalign.core.lucas_kanade.template import MotionTemplate
         from stackalign.core.translation.template import TranslationTemplate
 
+        if noise is not None and self.parameters.weighting == "equal":
+            noise = noise.even(float(np.nanmean(reference)))
         images = TranslationTemplate.of(
             reference, mask, noise=noise, frames=frames, window=self.parameters.weights(reference.shape)
         )
@@ -88,6 +90,10 @@ class MotionAligner:
             images, self.model, spacing, tell_tails=noise is not None and images.shape == self.frame_shape
         )
         return MotionReference(full, image, noise, frames, spacing, int(np.isfinite(image).sum()), mask is None)
+
+    def pull(self, template: MotionReference) -> float:
+        """Return how far a frame is held by its own noise in a mean; see `TranslationTemplate.pull`."""
+        return template.full.images.pull()
 
     def align(self, frame: NDArray[Any], template: MotionReference, start: NDArray[np.float64] | None) -> PairResult:
         """Return how ``frame`` lies on the reference; see `PairAligner.align`."""

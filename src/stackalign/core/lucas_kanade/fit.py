@@ -9,27 +9,20 @@ gain and offset together, and composes the motion with what is known. Outliers a
 from __future__ import annotations
 
 import math
-import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from stackalign.core.frames.holes import filled_along_lines
-from stackalign.core.frames.reduction import as_read
 from stackalign.core.geometry import centre, corners, every_which
 from stackalign.core.lucas_kanade import fit_kernels as kernels
 from stackalign.core.lucas_kanade import steps
-from stackalign.core.lucas_kanade.residuals import EVERYWHERE, SAMPLES, as_volume
-from stackalign.core.threads import spare
-from stackalign.core.translation.template_kernels import eroded
-from stackalign.core.warping.kernels import PAD, POLES
-from stackalign.core.warping.resample import spline_coefficients
-from stackalign.core.warping.splined import SplinedFrame, cubic
+from stackalign.core.lucas_kanade.reading import chunks, read
+from stackalign.core.lucas_kanade.residuals import SAMPLES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -43,8 +36,6 @@ _KIND = {"none": 0, "huber": 1, "tukey": 2}
 _LONGEST = 3.0  # px at the corners a step: beyond, the linearisation says nothing
 _FEW = 1024  # pixels from which a fit is judged on the way, at coarser scales
 _FEWEST = 9  # pixels that tell anything of a fit
-_CHUNK = 1 << 19  # pixels of the frames that are worked on in one go
-_local = threading.local()
 _ENOUGH = 64  # below, tails cannot be told
 _HEAVY = 1.08  # rms of standardised residuals over their robust deviation: Gaussian noise stays below
 _HEAVIER = 3.5  # the same where there is more in residuals than noise
@@ -67,8 +58,8 @@ class MotionFit:
         Moving -> reference, pixels.
     error : ndarray (d,)
         Standard error of where the frame's centre lies, pixels, from the Fisher information and the residual.
-    corner_error : float
-        The largest one of the frame's corners.
+    corner_errors : ndarray (2**d, d)
+        The same of the frame's corners.
     gain, offset : float
         Brightness of the frame against the template.
     correlation, residual : float
@@ -91,7 +82,7 @@ class MotionFit:
 
     matrix: Array
     error: Array
-    corner_error: float
+    corner_errors: Array
     gain: float
     offset: float
     correlation: float
@@ -103,6 +94,11 @@ class MotionFit:
     condition: float
     iterations: int
     converged: bool
+
+    @property
+    def corner_error(self) -> float:
+        """The largest one of the corners, NaN if none is known."""
+        return float(np.fmax.reduce(self.corner_errors, axis=None))
 
 
 def fit_motion(
@@ -148,7 +144,7 @@ def fit_motions(
         return []
     points = _middle_and_corners(np.shape(frames[0]))
     out: list[MotionFit | str] = []
-    for some, begun in _chunks(frames, starts):
+    for some, begun in chunks(frames, starts):
         found = _fitted(some, template, begun, robust, 2, iterations, reach, SAMPLES, points)
         out += found.fits(template)
     return out
@@ -168,29 +164,10 @@ def refine_motions(
     """
     nowhere = np.empty((0, template.ndim))
     out: list[tuple[Array, float] | None] = []
-    for some, begun in _chunks(frames, starts):
+    for some, begun in chunks(frames, starts):
         found = _fitted(some, template, begun, robust, 1, iterations, np.inf, _FEW, nowhere)
         out += found.refined()
     return out
-
-
-def _chunks(
-    frames: Sequence[NDArray[Any]], starts: Sequence[Array]
-) -> Iterator[tuple[Sequence[NDArray[Any]], Sequence[Array]]]:
-    """Split frames into what is worked on in one go: few enough to stay near; those with holes alone."""
-    first = 0
-    while first < len(frames):
-        most = max(_CHUNK // max(frames[first].size, 1), 1)
-        stop = first + 1
-        if _whole(frames[first]):
-            while stop < min(first + most, len(frames)) and _whole(frames[stop]):
-                stop += 1
-        yield frames[first:stop], starts[first:stop]
-        first = stop
-
-
-def _whole(frame: NDArray[Any]) -> bool:
-    return frame.dtype.kind != "f" or bool(np.isfinite(np.asarray(frame, np.float32)).all())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -217,9 +194,8 @@ class _Fitted:
 
     def fits(self, template: MotionTemplate) -> list[MotionFit | str]:
         """Return fits, or why there are none."""
-        errors = self.errors / template.response
-        worst = np.fmax.reduce(errors[:, 1:], axis=(1, 2)).tolist()
-        rows = zip(self.matrices, self.results.tolist(), self.verdicts.tolist(), errors, worst, self.ends, strict=True)
+        results, verdicts = self.results.tolist(), self.verdicts.tolist()
+        rows = zip(self.matrices, results, verdicts, self.errors, self.ends, strict=True)
         return [_fit_of(template, *row) for row in rows]
 
 
@@ -228,8 +204,7 @@ def _fit_of(
     matrix: Array,
     result: list[float],
     verdict: list[float],
-    error: Array,
-    worst: float,
+    errors: Array,
     end: int,
 ) -> MotionFit | str:
     if end == steps.NO_STRUCTURE:
@@ -240,7 +215,7 @@ def _fit_of(
         return _REASONS[steps.NO_OVERLAP]
     gain = result[steps.GAIN]
     return MotionFit(
-        matrix, error[0], worst, gain, result[steps.OFFSET] - (gain - 1) * float(template.images.level),
+        matrix, errors[0], errors[1:], gain, result[steps.OFFSET] - (gain - 1) * float(template.images.level),
         verdict[kernels.CORRELATION], math.sqrt(verdict[kernels.RESIDUAL]), verdict[kernels.EXPECTED],
         verdict[kernels.CHI2], result[steps.OUTLIERS] if verdict[kernels.KIND] else 0.0, result[steps.OVERLAP],
         verdict[kernels.CONDITION], int(result[steps.DONE]), end == steps.SETTLED,
@@ -266,30 +241,31 @@ def _fitted(
     matrices = np.zeros((count, 4, 4))
     matrices[:, :3, :3] = np.eye(3)
     matrices[:, 3 - d :, 3 - d :] = starts
-    read = _read(frames, float(images.level))
-    if read is None:
+    frames_read = read(frames, float(images.level))
+    if frames_read is None:
         return _Fitted(np.array(starts, float), results, verdicts, errors, ends.tolist())
-    values, padded, seen = read
+    values, padded, seen = frames_read
     normals, size = np.zeros((count, *template.normal.shape)), np.array(values.shape[1:])
     camera = np.array([noise.constant + noise.slope * images.level, noise.slope, noise.floor])
     step = every_which(values.shape[1:], samples)
-    # residuals hold what is left of the reference's noise, and motions what that pulls them by
-    share = float((1 + images.heard) / (1 + images.passed))
+    share = 1 / (
+        1 + images.passed
+    )  # of the frame's own noise in residuals, which hold what the reference's filter left
     # tails are heavier, too, without a noise model, and in reduced frames, where details are undersampled
     limit, kind, cut = _HEAVY if template.tell_tails else _HEAVIER, 0, 1.0
     which = np.arange(count)
     results[:, steps.SCALE] = 1.0
     for k in range(rounds + 1):  # once the outliers have lost their weight, the rest settles elsewhere
         steps.settle(
-            padded, seen, images.basis, template.phi, template.lost, template.flow, template.middle, template.radius,
-            template.solid_group, template.swing, template.points, template.whole, template.thin, template.every,
-            which, size, matrices, normals, results, ends, kind, cut, template.tolerance, _LONGEST,
+            padded, seen, images.basis, template.phi, template.lost, template.noisy, template.flow, template.middle,
+            template.radius, template.solid_group, template.swing, template.points, template.whole, template.thin,
+            template.every, which, size, matrices, normals, results, ends, kind, cut, template.tolerance, _LONGEST,
             np.inf if k else reach, iterations,
         )  # fmt: skip
         which = which[ends[which] >= steps.MOVED]
         kernels.judge_frames(
-            values, seen, template.coefficients, template.known, camera, step, template.group, points, share, which,
-            matrices, normals, results, kind, cut, verdicts, errors,
+            values, seen, template.coefficients, template.known, camera, step, template.group, template.spread, points,
+            share, which, matrices, normals, results, kind, cut, verdicts, errors,
         )  # fmt: skip
         if k == rounds or robust == "none":
             break
@@ -301,49 +277,6 @@ def _fitted(
         kind, cut = _KIND[robust], TUNING[robust]
         results[which, steps.SCALE] = verdicts[which, kernels.SPREAD]
     return _Fitted(matrices[:, 3 - d :, 3 - d :].copy(), results, verdicts, errors, ends.tolist())
-
-
-def _read(
-    frames: Sequence[NDArray[Any]], level: float
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]] | None:
-    """Return frames less a level, their splines, and where pixels are known; None if none is."""
-    first = frames[0]
-    if len(frames) == 1 and not _whole(first):
-        image = np.ascontiguousarray(first, np.float32) - np.float32(level)
-        finite = np.isfinite(image)
-        if not finite.any():
-            return None
-        image = filled_along_lines(image, finite)
-        known = as_volume(finite)
-        near = np.empty(known.shape, bool)
-        eroded(known, np.array([n > 1 for n in known.shape], np.int64), near)
-        return as_volume(image)[None], spline_coefficients(image, 3)[None], near.astype(np.float32)
-    if first.ndim == 2 and (len(frames) > 1 or first.size < _CHUNK or spare() == 1):
-        images, padded = _room(len(frames), first.shape)
-        for k, frame in enumerate(frames):
-            if isinstance(frame, SplinedFrame):
-                np.subtract(frame, np.float32(level), out=images[k, 0], dtype=np.float32, casting="unsafe")
-                np.subtract(frame.coefficients(), np.float32(level), out=padded[k])
-            else:
-                kernels.splined_plane(as_read(frame), np.float32(level), POLES[3], PAD, images[k, 0], padded[k, 0])
-        return images, padded, EVERYWHERE
-    values = [np.asarray(frame, np.float32) for frame in frames]
-    images = np.stack([as_volume(v - np.float32(level)) for v in values])
-    if len(frames) == 1:
-        return images, cubic(first, level, values[0])[None], EVERYWHERE
-    return images, np.stack([cubic(f, level, v) for f, v in zip(frames, values, strict=True)]), EVERYWHERE
-
-
-def _room(count: int, shape: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return room for some planes and their splines, of this thread: new memory would cost as much as the filter."""
-    sizes = [(count, 1, *shape), (count, 1, *(n + 2 * PAD for n in shape))]
-    kept: list[NDArray[np.float32]] = getattr(_local, "room", [])
-    if len(kept) != 2 or any(k.size < math.prod(s) for k, s in zip(kept, sizes, strict=True)):
-        kept = [np.empty(math.prod(s), np.float32) for s in sizes]
-        if kept[0].size <= _CHUNK:
-            _local.room = kept
-    images, padded = (k[: math.prod(s)].reshape(s) for k, s in zip(kept, sizes, strict=True))
-    return images, padded
 
 
 @lru_cache(maxsize=16)

@@ -66,8 +66,8 @@ def inflation(standard, scale, kind, cut):
 
 @kernel
 def judge_frames(
-    images, seen, coefficients, known, noise, step, group, points, noise_share, which, matrices, normals, results,
-    kind, cut, verdicts, errors,
+    images, seen, coefficients, known, noise, step, group, widened, points, noise_share, which, matrices, normals,
+    results, kind, cut, verdicts, errors,
 ):  # fmt: skip
     """Judge the residuals of some frames, and work out the standard errors of their motions.
 
@@ -81,10 +81,12 @@ def judge_frames(
         See `judge`.
     group : float64 (K, d + 1, d + 1)
         Generators.
+    widened : float64 (K, K)
+        Deviation of motions, in units of that to a reference free of noise.
     points : float64 (N, d)
         Places that standard errors are wanted of; none if there are none.
     noise_share : float
-        What residuals hold of the noise of a fit.
+        Variance of a frame's noise over that of residuals.
     kind, cut
         Robust weights: see `equations`.
     verdicts : float64 (n, VERDICTS)
@@ -105,4 +107,4 @@ def judge_frames(
             spread = result[steps.SCALE] ** 2 * inflation(standard, result[steps.SCALE], kind, cut)
         spread *= noise_share / result[steps.GAIN] ** 2
         flat = np.ascontiguousarray(matrix[3 - d :, 3 - d :])
-        verdict[CONDITION] = standard_errors(normals[n], group, flat, points, spread, errors[n])
+        verdict[CONDITION] = standard_errors(normals[n], group, widened, flat, points, spread, errors[n])

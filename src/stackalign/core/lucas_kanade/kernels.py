@@ -242,63 +242,49 @@ def gram(basis, weight, lost, flow, middle, radius, spans, every, outside, out):
                     out[a, n] += _dot(weighted, lost[k, i][j0:j1], count)
 
 
-@fast_inlined
-def _slope_sums(slope, weight, raw, at, stride, count):
-    """Return the weighted products of a row of slopes with themselves, and with those of an image, of sixth order."""
-    own, shared = np.float32(0), np.float32(0)
-    for j in range(count):
-        p = at + j
-        steep = np.float32(0.75) * (raw[p + stride] - raw[p - stride])
-        steep -= np.float32(0.15) * (raw[p + 2 * stride] - raw[p - 2 * stride])
-        steep += np.float32(1 / 60) * (raw[p + 3 * stride] - raw[p - 3 * stride])
-        weighted = weight[j] * slope[j]
-        own += weighted * slope[j]
-        shared += weighted * steep
-    return own, shared
-
-
-@fast_inlined
-def _noisiness(weight, value, constant, slope, floor, count):
-    total = np.float32(0)
-    for j in range(count):
-        total += weight[j] * max(constant + slope * value[j], floor)
-    return total
-
-
 @kernel
-def slope_products(basis, raw, weight, every, camera):
-    """Return sums over a template, (d, 3): its slopes with themselves, with those of ``raw``, and the noise it weighs.
+def cross_products(basis, other, weight, flow, middle, radius, every):
+    """Return the products of a template's motions with those of another image, over all pixels.
 
     Parameters
     ----------
-    basis : float32 (d + 1, z, y, x)
-        Slopes and values of the template, which was filtered.
-    raw : float32 (z, y, x)
-        The same, not filtered.
-    weight : float32 (z, y, x)
+    basis, other : float32 (d + 1, z, y, x)
+        Slopes and values of the template, and of the other image.
+    weight, flow, middle, radius
+        As for `gram`.
     every : int
-        1: all rows, n: the first of every n.
-    camera : float32 (3,)
-        Variance of a pixel of the reference: ``max(constant + slope * value, floor)``.
+        1: all rows, n: the first of every n, which stand for all.
+
+    Returns
+    -------
+    both : float64 (K, K)
+    own : float64 (d,)
+        Products of the template's slopes along each axis with themselves.
     """
-    d, ny, nx = basis.shape[0] - 1, basis.shape[2], basis.shape[3]
-    strides, shape = np.array([ny * nx, nx, 1]), np.array(raw.shape)
-    flat, sums = raw.reshape(raw.size), np.zeros((d, 3))
-    for g in range(d):
-        axis = g + 3 - d
-        for r in range(0, shape[0] * ny, every):
-            k, i = r // ny, r % ny
-            along = k if axis == 0 else i
-            if axis < 2 and not 3 <= along < shape[axis] - 3:
-                continue
-            j0 = 3 if axis == 2 else 0
-            count = nx - 2 * j0
-            w = weight[k, i][j0:]
-            own, shared = _slope_sums(basis[g, k, i][j0:], w, flat, r * nx + j0, strides[axis], count)
-            sums[g, 0] += own
-            sums[g, 1] += shared
-            sums[g, 2] += _noisiness(w, basis[d, k, i][j0:], camera[0], camera[1], camera[2], count)
-    return sums
+    d, nz, ny, nx = basis.shape[0] - 1, basis.shape[1], basis.shape[2], basis.shape[3]
+    free = flow.shape[0]
+    across = ((np.arange(nx) - middle[2]) / radius).astype(np.float32)
+    rows, others = np.empty((free + 2, nx), np.float32), np.empty((free + 2, nx), np.float32)
+    both, own, weighted, looked_at = np.zeros((free, free)), np.zeros(d), np.empty(nx, np.float32), 0
+    for r in range(0, nz * ny, every):
+        k, i = r // ny, r % ny
+        looked_at += 1
+        w = weight[k, i]
+        for g in range(d):
+            slope = basis[g, k, i]
+            for j in range(nx):
+                weighted[j] = w[j] * slope[j]
+            own[g] += _dot(weighted, slope, nx)
+        z, y = (k - middle[0]) / radius, (i - middle[1]) / radius
+        _descend(basis, flow, k, i, z, y, across, 0, nx, rows)
+        _descend(other, flow, k, i, z, y, across, 0, nx, others)
+        for a in range(free):
+            for j in range(nx):
+                weighted[j] = w[j] * rows[a, j]
+            for b in range(free):
+                both[a, b] += _dot(weighted, others[b], nx)
+    share = nz * ny / max(looked_at, 1)
+    return both * share, own * share
 
 
 @fast_inlined

@@ -50,10 +50,6 @@ class MotionReference:
     _blocks: Blocks | None = None
     _ballot: Ballot | None = None
 
-    def pull(self) -> float:
-        """Return how far a frame is held by its own noise in a mean; see `TranslationTemplate.pull`."""
-        return self.full.images.pull()
-
     def blocks(self) -> Blocks:
         """Return what a frame is asked to agree with."""
         with self._lock:

@@ -38,6 +38,13 @@ class LucasKanade(PairRegistrar):
         description="Weight of pixels that contradict the motion, where residuals are larger than noise: as any other,"
         " less (huber), or none at all (tukey)",
     )
+    weighting: Literal["noise", "equal"] = Field(
+        "noise",
+        title="Weighting",
+        description="Of pixels by their brightness: the less, the larger residuals are there (noise), or all alike"
+        " (equal): with robust none plain least squares, as StackReg has it",
+        json_schema_extra={"advanced": True},
+    )
     max_rotation: MaxRotation = 10.0
     max_scale: MaxScale = 1.0
     max_shift: MaxShift = None

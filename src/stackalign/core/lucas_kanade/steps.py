@@ -56,7 +56,7 @@ def _places(matrix, points, out):
 
 @kernel
 def settle(
-    frames, seen, basis, phi, lost, flow, middle, radius, group, swing, points, whole, thin, every, which, size,
+    frames, seen, basis, phi, lost, noisy, flow, middle, radius, group, swing, points, whole, thin, every, which, size,
     matrices, normals, vectors, ends, kind, cut, tolerance, longest, reach, iterations,
 ):  # fmt: skip
     """Refine motions by inverse compositional Gauss-Newton steps: first on some rows, then on all.
@@ -71,6 +71,9 @@ def settle(
         Of a single frame, or (1, 1, 1) where all pixels are known: see `equations`.
     basis, phi, lost, flow, middle, radius
         The template: see `projections` and `gram`.
+    noisy : float64
+        What the noise of ``lost`` adds to its product with the template's values, a unit of weight: gain would be
+        held down by noise that the frame does not share, and the motion with it.
     group : float64 (K, 4, 4)
         Generators, over (z, y, x, 1).
     swing : float64 (M, K)
@@ -167,7 +170,9 @@ def settle(
                 end = NO_OVERLAP
                 break
             if lost.size > 1:  # frames are compared with the reference as it came, which its filter bends near borders
-                right -= more * (results[GAIN] if results[GAIN] > 0.0 else 1.0)
+                bright = results[GAIN] if results[GAIN] > 0.0 else 1.0
+                right -= more * bright
+                right[count] += noisy * bright * normal[count + 1, count + 1]
             most_told, least_told = 0.0, np.inf
             for k in range(count):
                 most_told, least_told = max(most_told, normal[k, k]), min(least_told, normal[k, k])
@@ -225,7 +230,7 @@ def settle(
 
 
 @kernel
-def standard_errors(normal, group, matrix, points, spread, out):
+def standard_errors(normal, group, widened, matrix, points, spread, out):
     """Fill ``out`` (N, d) with the standard errors of the places of points; returns the condition of the equations.
 
     Parameters
@@ -234,6 +239,8 @@ def standard_errors(normal, group, matrix, points, spread, out):
         Normal equations of the motion, gain and offset, for unit noise.
     group : float64 (K, d + 1, d + 1)
         Generators.
+    widened : float64 (K, K)
+        Deviation of motions, in units of that to a reference free of noise.
     matrix : float64 (d + 1, d + 1)
         Frame -> template.
     points : float64 (N, d)
@@ -256,6 +263,7 @@ def standard_errors(normal, group, matrix, points, spread, out):
             for k in range(count):
                 total += vectors[i, k] * vectors[j, k] / max(values[k], 1e-300)
             covariance[i, j] = total * unit[i] * unit[j] * spread
+    covariance = widened @ covariance @ widened.T
     place, move = np.empty(d + 1), np.empty(free)
     for n in range(points.shape[0]):
         for a in range(d + 1):

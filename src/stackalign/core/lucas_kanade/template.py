@@ -10,6 +10,7 @@ import numpy as np
 from stackalign.core.generators import generators, velocities
 from stackalign.core.geometry import centre, corners
 from stackalign.core.lucas_kanade import kernels
+from stackalign.core.lucas_kanade.response import response
 from stackalign.core.warping.kernels import PAD
 from stackalign.core.warping.resample import spline_coefficients
 
@@ -29,10 +30,6 @@ _FINEST, _COARSEST = 1e-5, 2e-3  # px: bounds of that
 _NOTHING = np.zeros((1, 1, 1), np.float32)
 _SPARSE = 4  # one row of as many is used until the motion is nearly there
 _ROWS = 192  # of a template with fewer all are
-_ROWS_TOLD = 512  # rows of a template that tell how a frame responds
-_TELLING = 16  # px: a shorter axis tells too little of that
-_USUAL = 0.15  # how far a response is from 1
-_UNSURE = 0.03  # of the noise: how well it is known
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,13 +58,17 @@ class MotionTemplate:
         Corners, and how their coordinates move along each generator.
     lost : float32 (z, y, x)
         What a single noisy frame has more than the values, which its filter bends near the borders; else (1, 1, 1).
+    noisy : float
+        What noise adds to the product of the values and that, a unit of weight.
     whole : ndarray (K + 2, K + 3)
         Products of all motions, values and 1 over all pixels, and with ``lost``.
     thin, every : ndarray (K + 2, K + 3), int
         The same over the first of ``every`` rows, those that are used first; ``every`` is 1 for small templates.
-    response : ndarray (d,)
-        How far the first step goes for a unit of displacement along each axis: less than 1 if noise of the reference
-        makes its slopes too steep, more if its filter makes them too flat.
+    response : ndarray (K, K)
+        How far the first step goes for a unit of each motion: less than 1 if noise of the reference makes its slopes
+        too steep, more if its filter makes them too flat.
+    spread : ndarray (K, K)
+        Deviation of a fit, in units of that to a reference free of noise; see `response`.
     tolerance : float
         Pixels at the corners that a fit may leave to go.
     tell_tails : bool
@@ -87,10 +88,12 @@ class MotionTemplate:
     points: Array
     swing: Array
     lost: NDArray[np.float32]
+    noisy: float
     whole: Array
     thin: Array
     every: int
     response: Array
+    spread: Array
     tolerance: float
     tell_tails: bool
 
@@ -118,17 +121,17 @@ class MotionTemplate:
         flow = _polynomials(group, middle, radius)
         solid = np.zeros(3)
         solid[3 - d :] = middle
-        lost = _NOTHING
+        lost, noisy = _NOTHING, 0.0
         if tell_tails and images.denoised is not None and images.frames == 1:
-            lost = images.raw - images.values
+            lost, noisy = images.raw - images.values, images.value_noise()
         whole = _products(images, lost, flow, solid, radius, 1)
         every = _SPARSE if shape[-2] >= _ROWS else 1
         thin = _products(images, lost, flow, solid, radius, every) if every > 1 else whole
         edges = corners(shape)
         swing = velocities(group, edges).reshape(-1, len(group))
-        tolerance, response = _TOLERANCE, np.ones(d)
+        tolerance, answers = _TOLERANCE, (np.eye(len(group)), np.sqrt(1 + images.heard) * np.eye(len(group)))
         if tell_tails:
-            response = _response(images)
+            answers = response(images, group, flow, solid, radius, whole[:, :-1])
             bound = np.linalg.pinv(whole[:, :-1], hermitian=True)[: len(group), : len(group)]
             error = float(np.sqrt(max(np.einsum("nk,kl,nl->n", swing, bound, swing).max(), 0.0)))
             tolerance = float(np.clip(_NEGLIGIBLE * error, _FINEST, _COARSEST))
@@ -157,10 +160,11 @@ class MotionTemplate:
             points,
             swing,
             lost,
+            noisy,
             whole,
             thin,
             every,
-            response,
+            *answers,
             tolerance,
             tell_tails,
         )
@@ -191,33 +195,6 @@ def _products(
     kernels.gram(images.basis, images.weight, lost, flow, middle, radius, spans, every, False, total)
     total[:, :-1] += np.triu(total[:, :-1], 1).T
     return total
-
-
-def _response(images: TranslationTemplate) -> Array:
-    """Return the slopes of the scene over those of the template, along each axis (d,).
-
-    Slopes of the template are those of the scene and of noise, both filtered; a frame answers with the slopes of the
-    scene alone (errors in variables: Fuller, Measurement Error Models, 1987, section 1.1). The covariance of both is
-    that with the slopes of the reference as it came, less that of the noise of both, which is known.
-    """
-    d, denoised = images.ndim, images.denoised
-    if denoised is None:
-        return np.ones(d)
-    noise = images.noise
-    camera = np.array([noise.constant + noise.slope * images.level, noise.slope, noise.floor]) / images.frames
-    every = max(images.shape[-2] // _ROWS_TOLD, 1)
-    sums = kernels.slope_products(images.basis, images.raw, images.weight, every, camera.astype(np.float32))
-    told = np.array(images.shape) >= _TELLING
-    if not told.any() or not (sums[told, 0] > 0).all():
-        return np.ones(d)
-    own, shared, weighed = sums[told].T
-    noise_slopes = denoised.slope_noise()[told] * weighed
-    # a faint scene hardly tells: less than what responses usually are
-    scatter = np.hypot(1 / np.sqrt(own), _UNSURE * noise_slopes / own)
-    response = np.ones(d)
-    response[told] += ((shared - noise_slopes) / own - 1) / (1 + (scatter / _USUAL) ** 2)
-    response[~told] = response[told].mean()
-    return np.maximum(response, _USUAL)
 
 
 def _polynomials(group: Array, middle: Array, radius: float) -> Array:

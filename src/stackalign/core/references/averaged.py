@@ -16,7 +16,7 @@ from stackalign.core.references.chained import in_view
 from stackalign.core.references.draft import SAMPLE, central_frame, drafted
 from stackalign.core.references.first_noise import aligned_few, aligned_in_part
 from stackalign.core.references.mean_image import Aligned, mean_image, median_image
-from stackalign.core.references.reference import PairResult
+from stackalign.core.references.reference import NoiseTeller, PairResult
 from stackalign.core.run_state import align_all, spread
 from stackalign.core.warping.resample import warp_frame
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from stackalign.core.references.reference import PairAligner
     from stackalign.core.run_state import RunState
     from stackalign.core.work import Work
 
@@ -88,7 +89,7 @@ def align_to_average(run: RunState) -> Work[None]:
             tried = aligned_few(run, image, mask, few, starts, max(count, 1.0))
         template = run.aligner.prepare(image, mask, noise=run.noise, frames=max(count, 1.0))
         if rounds == 0:
-            rate = _rate(template, len(sample))
+            rate = _rate(run.aligner, template, len(sample))
         if tried and not every:
             put: list[PairResult | None] = [None] * len(run.stack)
             for t, result in zip(few, tried, strict=True):
@@ -123,12 +124,12 @@ def align_to_average(run: RunState) -> Work[None]:
             run.results[t] = run.align(t, template, starts.get(t))
 
 
-def _rate(template: Any, count: int) -> float:
+def _rate(aligner: PairAligner[Any], template: Any, count: int) -> float:
     """Return what of its first step a frame will go once more: its share in the mean pulls it to where it lay.
 
     What all frames show moves along with them, so that it is noise alone that does.
     """
-    return min(1 / count, template.pull() if hasattr(template, "pull") else np.inf)
+    return min(1 / count, aligner.pull(template) if isinstance(aligner, NoiseTeller) else np.inf)
 
 
 def _estimate(run: RunState, sample: Sequence[int], known: Sequence[PairResult | None]) -> Work[NDArray[np.float32]]:

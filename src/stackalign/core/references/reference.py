@@ -193,6 +193,15 @@ class SplineReader(Protocol):
 
 
 @runtime_checkable
+class NoiseTeller(Protocol):
+    """A `PairAligner` that knows how far a frame is held where it lay by its own noise, a share of a mean."""
+
+    def pull(self, template: Any) -> float:
+        """Return how far a frame is held by the noise of a template of its own, of the way that it should go."""
+        ...
+
+
+@runtime_checkable
 class ManyAligner(Protocol):
     """A `PairAligner` that aligns some frames in one go: threads then seldom wait for each other's turn in Python."""
 

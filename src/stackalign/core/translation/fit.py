@@ -181,7 +181,7 @@ def _fit_whole(
     """Fit frames without holes on the template's grid, where all derivatives are known."""
     shifts, answers, told = _solved(frames, template, starts, iterations, judged=True)
     errors = _standard_errors(
-        told[:, shift_kernels.VARIANCE :], told[:, shift_kernels.CHI2], told[:, shift_kernels.GAIN], template
+        told[:, shift_kernels.VARIANCE :], answers, told[:, shift_kernels.CHI2], told[:, shift_kernels.GAIN], template
     )
     curved = _has_curve(template)
     fits: list[Fit | str] = []
@@ -203,13 +203,21 @@ def _fit_whole(
 
 def _standard_errors(
     variances: NDArray[np.float64],
+    answers: NDArray[np.float64],
     chi2: NDArray[np.float64] | float,
     gain: NDArray[np.float64] | float,
     template: TranslationTemplate,
 ) -> NDArray[np.float64]:
     """Return standard errors (n, d) from variances in units of the noise; NaN along axes that tell nothing."""
-    # the reference is itself an average of noisy frames
-    scale = np.asarray(chi2) * (1 + 1 / template.frames)
+    # residuals hold what the filter left of the reference's noise
+    scale = np.asarray(chi2) / (1 + template.passed)
+    if template.frames == 1 and template.denoised is not None and not template.blind.any():
+        # a frame that is read between its pixels answers less, and is less noisy: its own answer knows the former only
+        back, whole = np.linalg.inv(answers), template.covariance()
+        as_told = np.einsum("nij,jk,nik->ni", back, whole, back)
+        variances = variances * np.diag(template.spread @ whole @ template.spread.T) / as_told
+    else:
+        scale = scale * (1 + template.heard)
     errors = np.sqrt(variances * scale[..., None]) / np.asarray(gain)[..., None]
     return np.where(template.blind, np.nan, errors)
 
@@ -280,7 +288,8 @@ def _fit_with_holes(
     if count < _LEAST_COUNT:
         return _REASONS[shift_kernels.NO_OVERLAP]
     answer, (gain, offset) = np.eye(d), theta[d:].tolist()
-    error = _standard_errors(shift_kernels.variances(normal, answer), chi2, gain, template)
+    variances = shift_kernels.variances(normal, answer)
+    error = _standard_errors(variances[None], answer[None], chi2, gain, template)[0]
     return Fit(
         shift[3 - d :], error, gain, offset + template.level - gain * template.level, correlation, residual**0.5, chi2,
         overlap, done, settled, answer,

@@ -16,6 +16,7 @@ from stackalign.core.frames.holes import filled_along_lines, filled_smoothly
 from stackalign.core.frames.noise import NoiseModel
 from stackalign.core.threads import map_threads
 from stackalign.core.translation import equation_kernels, projection_kernels, template_kernels
+from stackalign.core.translation.response import spread_of_shifts
 from stackalign.core.warping.resample import filter_spline
 
 if TYPE_CHECKING:
@@ -85,6 +86,13 @@ class TranslationTemplate:
         return self._later["shift"]  # type: ignore[no-any-return]
 
     @property
+    def spread(self) -> NDArray[np.float64]:
+        """Deviation (d, d) of a shift, in units of that to a reference free of noise, worked out once."""
+        if "spread" not in self._later:
+            self._later["spread"] = spread_of_shifts(self)
+        return self._later["spread"]  # type: ignore[no-any-return]
+
+    @property
     def passed(self) -> float:
         """Variance of the noise that is left in the values, over that of a frame."""
         return 0.0 if self.denoised is None else self.denoised.passed / self.frames
@@ -95,6 +103,18 @@ class TranslationTemplate:
         return 0.0 if self.denoised is None else self.denoised.heard / self.frames
 
     @property
+    def variance(self) -> NDArray[np.float32]:
+        """Variance of each pixel of the reference, before it was filtered (z, y, x)."""
+        return self.noise.variance(self.values + np.float32(self.level)) / np.float32(self.frames)
+
+    def value_noise(self) -> float:
+        """Return what noise adds to the product of the values and the reference as it came, a unit of weight."""
+        if self.denoised is None or self.raw is self.values:
+            return 0.0
+        weighed = float(np.vdot(self.weight, self.variance))
+        return self.denoised.value_noise() * weighed / float(self.weight.sum(dtype=np.float64))
+
+    @property
     def raw(self) -> NDArray[np.float32]:
         """The reference less ``level``, not filtered."""
         return self._later["raw"]  # type: ignore[no-any-return]
@@ -103,12 +123,19 @@ class TranslationTemplate:
     def basis(self) -> NDArray[np.float32]:
         """Gradients and values (K - 1, z, y, x), worked out once."""
         if "basis" not in self._later:
-            basis = np.empty((self.ndim + 1, *self.values.shape), np.float32)
-            parts = _parts(self.values)
-            map_threads(lambda b: template_kernels.slopes(self.coefficients, self.front, basis, *b), parts)
+            basis = self._later["basis"] = self._slopes(self.coefficients)
             basis[-1] = self.values
-            self._later["basis"] = basis
         return self._later["basis"]  # type: ignore[no-any-return]
+
+    def lost_slopes(self) -> NDArray[np.float32]:
+        """Return slopes and values (K - 1, z, y, x) of what the filter took away."""
+        return self._slopes(_coefficients(self.raw - self.values, self.ndim))
+
+    def _slopes(self, coefficients: NDArray[np.float32]) -> NDArray[np.float32]:
+        out = np.empty((self.ndim + 1, *self.values.shape), np.float32)
+        parts = _parts(self.values)
+        map_threads(lambda b: template_kernels.slopes(coefficients, self.front, out, *b), parts)
+        return out
 
     @classmethod
     def of(
@@ -240,10 +267,13 @@ class TranslationTemplate:
         noisy, clean = np.diag(np.asarray(sum(parts)))[: self.ndim], np.diag(self.normal)[: self.ndim]
         return float(max((noisy / np.maximum(clean, 1e-300) - 1).max(), 0.0))
 
+    def covariance(self) -> NDArray[np.float64]:
+        """Return the Cramer-Rao bound of the shift of a frame that covers all of it, (d, d)."""
+        return _inverse(self.normal)[: self.ndim, : self.ndim]
+
     def sensitivity(self) -> NDArray[np.float64]:
-        """Return the Cramer-Rao bound of a frame that covers all of it, standard error per axis, pixels."""
-        covariance = _inverse(self.normal)
-        return np.sqrt(np.maximum(np.diag(covariance)[: self.ndim], 0))
+        """Return the same as a standard error per axis, pixels."""
+        return np.sqrt(np.maximum(np.diag(self.covariance()), 0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -374,8 +404,11 @@ def _block_sums(
 
     count = counts[0 if template.ndim == 3 else 1]
     map_threads(multiply, pairwise([count * k // _PARTS for k in range(_PARTS + 1)]))
+    # values and noise of the reference as it came belong together, which frames do not share
+    noisy = template.value_noise()
     for out in (sums, thinned):
         out *= scale[:, None]
+        out[..., -2, -2] -= noisy * out[..., -1, -1]
         for axis in range(3):
             np.cumsum(out, axis=axis, out=out)
     return sums, thinned
