@@ -2,7 +2,7 @@
 
     python scripts/fetch_training_images.py ../training-images
     python -m tests.benchmarks.bench_deep [NETWORK ...] --keep FOLDER [--seconds 380]
-    python -m tests.benchmarks.bench_deep --calibrate 150 --keep FOLDER [--seconds 380] [--trained FILE]
+    python -m tests.benchmarks.bench_deep --refused 130 --keep FOLDER [--seconds 380] [--trained FILE]
 
 The papers train a network for one modality and its counterpart, not for all; so the template is a negative with a
 little noise here. Small pairs, so that a CPU is enough, and networks of a fraction of their published widths. Networks
@@ -10,9 +10,9 @@ that regress see 48 px images, 32 px templates and corners within 8 px; Lucas-Ka
 of the resolution, and ours 96 px, 64 px and 16 px. Doing nothing is measured beside them (the floor of 24.5 px belongs
 to 192 px images, corners within 32 px). `--strength` renders both images at random instead, as in the training of ours.
 
-`--calibrate` fits the coefficients of `stackalign.core.deep.registrar` to those of so many pairs of held-out pictures
-whose answer without training is refused, for only those are asked about, and says how likely answers are right that it
-was not fitted to. They are rendered at random at many strengths; every tenth is of two scenes.
+`--refused` makes so many pairs of held-out pictures, rendered at random at many strengths, every tenth of two scenes,
+asks the network where the search without training is refused, and prints how often answers of each probability are
+right.
 """
 
 import argparse
@@ -27,6 +27,7 @@ WIDE = {"size": 96, "template": 64, "reach": 16}
 _EMBEDDING = {"width": 8, "features": 2, "widths": (24, 32, 48), "hidden": 128, "first_stage": 300, "halvings": 1}
 SMALL = {  # options, learning rate, pairs in a step, steps, task
     "features": ({"widths": (12, 24, 32, 48), "coarse": 24, "fine": 12}, 2e-3, 4, 600, WIDE | {"wander": 16}),
+    "description": ({"widths": (8, 16, 24, 32), "added": 3}, 2e-3, 2, 300, WIDE),
     "mhn": ({"widths": (16, 24, 32), "hidden": 128, "levels": 2}, 4e-3, 128, 1800, NARROW),
     "dhn": ({"widths": (24, 32, 48), "hidden": 128, "halvings": 1}, 4e-3, 128, 1200, NARROW),
     "embedding-corners": (_EMBEDDING, 3e-3, 128, 1800, NARROW),
@@ -81,7 +82,7 @@ def trained(name, *, keep, seconds=np.inf, seed=0, images="../training-images", 
     pairs = recipe_of(strength, seed, **task)
     test = held_out(images, recipe_of(strength, 991, **{**task, "wander": 0}))  # the test is the published one
     common = {"images": images, "batch_size": batch, "learning_rate": rate, "seed": seed, "steps": steps}
-    if pairs.wander:  # what lies beyond a scene must be seen: every pair is new
+    if name in ("features", "description"):  # what lies beyond a scene must be seen: every pair is new
         from stackalign.io.pictures import PictureFolder
 
         shown = PictureFolder(Path(images) / "train").loaded()
@@ -109,7 +110,7 @@ def trained(name, *, keep, seconds=np.inf, seed=0, images="../training-images", 
     card = {"network": name, "options": options, "step": trainer.step}
     (Path(keep) / f"{name}.safetensors").write_bytes(packed(arrays_of(trainer.network), card))
     begun = time.process_time()
-    errors = [corner_error(_corners(name, trainer.network, pair), pair.corners) for pair in test]
+    errors = [corner_error(_corners(trainer.network, pair), pair.corners) for pair in test]
     tested = time.process_time() - begun
     nothing = [corner_error(pair.nothing, pair.corners) for pair in test]
     quartiles = dict(zip(("q25_px", "median_px", "q75_px"), np.percentile(errors, (25, 50, 75)), strict=True))
@@ -121,29 +122,36 @@ def trained(name, *, keep, seconds=np.inf, seed=0, images="../training-images", 
     }  # fmt: skip
 
 
-def _corners(name, network, pair):
+def _corners(network, pair):
     from stackalign.core.deep.inference import match_images, regressed_corners
     from stackalign.core.deep.pairs import corners_of
+    from stackalign.core.deep.registrar import DeepHomography
 
-    if name != "features":
+    if network.gives == "corners":
         return regressed_corners(network, pair.reference, pair.moving)
-    matrix = match_images(network, pair.reference, pair.moving).matrix
+    if network.gives == "features":
+        matrix = match_images(network, pair.reference, pair.moving).matrix
+    else:
+        matrix = DeepHomography().found(network, pair.reference, pair.moving)[0]
     ends = np.c_[corners_of(pair.moving.shape), np.ones(4)] @ matrix.T
     return ends[:, :2] / ends[:, 2:]
 
 
-def calibrated(count, *, keep, seconds=np.inf, images="../training-images", trained=None):
-    """Fit how likely answers of the description are right, and print it; what was answered before is read."""
+def asked(count, *, keep, seconds=np.inf, images="../training-images", trained=None):
+    """Print how likely answers are said to be where the search without training is refused, and how often they are.
+
+    What was answered before is read.
+    """
     import stackalign as sa
     from stackalign.core.deep.pairs import SyntheticPairs
     from stackalign.core.multimodal.corners import corner_distance
-    from stackalign.core.multimodal.judge import RIGHT, fitted, judge
+    from stackalign.core.multimodal.judge import judge
     from stackalign.core.multimodal.matching import match
     from stackalign.core.multimodal.views import ImageViews
     from stackalign.io.pictures import PictureFolder
-    from tests.benchmarks.bench_multimodal import REGRESSORS, reliability
+    from tests.benchmarks.bench_multimodal import reliability
 
-    stop, file = time.monotonic() + seconds, Path(keep) / "evidence.npz"
+    stop, file = time.monotonic() + seconds, Path(keep) / "refused.npz"
     pictures = list(PictureFolder(Path(images) / "held_out").loaded())
     rows = list(np.load(file)["rows"]) if file.exists() else []
     aligner = sa.DeepHomography(trained=trained).aligner()
@@ -156,23 +164,17 @@ def calibrated(count, *, keep, seconds=np.inf, images="../training-images", trai
         pair, alien = recipe.pair(pictures, 0), k % 10 == 9
         moving = recipe.pair(pictures[::-1], 1).moving if alien else pair.moving
         views = ImageViews(*(aligner.filtered(np.float32(image)) for image in (pair.reference, moving)))
-        first, row = match(views, **ranges), np.full(REGRESSORS + 2, np.nan)
+        first, row = match(views, **ranges), [np.nan, np.nan]
         if first is None or judge(first.evidence).refused:
             found = aligner.matched(views, [] if first is None else [first.matrix], model=aligner.model)
             if found is not None:
                 error = 1e4 if alien else float(corner_distance(found.matrix, pair.matrix, moving.shape))
-                row = np.r_[found.evidence.regressors(), found.evidence.by_chance, np.nan_to_num(error, nan=1e4)]
+                row = [judge(found.evidence).probability, np.nan_to_num(error, nan=1e4)]
         rows.append(row)
         np.savez(file, rows=rows)
     table = np.array([row for row in rows if np.isfinite(row).all()])
-    told, chances, errors = table[:, :-2], table[:, -2], table[:, -1]
-    weights = ", ".join(f"{weight:.3f}" for weight in fitted(told, errors < RIGHT))
-    print(f"{len(table)} of {len(rows)} pairs: COEFFICIENTS = ({weights})")
-    held, part = np.empty(len(table)), np.arange(len(table)) % 5
-    for k in range(5):
-        others = fitted(told[part != k], errors[part != k] < RIGHT)
-        held[part == k] = (1 - chances[part == k]) / (1 + np.exp(-told[part == k] @ others))
-    reliability(held, errors)
+    print(f"{len(table)} of {len(rows)} pairs")
+    reliability(table[:, 0], table[:, 1])
 
 
 def main():
@@ -184,8 +186,8 @@ def main():
     )
     parser.add_argument("--images", default="../training-images")
     parser.add_argument("--strength", type=float, default=None)
-    parser.add_argument("--calibrate", type=int, metavar="PAIRS", help="fit how likely answers are right")
-    parser.add_argument("--trained", help="weights to calibrate; none: those that come with stackalign")
+    parser.add_argument("--refused", type=int, metavar="PAIRS", help="ask where the search without training is refused")
+    parser.add_argument("--trained", help="weights to ask; none: those that come with stackalign")
     given = parser.parse_args()
     import torch
 
@@ -193,9 +195,9 @@ def main():
 
     torch.set_num_threads(threads())
     Path(given.keep).mkdir(parents=True, exist_ok=True)
-    if given.calibrate:
+    if given.refused:
         limits = {"keep": given.keep, "seconds": given.seconds, "images": given.images}
-        calibrated(given.calibrate, **limits, trained=given.trained)
+        asked(given.refused, **limits, trained=given.trained)
         return
     first = True
     for name in given.networks:

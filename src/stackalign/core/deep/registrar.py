@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 PRETRAINED = Path(__file__).parent / "pretrained"
-#: of the judge of what is found with features that a network describes images by; see `bench_deep --calibrate`
-COEFFICIENTS = (3.426, -0.923, 1.010, -4.123, -0.497, -0.660, -0.556, -0.548, 2.694)
 _RIVALLED = 0.9  # share of the best score: a place with such a rival is no start
 _ROOM_TURN, _ROOM_SCALE = 5.0, 1.1  # deg, factor: refined places may come back from beyond the ranges by as much
 
@@ -49,8 +47,8 @@ class DeepHomography(Multimodal):
     refine: bool = Field(
         True,
         title="Refine and judge",
-        description="Search, refine and judge as `multimodal` does, and where that is refused, begin from the network's"
-        " places, too; off: the network's answer alone, which does not say how sure it is",
+        description="Search, refine and judge as `multimodal` does, and ask the network where that is refused; off: the"
+        " network's answer alone, which does not say how sure it is",
         json_schema_extra={"advanced": True},
     )
     device: str = Field(
@@ -82,7 +80,7 @@ class DeepHomography(Multimodal):
             If the file holds no weights of this package, or none come with it.
         """
         require_torch("the method 'deep'")
-        file = Path(self.trained).expanduser() if self.trained else PRETRAINED / "features.safetensors"
+        file = Path(self.trained).expanduser() if self.trained else PRETRAINED / "description.safetensors"
         if not self.trained and not file.exists():
             from stackalign.core.deep.weights import WeightsError
 
@@ -183,7 +181,7 @@ class DeepAligner(MultimodalAligner):
         found = self.matched(views, begun, **options)
         if found is None:
             return first
-        verdict = judge(found.evidence, threshold=self.parameters.least_probability, coefficients=COEFFICIENTS)
+        verdict = judge(found.evidence, threshold=self.parameters.least_probability)
         return first if first is not None and first[1].probability > verdict.probability else (found, verdict)
 
     def matched(self, views: Views, starts: Sequence[Array], **options: Any) -> Match | None:

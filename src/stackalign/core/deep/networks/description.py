@@ -42,7 +42,7 @@ class LearntDescription(PairNetwork):
     the eleven channels of self-similarity and edges on, and what a U of convolutions adds to them, and the gain
     that it multiplies a pixel by, begin with nothing. It sees those channels at the resolution of the image and at
     half of it, and how strong slopes and curvature are; all of these are the same for an image and its negative, so
-    that the answer is, too. About 0.2 million parameters.
+    that the answer is, too. About 0.14 million parameters.
 
     Trained on what the search does: blocks of one image, turned and magnified about right, are looked for in all of
     the other image by normalised correlation; the loss is the cross entropy of the right place among all places
