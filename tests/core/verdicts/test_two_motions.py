@@ -7,6 +7,7 @@ import pytest
 from scipy import ndimage
 
 import stackalign as sa
+from stackalign.core.references.reference import PairResult
 from stackalign.core.verdicts import two_motions
 from stackalign.core.verdicts.two_motions import compact
 from tests.benchmarks.robustness import movie, outcome
@@ -39,6 +40,35 @@ def test_three_times_the_contrast_over_a_fifth_of_the_field_is_not_the_scene(sce
     assert good.sum() >= 13
     off = (result.transforms.translations - drift)[good]
     assert np.abs(off - np.median(off, axis=0)).max() < 0.5
+
+
+def test_what_was_followed_is_looked_for_in_every_frame(scene, monkeypatch):
+    """Frames that neighbours contradicted hold it as well: it is hidden in them, too, and their rest is found."""
+    frames, drift = walked_through(scene, 75, 3.0)
+    whole, found = two_motions._followed, []
+
+    def contradicted(run, image, followed):
+        for t in (4, 5, 9):
+            run.results[t] = PairResult.failed(2, "it was found on another part of the reference")
+        found.append((yield from whole(run, image, followed)))
+        return found[0]
+
+    monkeypatch.setattr(two_motions, "_followed", contradicted)
+    result = sa.register(frames, sa.CrossCorrelation())
+    (followed,) = found
+    assert followed.good().all()
+    assert np.abs(np.diff(followed.matrices()[:, :2, 2], axis=0) + np.array([0, 5])).max() < 0.2
+    assert not result.quality.flagged[[4, 5, 9]].any()
+    assert np.abs(np.diff(result.transforms.translations - drift, axis=0)[3:9]).max() < 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 22])
+def test_a_faint_scene_that_turns_and_jumps_is_not_taken_for_what_walks_through_it(seed):
+    """Frames that were placed between the two motions were followed there, unflagged, as the rest was not found."""
+    shown = movie("all", "retina", seed, rotation=3.0)
+    found = outcome(shown, sa.register(shown.frames, sa.LucasKanade()))
+    assert found["unseen"] == []
 
 
 @pytest.mark.slow

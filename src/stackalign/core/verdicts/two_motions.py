@@ -19,7 +19,7 @@ from stackalign.core.generators import moved_points
 from stackalign.core.geometry import corners
 from stackalign.core.references.draft import drafted
 from stackalign.core.references.reference import PairResult
-from stackalign.core.run_state import RunState, spread
+from stackalign.core.run_state import RunState, align_all, spread
 from stackalign.core.verdicts.agreement import noise_variance
 from stackalign.core.verdicts.cell_evidence import COMPARED, ReducedScene, View, areas, restless, unlike
 from stackalign.core.verdicts.cells import CELLS, cell_numbers, hiding, in_one_piece
@@ -69,24 +69,28 @@ def settle(run: RunState, again: Again) -> Work[None]:
         or min(run.stack.frame_shape) < _WIDE[run.stack.ndim]
     ):
         return
-    followed = compact(np.asarray(image, np.float32))
+    image = np.asarray(image, np.float32)
+    followed = compact(image)
     if followed is None:
         return
     sample = spread(good.tolist(), _FRAMES)
     view = View.of(run, sample)
     if not restless(run, view, followed):
         return
+    small = yield from _followed(run, image, followed)
+    good = np.flatnonzero(small.good())
+    if len(good) < _LEAST_FRAMES:
+        return
+    view = View.of(small, spread(good.tolist(), _FRAMES))
     twin, most = None, 0
-    for starts in (yield from _starts(run, followed)):
-        other = yield from _without(run, followed, starts, again)
-        if other is None or not _independent(run, other):
+    for starts in (yield from _starts(small, followed)):
+        other = yield from _without(small, followed, starts, again)
+        if other is None or not _independent(small, other):
             continue
-        area, rest = areas(run, other, view)
+        area, rest = areas(small, other, view)
         if rest > max(_LARGER * area, _FIELD * followed.size, most):
             twin, most = other, rest
     if twin is not None:
-        # where what was followed was not found it is not hidden, and pulls
-        twin.unusable |= {t: r.reason for t, r in enumerate(run.results) if r is not None and r.reason}
         yield from join(twin, again)
         run.hidden, run.details = twin.hidden, twin.details
         scene = ReducedScene.of(twin, view.factors)
@@ -99,6 +103,24 @@ def settle(run: RunState, again: Again) -> Work[None]:
                 result = replace(PairResult.failed(run.stack.ndim, REASON), matrix=result.matrix)
             run.results[t] = result
             yield run.progress(t + 1, len(run.results), "Comparing frames with the larger part of the field")
+
+
+def _followed(run: RunState, image: NDArray[np.float32], followed: NDArray[np.bool_]) -> Work[RunState]:
+    """Return the run by what was followed alone, looked for in every frame: it must be hidden in all of them.
+
+    The mean holds a smear of the rest, too. Where that outweighs, as where the rest jumped, or in frames that were
+    doubted since, what was followed lies elsewhere than the frame as a whole does.
+    """
+    small = RunState(run.stack, run.aligner, run.policy, run.anchor, None, unusable=dict(run.unusable))
+    small.results, small.details = list(run.results), run.details
+    part = np.where(followed.ravel()[cell_numbers(image.shape)], image, np.float32(np.nan))
+    try:
+        template = run.aligner.prepare(part, None, noise=run.details.get("noise"), frames=float(run.good().sum()))
+    except ValueError:  # too little of it for a reference
+        return small
+    starts = {t: r.matrix for t, r in enumerate(run.results) if r is not None and not r.reason}
+    yield from align_all(small, small.usable(), template, starts, "Looking for what has the most contrast")
+    return small
 
 
 def _starts(run: RunState, followed: NDArray[np.bool_]) -> Work[list[dict[int, Array]]]:
@@ -116,9 +138,10 @@ def _starts(run: RunState, followed: NDArray[np.bool_]) -> Work[list[dict[int, A
 
 
 def _hidden(run: RunState, followed: NDArray[np.bool_]) -> RunState:
-    """Return the run anew, without the followed part of each frame in which that was found."""
+    """Return the run anew, without what was followed; where that was not found it would pull: such frames are out."""
     places = {t: r.matrix for t, r in enumerate(run.results) if r is not None and not r.reason}
-    twin = RunState(run.stack, run.aligner, run.policy, run.anchor, None, unusable=dict(run.unusable))
+    lost = {t: r.reason for t, r in enumerate(run.results) if r is not None and r.reason}
+    twin = RunState(run.stack, run.aligner, run.policy, run.anchor, None, unusable=lost | run.unusable)
     twin.hidden = hiding(places, dict.fromkeys(places, followed), run.stack.frame_shape)
     return twin
 
