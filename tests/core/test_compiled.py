@@ -60,6 +60,13 @@ def test_fast_code_that_a_kernel_calls_is_inlined() -> None:
     assert [name for name in fast & called if not functions[name][0].endswith("inlined")] == []
 
 
+def test_what_is_written_into_its_caller_stays_exact() -> None:
+    """An inlined part takes the flags of its caller: within a fast one its tests for NaN would be left out."""
+    functions = compiled_functions()
+    called = {name for mark, calls in functions.values() if mark.startswith("fast_") for name in calls}
+    assert [name for name in called if functions.get(name, ("",))[0] == "inlined"] == []
+
+
 @pytest.mark.slow
 def test_the_first_start_gives_the_bits_of_the_second(tmp_path: Path) -> None:
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}

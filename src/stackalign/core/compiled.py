@@ -14,7 +14,8 @@ from numba import njit
 kernel = njit(cache=True, nogil=True, error_model="numpy")
 #: as `kernel`; sums may be reordered
 fast_kernel = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-#: called by kernels; holds or calls fast code, and therefore inlined
-inlined = njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
-#: called by kernels; sums may be reordered
+#: called by kernels that are not fast, and written into them before they are compiled: parts compiled each for itself,
+#: and once more within every caller, took three times as long
+inlined = njit(cache=True, nogil=True, error_model="numpy", inline="always")
+#: called by kernels; sums may be reordered, within this part alone
 fast_inlined = njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)

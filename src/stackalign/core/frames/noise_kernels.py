@@ -74,7 +74,8 @@ def middle_curve(image, planes, rows):
         for y in range(0, height, step):
             part = _curves(image[z, y], image[z, y + 1], image[z, y + 2], line)
             if _finite(line) == width:  # fast arithmetic must not be asked: it holds that there are no NaN
-                size[n : n + width] = line
+                for x in range(width):
+                    size[n + x] = line[x]
                 n += width
                 total += part
                 continue

@@ -104,14 +104,16 @@ def block_products(c, front, raw, smooth, phi, every, planes, rows, columns, par
                     slope_lines(c, front, z, y, fresh, kept, lines, line)
                     if raw.shape[0] > 0 and smooth:
                         slope_lines(raw, 0, z, y, fresh, others, lines, values)
-                        line[count - 2] = values[count - 2]
-                    elif raw.shape[0] > 0:
-                        line[count - 2] = raw[z, y]
+                    for x in range(nx if raw.shape[0] > 0 else 0):
+                        line[count - 2, x] = values[count - 2, x] if smooth else raw[z, y, x]
                     for j in range(len(columns) - 1):
                         if count == 4:
                             _plane_products(line, phi, y, columns[j], columns[j + 1], some)
                         else:
                             _volume_products(line, phi, z, y, columns[j], columns[j + 1], some)
-                        out[k, i, j] += some
-                        if y % every == every // 2:
-                            thinned[k, i, j] += some
+                        among = y % every == every // 2
+                        for a in range(count):
+                            for b in range(count):
+                                out[k, i, j, a, b] += some[a, b]
+                                if among:
+                                    thinned[k, i, j, a, b] += some[a, b]

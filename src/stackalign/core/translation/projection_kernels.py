@@ -198,7 +198,8 @@ def project(c, first, weights, box, every, phi, scale, sloped, out):
             else:
                 _plane_sums(line, weights[2, 0], phi, row, x0, nx, out)
     for k in range(count):
-        out[k] *= scale[k]
+        for a in range(1 + d):
+            out[k, a] *= scale[k]
 
 
 @fast_inlined

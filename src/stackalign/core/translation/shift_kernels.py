@@ -61,8 +61,20 @@ def _block_sums(sums, planes, rows, columns, box, normal):
         for axis in range(3):
             if corner >> axis & 1:
                 at[axis], sign = first[axis], -sign
-        normal += sign * sums[at[0], at[1], at[2]]
+        some = sums[at[0], at[1], at[2]]
+        for i in range(normal.shape[0]):
+            for j in range(normal.shape[1]):
+                normal[i, j] += sign * some[i, j]
     return True
+
+
+@inlined
+def _largest(step):
+    most = 0.0
+    for k in range(step.shape[0]):
+        if not abs(step[k]) <= most and most == most:  # NaN stays
+            most = abs(step[k])
+    return most
 
 
 @inlined
@@ -133,7 +145,10 @@ def fit_shift(
     longest_step = np.inf
     thin, told = every, False
     for done in range(1, iterations + 1):
-        if not np.abs(shift - boxed).max() <= 0.25:
+        near = True
+        for axis in range(3):
+            near = near and abs(shift[axis] - boxed[axis]) <= 0.25
+        if not near:
             if not _boxed(shape, size, shift, d, box):
                 return NO_OVERLAP, done
             if not _block_sums(whole if thin == 1 else thinned, planes, rows, columns, box, normal):
@@ -141,7 +156,10 @@ def fit_shift(
             boxed[:] = shift
         for axis in range(3 - d, 3):
             n = int(np.floor(-shift[axis]))
-            weights[axis] = spline_weights(-shift[axis] - n)
+            taps = spline_weights(-shift[axis] - n)
+            for i in range(2):
+                for k in range(4):
+                    weights[axis, i, k] = taps[i, k]
             first[axis] = box[0, axis] + n + pad - 1
         sloped = thin > 1 or every == 1 or not told
         project(c, first, weights, box, thin, phi, scale, sloped, sums)
@@ -154,13 +172,14 @@ def fit_shift(
             return NO_CORRELATION, done
         for k in range(d):
             step[k] = theta[k] / theta[d]
-        longest_step = np.abs(step).max()
+        longest_step = _largest(step)
         if sloped:
             told = True
             for k in range(d):
                 answer[:, k] = 0.0
                 if solved(normal, sums[:, 1 + k], column):
-                    answer[:, k] = column[:d] / theta[d]
+                    for i in range(d):
+                        answer[i, k] = column[i] / theta[d]
                 if size[3 - d + k] < 3:  # no slope is known
                     answer[:, k], answer[k, :], answer[k, k] = 0.0, 0.0, 1.0
         near, least = longest_step < _FAR, np.inf
@@ -169,9 +188,11 @@ def fit_shift(
         near = near and least > _STEEP and solved(answer, step, scaled)
         if near:
             step[:] = scaled
-            longest_step = np.abs(step).max()
+            longest_step = _largest(step)
         elif not least > _LOST:
-            answer[:] = np.eye(d)
+            for i in range(d):
+                for k in range(d):
+                    answer[i, k] = 1.0 if i == k else 0.0
         for k in range(d):
             shift[3 - d + k] += min(max(step[k], -longest), longest)
         if thin > 1:
@@ -190,7 +211,10 @@ def variances(normal, answer):
     has the covariance ``A^-1 N^-1 A^-T``.
     """
     d, count = answer.shape[0], normal.shape[0]
-    even = 0.5 * (normal + normal.T)
+    even = np.empty((count, count))
+    for i in range(count):
+        for j in range(count):
+            even[i, j] = 0.5 * (normal[i, j] + normal[j, i])
     unit, column = np.zeros(count), np.zeros(count)
     some, part = np.zeros(d), np.zeros(d)
     inverse = np.full((count, count), np.nan)
@@ -208,7 +232,8 @@ def variances(normal, answer):
         for i in range(d):
             for j in range(d):
                 out[k] += back[k, i] * inverse[i, j] * back[k, j]
-    return np.maximum(out, 0.0)
+        out[k] = max(out[k], 0.0)
+    return out
 
 
 @inlined

@@ -10,6 +10,13 @@ from stackalign.core.compiled import fast_inlined, inlined, kernel
 from stackalign.core.warping.kernels import mirrored
 
 
+@fast_inlined
+def _copied(line, out):
+    """Copy a line: an assignment of arrays compiles the text of an error with it, for seconds."""
+    for x in range(out.shape[0]):
+        out[x] = line[x]
+
+
 @inlined
 def _fill_line(line, known, out):
     """Fill a line from the nearest of its known pixels, the earlier one of two; returns whether it has any."""
@@ -62,12 +69,12 @@ def fill_image(image, known, out):
         if planes[z]:
             for y in range(ny):
                 if not rows[y]:
-                    out[z, y] = out[z, _nearest(rows, y)]
+                    _copied(out[z, _nearest(rows, y)], out[z, y])
     for z in range(nz):
         if not planes[z]:
             near = _nearest(planes, z)
-            if near >= 0:
-                out[z] = out[near]
+            for y in range(ny if near >= 0 else 0):
+                _copied(out[near, y], out[z, y])
 
 
 @kernel
@@ -174,7 +181,7 @@ def slopes(c, front, out, start, stop):
         z, y = row // ny, row % ny
         slope_lines(c, front, z, y, row == start or y == 0, rows, lines, line)
         for k in range(out.shape[0]):
-            out[k, z, y] = line[k]
+            _copied(line[k], out[k, z, y])
 
 
 @fast_inlined
@@ -217,7 +224,7 @@ def slope_products(c, front, values, weight, start, stop):
     for row in range(start, stop):
         z, y = row // ny, row % ny
         slope_lines(c, front, z, y, row == start or y == 0, rows, lines, line)
-        line[last] = values[z, y]
+        _copied(values[z, y], line[last])
         for i in range(last + 1):
             _times(weight[z, y], line[i], weighted)
             for j in range(i, last + 1):

@@ -66,7 +66,8 @@ def _filtered(a, poles):
         # causal start: the mirrored signal, summed until the pole's power is below float64's rounding
         reach = int(np.ceil(-37.0 / np.log(abs(z))))
         period = 2 * n - 2
-        first[:] = a[0]
+        for k in range(m):
+            first[k] = a[0, k]
         power = z
         for i in range(1, min(reach, 4 * period)):
             j = i % period
@@ -108,7 +109,7 @@ def filter_rows(a, start, stop, poles):
                 row[i] = lanes[i, k]
 
 
-@inlined
+@kernel
 def mirrored(index, n):
     """Return the index of the pixel that stands for one beyond the border of ``n`` pixels."""
     index = abs(index) % max(2 * n - 2, 1)
@@ -128,7 +129,9 @@ def plane_coefficients(image, poles, pad, out):
     """
     ny, nx = image.shape
     inner = out[pad : pad + ny, pad : pad + nx]
-    inner[:] = image
+    for y in range(ny):
+        for x in range(nx):
+            inner[y, x] = image[y, x]
     filter_rows(inner, 0, ny, poles)
     filter_columns(inner, 0, nx, poles)
     for y in range(pad, pad + ny):
@@ -136,8 +139,9 @@ def plane_coefficients(image, poles, pad, out):
             out[y, pad - k] = out[y, pad + mirrored(-k, nx)]
             out[y, pad + nx - 1 + k] = out[y, pad + mirrored(nx - 1 + k, nx)]
     for k in range(1, pad + 1):
-        out[pad - k] = out[pad + mirrored(-k, ny)]
-        out[pad + ny - 1 + k] = out[pad + mirrored(ny - 1 + k, ny)]
+        before, after = out[pad + mirrored(-k, ny)], out[pad + mirrored(ny - 1 + k, ny)]
+        for x in range(out.shape[1]):
+            out[pad - k, x], out[pad + ny - 1 + k, x] = before[x], after[x]
 
 
 @fast_kernel
