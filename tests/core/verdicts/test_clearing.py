@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 import stackalign as sa
+from stackalign.core.references.reference import Reference
+from stackalign.core.run_state import RunState, resting
+from stackalign.core.stack import ImageStack
 from stackalign.core.verdicts import clearing
 from stackalign.core.verdicts.clearing import MedianScene, strange
 
@@ -54,6 +57,16 @@ def test_frames_of_nothing_but_the_scene_are_aligned_once(scene, monkeypatch):
     frames, _ = drifting(scene)
     result = sa.register(frames, sa.CrossCorrelation())
     assert not result.quality.flagged.any()
+
+
+def test_a_run_without_a_reference_is_left_as_it_is(scene):
+    """One frame is found in a mean, and the others are chained to it: there is no mean that could hold a ghost."""
+    frames, _ = drifting(scene, count=6)
+    aligner = sa.LucasKanade().aligner(frames.shape[1:])
+    run = RunState(ImageStack.of(frames), aligner, Reference("mean"), None, None)
+    run.results = [resting(2) for _ in frames]
+    assert list(clearing.clear(run, lambda _: iter(()))) == []
+    assert run.good().all()
 
 
 def test_a_frame_that_shows_little_of_the_scene_is_flagged(scene, monkeypatch):

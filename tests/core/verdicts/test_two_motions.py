@@ -72,6 +72,15 @@ def test_a_faint_scene_that_turns_and_jumps_is_not_taken_for_what_walks_through_
 
 
 @pytest.mark.slow
+def test_sparse_stars_are_found_although_a_quarter_of_them_walks_through():
+    """Frames that were laid on the wrong place, and by that amplified in the first mean, left none to be found."""
+    shown = movie("all", "hubble_deep_field", 22, rotation=3.0)
+    found = outcome(shown, sa.register(shown.frames, sa.LucasKanade()))
+    assert found["unseen"] == []
+    assert len(found["refused"]) <= 8
+
+
+@pytest.mark.slow
 def test_a_scene_too_faint_for_any_of_its_blocks_is_found():
     """The background of `retina` is one shade that fixes a frame to .15 px; the object has all the contrast."""
     shown = movie("object", "retina", 11)

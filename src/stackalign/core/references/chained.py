@@ -137,6 +137,8 @@ def rescue(run: RunState) -> Work[None]:
     """
     if run.policy.kind in ("previous", "all-pairs") or not run.good().any():
         return
+    if run.policy.kind in ("mean", "median") and "reference" not in run.details:
+        return  # frames that make no mean: nothing would confirm what they are chained to
     lost = [t for t, r in enumerate(run.results) if t not in run.unusable and (r is None or r.reason)]
     good = run.good()
     waiting, done = set(lost), 0

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 SAMPLE = 80  # frames from which a mean is estimated: its noise then adds 0.6 per cent to the error of a frame
 DRAFT = 128  # pixels along the longer axis of a reduced frame
 _DRAFT_BYTES = 1 << 29
+_FAINT = 0.25  # of the usual gain: such frames make no mean
 
 
 def drafted(run: RunState) -> Work[dict[int, NDArray[np.float64]]]:
@@ -98,6 +99,12 @@ def _draft_mean(
     kept = [t for t in results if not results[t].reason]
     if not kept:
         return aligner.prepare(small[sample[len(sample) // 2]], None)
+    # what was laid on the wrong place fits best when it is faint there, and would be amplified by that in the mean
+    usual = float(np.median([abs(results[t].gain) for t in kept]))
+    for t in kept:
+        if abs(results[t].gain) < _FAINT * usual:
+            results[t] = replace(results[t], reason="it is far fainter where it was found than the other frames")
+    kept = [t for t in kept if not results[t].reason]
     results.update(_recentred(results, kept, shape))
     places = [Aligned(results[t].matrix, results[t].gain, results[t].offset) for t in kept]
     with spread_over(None):  # the reduced frames are here

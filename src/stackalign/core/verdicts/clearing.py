@@ -87,6 +87,7 @@ def clear(run: RunState, again: Callable[[RunState], Work[None]]) -> Work[None]:
         or run.mask is not None
         or run.hidden is not None
         or len(good) < _LEAST_FRAMES
+        or "reference" not in run.details  # one frame was left, and the others were chained to it
         or min(run.stack.frame_shape) < LEAST_SIDE
         or not _walked_through(run, spread(good, _ASKED))
     ):
