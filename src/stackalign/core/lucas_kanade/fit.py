@@ -248,9 +248,8 @@ def _fitted(
     normals, size = np.zeros((count, *template.normal.shape)), np.array(values.shape[1:])
     camera = np.array([noise.constant + noise.slope * images.level, noise.slope, noise.floor])
     step = every_which(values.shape[1:], samples)
-    share = 1 / (
-        1 + images.passed
-    )  # of the frame's own noise in residuals, which hold what the reference's filter left
+    # of the frame's own noise in residuals, which hold what the reference's filter left, too
+    share = 1 / (1 + images.passed)
     # tails are heavier, too, without a noise model, and in reduced frames, where details are undersampled
     limit, kind, cut = _HEAVY if template.tell_tails else _HEAVIER, 0, 1.0
     which = np.arange(count)
