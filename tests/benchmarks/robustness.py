@@ -93,6 +93,7 @@ def outcome(movie: Movie, result: sa.Registration) -> dict[str, Any]:
         "needless": np.flatnonzero(needless).tolist(),
         "refused": np.flatnonzero(refused).tolist(),
         "reasons": {int(t): result.quality.reasons[t] for t in np.flatnonzero(needless | refused)},
+        "error": error,
         "worst": float(error[~wrong & ~flagged].max(initial=0.0)),
         "bound": movie.bound,
     }
