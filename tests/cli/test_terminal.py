@@ -57,6 +57,15 @@ def test_progress_line_rewrites_at_most_ten_times_a_second():
     assert stream.getvalue().count("\r") == 1
 
 
+def test_progress_line_says_why_nothing_moves():
+    stream = io.StringIO()
+    line = ProgressLine(stream, lambda: 0.0)
+    line.say_compiling()
+    assert stream.getvalue() == "\rCompiling for this processor: once after an installation"
+    line(Progress(1, 2, "Aligning"))
+    assert stream.getvalue().rstrip().endswith("50%")
+
+
 def counting(steps: int, seen: list[str]) -> Work[int]:
     try:
         for k in range(steps):

@@ -9,7 +9,9 @@ from napari.qt import get_stylesheet
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
+from stackalign.core import compiling
 from stackalign.core.lowrank.registrar import Reals
+from stackalign.core.work import Progress, Work
 from stackalign.widgets._errors import ErrorDialog
 from stackalign.widgets.align_stack import AlignStack
 from tests.gui.conftest import ERRORS, Told, drifts, movie
@@ -76,6 +78,24 @@ def test_live_plot_and_progress_during_the_run(panel: Any, qtbot: Any) -> None:
     assert panel.run.count.text().endswith("of 8")
     qtbot.waitUntil(lambda: panel.run.left.text().endswith("left"), timeout=3000)
     qtbot.waitUntil(lambda: not panel.runner.busy, timeout=5000)
+
+
+def test_a_run_that_waits_for_the_compiler_says_so(panel: Any, qtbot: Any) -> None:
+    def work() -> Work[None]:
+        compiling.begun()
+        time.sleep(0.2)
+        yield Progress(3, 8, "Aligning")
+        compiling.begun()
+        time.sleep(0.2)
+
+    panel.start("Aligning 8 frames", work, lambda _: None)
+    qtbot.waitUntil(lambda: panel.run.stage.text() == compiling.MESSAGE, timeout=3000)
+    assert panel.run.bar.maximum() == 0  # busy
+    assert panel.run.count.text() == ""
+    qtbot.waitUntil(lambda: panel.run.count.text() == "3 of 8", timeout=3000)
+    qtbot.waitUntil(lambda: panel.run.stage.text() == compiling.MESSAGE, timeout=3000)
+    assert panel.run.count.text() == "3 of 8"
+    qtbot.waitUntil(lambda: not panel.runner.busy, timeout=3000)
 
 
 @pytest.mark.parametrize("kind", list(ERRORS))

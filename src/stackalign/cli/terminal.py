@@ -9,6 +9,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
+from stackalign.core import compiling
 from stackalign.core.work import Progress, Work, drain
 
 if TYPE_CHECKING:
@@ -29,8 +30,9 @@ def finish(work: Work[R], *, quiet: bool = False) -> R:
         What the work raised.
     """
     line = ProgressLine(sys.stderr) if not quiet and sys.stderr.isatty() else None
+    tell = line.say_compiling if line is not None else lambda: None
     try:
-        with interruptible(line) as stopped:
+        with interruptible(line) as stopped, compiling.watched(tell):
             outcome = drain(work, line, stopped)
     finally:
         if line is not None:
@@ -62,6 +64,10 @@ class ProgressLine:
             return
         self._last = now
         self.write(describe(progress, self._left(progress, now)))
+
+    def say_compiling(self) -> None:
+        """Say why nothing moves."""
+        self.write(compiling.MESSAGE)
 
     def write(self, text: str) -> None:
         """Replace the line."""

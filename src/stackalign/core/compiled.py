@@ -8,7 +8,12 @@ So fast parts, and parts that call them, are always inlined: there is one of eac
 
 from __future__ import annotations
 
+from typing import Any
+
 from numba import njit
+from numba.core import event
+
+from stackalign.core import compiling
 
 #: called from Python, compiled once per machine, releases the GIL
 kernel = njit(cache=True, nogil=True, error_model="numpy")
@@ -19,3 +24,14 @@ fast_kernel = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 inlined = njit(cache=True, nogil=True, error_model="numpy", inline="always")
 #: called by kernels; sums may be reordered, within this part alone
 fast_inlined = njit(cache=True, nogil=True, fastmath=True, error_model="numpy", forceinline=True)
+
+
+class _Listener(event.Listener):  # type: ignore[misc]
+    def on_start(self, _: Any) -> None:
+        compiling.begun()  # functions that are read from the cache do not come here
+
+    def on_end(self, _: Any) -> None:
+        pass
+
+
+event.register("numba:compile", _Listener())

@@ -95,10 +95,10 @@ class RunSection(QWidget):
     def report(self, report: Report) -> None:
         """Show a step."""
         progress = report.progress
-        self.bar.setRange(0, max(progress.total, 1))
+        self.bar.setRange(0, progress.total)  # of no steps: busy
         self.bar.setValue(progress.done)
         self.stage.setText(progress.message or "Working")
-        self.count.setText(f"{progress.done} of {progress.total}")
+        self.count.setText(f"{progress.done} of {progress.total}" if progress.total else "")
         self.left.setText("" if report.left is None else f"{clock(report.left)} left")
 
     def cancelling(self) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, QThreadPool, QTimer, Signal
 from superqt.utils import create_worker
 
+from stackalign.core import compiling
 from stackalign.core.work import Cancelled, Failed, Progress, drain
 
 if TYPE_CHECKING:
@@ -155,10 +156,11 @@ class WorkRunner(QObject):
 
     def _body(self, job: _Job, work: Work[Any] | Callable[[], Work[Any]]) -> Outcome[Any]:
         """Drain the work; runs in the thread and lets nothing escape, not even SystemExit."""
-        clock, last, stage = _Clock(), 0.0, None
+        clock, last, stage, shown = _Clock(), 0.0, None, Progress(0, 0)
 
         def on_progress(progress: Progress) -> None:
-            nonlocal last, stage
+            nonlocal last, stage, shown
+            shown = progress
             if progress.partial is not None:
                 job.partial = progress.partial
             report = clock.report(progress)
@@ -167,9 +169,13 @@ class WorkRunner(QObject):
                 last, stage = report.elapsed, progress.message
                 self._from_thread.emit(job, report)
 
+        def on_compiling() -> None:
+            on_progress(replace(shown, message=compiling.MESSAGE))
+
         try:
-            generator = work() if callable(work) else work
-            return drain(generator, on_progress, job.stop.is_set)
+            with compiling.watched(on_compiling):
+                generator = work() if callable(work) else work
+                return drain(generator, on_progress, job.stop.is_set)
         except KeyboardInterrupt:
             return Cancelled(job.partial)
         except Exception as error:
