@@ -11,6 +11,7 @@ from stackalign.core.evaluation import corner_bound
 from stackalign.core.generators import moved_points
 from stackalign.core.geometry import corners
 from stackalign.core.lowrank.kernels import largest_nearby
+from stackalign.core.lowrank.rescue import quiet
 from stackalign.core.work import Cancelled, drain
 from tests.core.lowrank.scenes import movie
 
@@ -170,6 +171,12 @@ def test_frames_that_no_search_places_are_aligned_from_rest_or_flagged(monkeypat
 def test_frames_too_small_to_tell_anything_are_flagged():
     stack, _ = movie(shape=(9, 11), amplitude=1.0)
     assert sa.register(stack, sa.Reals()).quality.flagged.all()
+
+
+def test_a_frame_that_shows_nothing_of_the_scene_has_no_brightness_of_its_own():
+    nothing, scene = np.full((9, 11), np.nan, np.float32), np.ones((9, 11), np.float32)
+    assert np.isnan(quiet(nothing, scene)).all()
+    assert quiet(scene, nothing) is scene
 
 
 def test_all_frames_blank():

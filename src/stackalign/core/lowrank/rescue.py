@@ -92,6 +92,8 @@ def rescued(state: State) -> Work[list[int]]:
 
 def quiet(image: Floats, scene: Floats) -> Floats:
     """Return a frame with NaN where it is brighter or darker than the scene, brought to its brightness, ever is."""
+    if not (np.isfinite(image).any() and np.isfinite(scene).any()):
+        return image
     low, high = usual_range(scene)
     with np.errstate(invalid="ignore", divide="ignore"):
         gain = float(np.nanmedian(image)) / float(np.nanmedian(scene))
