@@ -132,7 +132,7 @@ class _Row(QWidget):
         keep_wheel_away(native)
         unit = extra.get("unit")
         if unit and hasattr(native, "setSuffix"):
-            native.setSuffix(f" {unit}")
+            native.setSuffix("°" if unit == "deg" else f" {unit}")
         elif unit:
             self.label.setText(f"{title} ({unit})")
         box.addWidget(native, 1)
