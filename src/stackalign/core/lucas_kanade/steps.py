@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stackalign.core.compiled import kernel
+from stackalign.core.compiled import inlined, kernel
 from stackalign.core.lucas_kanade.kernels import TERMS, covered, equations, gram, projections
 from stackalign.core.translation.kernels import solved
 
@@ -52,6 +52,113 @@ def _places(matrix, points, out):
         depth = matrix[3, 0] * z + matrix[3, 1] * y + matrix[3, 2] * x + matrix[3, 3]
         for a in range(3):
             out[n, a] = (matrix[a, 0] * z + matrix[a, 1] * y + matrix[a, 2] * x + matrix[a, 3]) / depth
+
+
+@inlined
+def _settled(
+    c, seen, basis, phi, lost, noisy, flow, middle, radius, group, swing, points, whole, thin, every, size, matrix,
+    normal, results, kind, cut, tolerance, longest, reach, iterations,
+):  # fmt: skip
+    """Refine one motion, and return how that ended; see `settle`."""
+    count = len(group)
+    shape = np.array([basis.shape[1], basis.shape[2], basis.shape[3]])
+    there, boxed = np.empty_like(points), np.full_like(points, np.inf)
+    spans = np.zeros((shape[0] * shape[1], 2), np.int64)
+    part, right, theta = np.zeros((count + 2, count + 3)), np.zeros(count + 2), np.zeros(count + 2)
+    more = np.zeros(count + 2)
+    move, step = np.zeros((4, 4)), np.zeros(count)
+    slow = kind != 0 or seen.size > 1
+    begun, before, rate = results[DONE], np.inf, 1.0
+    last, share, thinned = np.zeros(count), 1.0, every
+    for _ in range(iterations):
+        results[DONE] += 1
+        total_of = thin if thinned > 1 else whole
+        backward = np.linalg.inv(matrix)
+        _places(backward, points, there)
+        if not np.abs(there - boxed).max() < 0.25:
+            spans[:] = covered(backward, size, shape)
+            boxed[:] = there
+            if not slow:
+                most = 2 * (spans[:, 1] - spans[:, 0]).sum() > shape[0] * shape[1] * shape[2]
+                part[:] = 0.0
+                gram(basis, phi[-1], lost, flow, middle, radius, spans, thinned, most, part)
+                for i in range(count + 2):
+                    more[i] = total_of[i, -1] - part[i, -1] if most else part[i, -1]
+                    for j in range(i, count + 2):
+                        normal[i, j] = normal[j, i] = total_of[i, j] - part[i, j] if most else part[i, j]
+        if slow:
+            upper, vector, more, counted = equations(
+                c, seen, backward, spans, thinned, basis, phi[-1], lost, flow, middle, radius, results[:3], kind, cut
+            )
+            for i in range(count + 2):
+                right[i] = vector[i]
+                for j in range(i, count + 2):
+                    normal[i, j] = normal[j, i] = upper[i, j]
+            results[OVERLAP] = counted[0] / total_of[-1, -2]
+            results[OUTLIERS] = 1.0 - counted[1] / max(counted[0], 1e-300)
+        else:
+            moments, values = projections(c, backward, spans, thinned, phi, middle, radius)
+            for i in range(count):
+                total = 0.0
+                for a in range(3):
+                    for t in range(TERMS):
+                        total += flow[i, a, t] * moments[a, t]
+                right[i] = total
+            right[count], right[count + 1] = values
+            results[OVERLAP] = normal[-1, -1] / total_of[-1, -2]
+        if results[OVERLAP] <= _LEAST_OVERLAP:
+            return NO_OVERLAP
+        if lost.size > 1:  # frames are compared with the reference as it came, which its filter bends near borders
+            bright = results[GAIN] if results[GAIN] > 0.0 else 1.0
+            right -= more * bright
+            right[count] += noisy * bright * normal[count + 1, count + 1]
+        most_told, least_told = 0.0, np.inf
+        for k in range(count):
+            most_told, least_told = max(most_told, normal[k, k]), min(least_told, normal[k, k])
+        if not least_told > _SLOPELESS * most_told or not solved(normal, right, theta):
+            return NO_STRUCTURE
+        gain = theta[count]
+        results[GAIN], results[OFFSET] = gain, theta[count + 1]
+        if not gain > 0.0:
+            return NO_CORRELATION
+        results[STEP] = 0.0
+        for k in range(count):
+            step[k] = theta[k] / gain
+        for m in range(len(swing)):
+            results[STEP] = max(results[STEP], abs((swing[m] * step).sum()))
+        if not np.isfinite(results[STEP]):
+            return NO_STRUCTURE
+        if results[DONE] == begun + 1 and results[STEP] > reach:
+            return FAR
+        if results[STEP] > longest:
+            step *= longest / results[STEP]
+        along = length = 0.0
+        for m in range(len(swing)):
+            way = (swing[m] * last).sum()
+            along += (swing[m] * step).sum() * way
+            length += way * way
+        last[:] = step
+        if along < -_TURNED * length:  # a filtered template is flatter than the frame: it went too far
+            share = max(0.5 * share, _SMALLEST)
+        step *= share
+        _exponential(group, step, move)
+        matrix[:] = move @ matrix
+        matrix /= matrix[3, 3]
+        if np.isfinite(before):
+            rate = results[STEP] / max(before, 1e-300)
+        left = results[STEP] * rate / (1.0 - rate) if rate < 0.9 else results[STEP]
+        left = min(left, results[STEP])
+        if thinned > 1:
+            before = results[STEP]
+            if left < _ROUGH * tolerance or results[DONE] - begun >= iterations // 3:
+                thinned, before = 1, np.inf  # the rate stays known
+                boxed[:] = np.inf
+                last[:], share = 0.0, 1.0  # all rows ask for another place than some: that is no step back
+            continue
+        before = results[STEP]
+        if left < tolerance:
+            return SETTLED
+    return SETTLED if thinned == 1 and results[STEP] < _RESTS else MOVED
 
 
 @kernel
@@ -102,131 +209,11 @@ def settle(
         What may be left to go at the corners, the longest step taken, and the longest first one, pixels.
     iterations : int
     """
-    count = len(group)
-    shape = np.array([basis.shape[1], basis.shape[2], basis.shape[3]])
-    there, boxed = np.empty_like(points), np.empty_like(points)
-    spans = np.zeros((shape[0] * shape[1], 2), np.int64)
-    part, right, theta = np.zeros((count + 2, count + 3)), np.zeros(count + 2), np.zeros(count + 2)
-    more = np.zeros(count + 2)
-    move, step = np.zeros((4, 4)), np.zeros(count)
-    slow = kind != 0 or seen.size > 1
-    last = np.zeros(count)
     for n in which:
-        c, matrix, normal, results = frames[n], matrices[n], normals[n], vectors[n]
-        end, thinned = MOVED, every
-        begun, before, rate = results[DONE], np.inf, 1.0
-        last[:], share, boxed[:] = 0.0, 1.0, np.inf
-        spans[:] = 0
-        for _ in range(iterations):
-            results[DONE] += 1
-            total_of = thin if thinned > 1 else whole
-            backward = np.linalg.inv(matrix)
-            _places(backward, points, there)
-            if not np.abs(there - boxed).max() < 0.25:
-                spans[:] = covered(backward, size, shape)
-                boxed[:] = there
-                if not slow:
-                    most = 2 * (spans[:, 1] - spans[:, 0]).sum() > shape[0] * shape[1] * shape[2]
-                    part[:] = 0.0
-                    gram(basis, phi[-1], lost, flow, middle, radius, spans, thinned, most, part)
-                    for i in range(count + 2):
-                        more[i] = total_of[i, -1] - part[i, -1] if most else part[i, -1]
-                        for j in range(i, count + 2):
-                            normal[i, j] = normal[j, i] = total_of[i, j] - part[i, j] if most else part[i, j]
-            if slow:
-                upper, vector, more, counted = equations(
-                    c,
-                    seen,
-                    backward,
-                    spans,
-                    thinned,
-                    basis,
-                    phi[-1],
-                    lost,
-                    flow,
-                    middle,
-                    radius,
-                    results[:3],
-                    kind,
-                    cut,
-                )
-                for i in range(count + 2):
-                    right[i] = vector[i]
-                    for j in range(i, count + 2):
-                        normal[i, j] = normal[j, i] = upper[i, j]
-                results[OVERLAP] = counted[0] / total_of[-1, -2]
-                results[OUTLIERS] = 1.0 - counted[1] / max(counted[0], 1e-300)
-            else:
-                moments, values = projections(c, backward, spans, thinned, phi, middle, radius)
-                for i in range(count):
-                    total = 0.0
-                    for a in range(3):
-                        for t in range(TERMS):
-                            total += flow[i, a, t] * moments[a, t]
-                    right[i] = total
-                right[count], right[count + 1] = values
-                results[OVERLAP] = normal[-1, -1] / total_of[-1, -2]
-            if results[OVERLAP] <= _LEAST_OVERLAP:
-                end = NO_OVERLAP
-                break
-            if lost.size > 1:  # frames are compared with the reference as it came, which its filter bends near borders
-                bright = results[GAIN] if results[GAIN] > 0.0 else 1.0
-                right -= more * bright
-                right[count] += noisy * bright * normal[count + 1, count + 1]
-            most_told, least_told = 0.0, np.inf
-            for k in range(count):
-                most_told, least_told = max(most_told, normal[k, k]), min(least_told, normal[k, k])
-            if not least_told > _SLOPELESS * most_told or not solved(normal, right, theta):
-                end = NO_STRUCTURE
-                break
-            gain = theta[count]
-            results[GAIN], results[OFFSET] = gain, theta[count + 1]
-            if not gain > 0.0:
-                end = NO_CORRELATION
-                break
-            results[STEP] = 0.0
-            for k in range(count):
-                step[k] = theta[k] / gain
-            for m in range(len(swing)):
-                results[STEP] = max(results[STEP], abs((swing[m] * step).sum()))
-            if not np.isfinite(results[STEP]):
-                end = NO_STRUCTURE
-                break
-            if results[DONE] == begun + 1 and results[STEP] > reach:
-                end = FAR
-                break
-            if results[STEP] > longest:
-                step *= longest / results[STEP]
-            along = length = 0.0
-            for m in range(len(swing)):
-                way = (swing[m] * last).sum()
-                along += (swing[m] * step).sum() * way
-                length += way * way
-            last[:] = step
-            if along < -_TURNED * length:  # a filtered template is flatter than the frame: it went too far
-                share = max(0.5 * share, _SMALLEST)
-            step *= share
-            _exponential(group, step, move)
-            matrix[:] = move @ matrix
-            matrix /= matrix[3, 3]
-            if np.isfinite(before):
-                rate = results[STEP] / max(before, 1e-300)
-            left = results[STEP] * rate / (1.0 - rate) if rate < 0.9 else results[STEP]
-            left = min(left, results[STEP])
-            if thinned > 1:
-                before = results[STEP]
-                if left < _ROUGH * tolerance or results[DONE] - begun >= iterations // 3:
-                    thinned, before = 1, np.inf  # the rate stays known
-                    boxed[:] = np.inf
-                    last[:], share = 0.0, 1.0  # all rows ask for another place than some: that is no step back
-                continue
-            before = results[STEP]
-            if left < tolerance:
-                end = SETTLED
-                break
-        if end == MOVED and thinned == 1 and results[STEP] < _RESTS:
-            end = SETTLED
-        ends[n] = end
+        ends[n] = _settled(
+            frames[n], seen, basis, phi, lost, noisy, flow, middle, radius, group, swing, points, whole, thin, every,
+            size, matrices[n], normals[n], vectors[n], kind, cut, tolerance, longest, reach, iterations,
+        )  # fmt: skip
 
 
 @kernel
