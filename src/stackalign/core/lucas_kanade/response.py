@@ -8,7 +8,7 @@ import numpy as np
 
 from stackalign.core.generators import velocities
 from stackalign.core.lucas_kanade import kernels
-from stackalign.core.translation.response import ROWS, TELLING, USUAL, answered, scatter_of
+from stackalign.core.translation.response import ROWS, TELLING, USUAL, answered, of_motion_alone, scatter_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,9 +65,7 @@ def response(
     more -= np.tensordot(slope_noise, noise, 1)
     if not (own[told] > 0).all():
         return none
-    # of motion alone, as gain and offset are solved with it
-    rest = normal[:free, free:]
-    known = normal[:free, :free] - rest @ np.linalg.pinv(normal[free:, free:]) @ rest.T
+    known = of_motion_alone(normal, free)
     quiet = np.tensordot(denoised.slope_noise(after=True), noise, 1)
     return answered(known, more, quiet, images.frames, scatter_of(own[told], slope_noise[told], images))
 

@@ -60,6 +60,12 @@ def answered(known: Array, more: Array, quiet: Array, frames: float, scatter: fl
     return unknown + unit @ steps @ back.T, unknown + unit @ np.linalg.solve(steps, heard) @ back.T
 
 
+def of_motion_alone(normal: Array, count: int) -> Array:
+    """Return the products (K, K) of ``count`` motions, as gain and offset are solved with them; of normal equations."""
+    rest = normal[:count, count:]
+    return np.asarray(normal[:count, :count] - rest @ np.linalg.pinv(normal[count:, count:]) @ rest.T)
+
+
 def scatter_of(own: Array, slope_noise: Array, images: TranslationTemplate) -> float:
     """Return how well a response is told by slopes whose products with themselves are ``own`` (d,)."""
     noisy = slope_noise * np.count_nonzero(images.weight) / images.frames
@@ -79,8 +85,7 @@ def spread_of_shifts(images: TranslationTemplate) -> Array:
     lost, share = images.lost_slopes(), images.weight.size / weight.size
     more = np.array([[np.vdot(a, lost[axis][rows]) for axis in told] for a in steep]) * share
     own = images.normal[told, told]
-    rest = images.normal[told, d:]
-    known = images.normal[np.ix_(told, told)] - rest @ np.linalg.pinv(images.normal[d:, d:]) @ rest.T
+    known = of_motion_alone(images.normal, d)[np.ix_(told, told)]
     if not (own > 0).all():
         return even
     noise, after = denoised.slope_noise()[told], denoised.slope_noise(after=True)[told]
