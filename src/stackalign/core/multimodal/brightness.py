@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stackalign.core.multimodal.features import blurred_once, contrast_plane
+from stackalign.core.multimodal.features import away_from_holes, blurred_once, contrast_plane
 from stackalign.core.multimodal.refine import FeatureImage
 from stackalign.core.verdicts.agreement import noise_variance
 
@@ -89,10 +89,8 @@ def describe_brightness(image: NDArray[Any]) -> FeatureImage:
         Two channels; the negative of an image has their negatives. Pixels that are not known weigh nothing, and those
         within a few pixels of them less than 1.
     """
-    from scipy.ndimage import binary_erosion
-
     plane, known = contrast_plane(image)
-    inside = known if known.all() else binary_erosion(known, iterations=_MARGIN, border_value=1)
+    inside = away_from_holes(known, _MARGIN)
     values = np.zeros((*plane.shape, len(BANDS)), np.float32)
     weight = inside.astype(np.float32)
     if not inside.any():

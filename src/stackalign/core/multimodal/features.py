@@ -20,7 +20,7 @@ SIMILARITIES, EDGES = 8, 3
 #: channels of `describe` that stand for each family
 FAMILIES = (slice(0, SIMILARITIES), slice(SIMILARITIES, SIMILARITIES + EDGES))
 _EDGE_SHARE = 0.25  # of energy, against self-similarity, which ranks right places higher and is the more exact
-_MARGIN = 2  # px: features so close to a hole know of what it was filled with
+MARGIN = 2  # px: features so close to a hole know of what it was filled with
 
 
 def describe(image: NDArray[Any]) -> FeatureImage:
@@ -36,22 +36,34 @@ def describe(image: NDArray[Any]) -> FeatureImage:
     FeatureImage
         11 channels; pixels that are not known, and their neighbours, weigh nothing.
     """
-    from scipy.ndimage import binary_erosion
-
     from stackalign.core.multimodal.feature_kernels import interleaved
 
     plane, known = contrast_plane(image)
-    if not known.all():
-        known = binary_erosion(known, iterations=_MARGIN, border_value=1)
-    families = [self_similarity(plane), oriented_edges(plane)]
-    gains = []
-    for maps, share in zip(families, (1.0, _EDGE_SHARE), strict=True):
+    known = away_from_holes(known, MARGIN)
+    (similar, edges), gains = families(plane, known)
+    values = np.empty((*plane.shape, SIMILARITIES + EDGES), np.float32)
+    interleaved(similar, edges, np.repeat(gains, (SIMILARITIES, EDGES)), values)
+    return FeatureImage(values, known.astype(np.float32))
+
+
+def families(
+    plane: NDArray[np.float32], known: NDArray[np.bool_]
+) -> tuple[tuple[Features, Features], NDArray[np.float32]]:
+    """Return self-similarity and edges of a plane, and the gains (2,) that bring each to its share of energy."""
+    both, gains = (self_similarity(plane), oriented_edges(plane)), np.ones(2, np.float32)
+    for k, (maps, share) in enumerate(zip(both, (1.0, _EDGE_SHARE), strict=True)):
         energy = np.einsum("kyx,kyx->yx", maps, maps)
         level = float(energy[known].mean()) if known.any() else 0.0
-        gains.append(np.full(len(maps), np.sqrt(share / level) if level > 0 else 1.0, np.float32))
-    values = np.empty((*plane.shape, SIMILARITIES + EDGES), np.float32)
-    interleaved(*families, np.concatenate(gains), values)
-    return FeatureImage(values, known.astype(np.float32))
+        if level > 0:
+            gains[k] = np.sqrt(share / level)
+    return both, gains
+
+
+def away_from_holes(known: NDArray[np.bool_], margin: int) -> NDArray[np.bool_]:
+    """Return where an image is known and ``margin`` pixels from where it is not."""
+    from scipy.ndimage import binary_erosion
+
+    return known if known.all() else np.asarray(binary_erosion(known, iterations=margin, border_value=1))
 
 
 def self_similarity(plane: NDArray[np.float32], *, sigma: float = 1.0) -> Features:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from stackalign.core.deep.pairs import ImagePair
 
 
+Gives = Literal["corners", "features", "description"]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
     """Pairs of one size.
@@ -63,7 +66,7 @@ class PairNetwork(nn.Module):
     """
 
     paper: ClassVar[str] = ""
-    gives: ClassVar[Literal["corners", "features", "description"]] = "corners"
+    gives: ClassVar[Gives] = "corners"
 
     def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the loss and numbers to report."""

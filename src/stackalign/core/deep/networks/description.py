@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -10,9 +10,17 @@ from torch import nn
 from torch.nn import functional as fn
 
 from stackalign.core.deep.homography import transform_points
-from stackalign.core.deep.networks.base import Batch, PairNetwork
+from stackalign.core.deep.networks.base import Batch, Gives, PairNetwork
 from stackalign.core.frames.reduction import binned, reduced
-from stackalign.core.multimodal.features import EDGES, SIMILARITIES, contrast_plane, oriented_edges, self_similarity
+from stackalign.core.multimodal.features import (
+    EDGES,
+    MARGIN,
+    SIMILARITIES,
+    away_from_holes,
+    blurred_once,
+    contrast_plane,
+    families,
+)
 from stackalign.core.transform_fit import fit_matrix
 from stackalign.core.warping.resample import warp_frame
 
@@ -23,16 +31,11 @@ if TYPE_CHECKING:
 
 GIVEN = SIMILARITIES + EDGES
 STRENGTHS = 2  # maps of how strong slopes and curvature are: descriptors say nothing of that
-_EDGE_SHARE = 0.25  # of energy, as in `stackalign.core.multimodal.features.describe`
-_MARGIN = 2  # px: features so close to a hole know of what it was filled with
 _STRIDE = 8  # maps are padded to multiples of this
 _SEEN = 0.6  # of a block that must be known
 _SIDES = (15, 21, 29)  # px: blocks that are looked for
 _BLOCKS = 5  # of each pair
-_TURN, _GROWTH = (
-    0.16,
-    0.12,
-)  # rad, log: how far beside the right rotation and scale blocks are looked for
+_TURN, _GROWTH = 0.16, 0.12  # rad, log: how far beside the right rotation and scale blocks are looked for
 
 
 class LearntDescription(PairNetwork):
@@ -58,7 +61,7 @@ class LearntDescription(PairNetwork):
     """
 
     paper: ClassVar[str] = "stackalign; loss after van den Oord et al. 2018"
-    gives: ClassVar[Literal["corners", "features", "description"]] = "description"
+    gives: ClassVar[Gives] = "description"
 
     def __init__(self, widths: tuple[int, ...] = (16, 32, 48, 64), added: int = 5) -> None:
         super().__init__()
@@ -130,11 +133,8 @@ def channels(image: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float
     known : ndarray (y, x)
         1 where the image is known, and all around, else 0.
     """
-    from scipy.ndimage import binary_erosion
-
     plane, known = contrast_plane(image)
-    if not known.all():
-        known = binary_erosion(known, iterations=_MARGIN, border_value=1)
+    known = away_from_holes(known, MARGIN)
     coarse = binned(plane, (2, 2))
     return (
         np.concatenate([_given(plane, known), _strengths(plane)]),
@@ -144,18 +144,11 @@ def channels(image: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float
 
 
 def _given(plane: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
-    out = []
-    for maps, share in ((self_similarity(plane), 1.0), (oriented_edges(plane), _EDGE_SHARE)):
-        energy = np.einsum("kyx,kyx->yx", maps, maps)
-        level = float(energy[known].mean()) if known.any() else 0.0
-        out.append(maps * np.float32(np.sqrt(share / level) if level > 0 else 1.0))
-    return np.concatenate(out)
+    return np.concatenate([maps * gain for maps, gain in zip(*families(plane, known), strict=True)])
 
 
 def _strengths(plane: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return logarithms of the local energies of slope and curvature over their means, (2, y, x)."""
-    from stackalign.core.multimodal.features import blurred_once
-
     out = []
     slopes = np.gradient(plane)
     bent = sum(np.gradient(slope, axis=k) for k, slope in enumerate(slopes))

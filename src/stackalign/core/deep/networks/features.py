@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import nn
 from torch.nn import functional as fn
 
 from stackalign.core.deep.homography import pixel_grid, sample, transform_points
-from stackalign.core.deep.networks.base import Batch, PairNetwork, standardised
+from stackalign.core.deep.networks.base import Batch, Gives, PairNetwork, standardised
 
 COARSE, FINE = 4, 2  # pixels of the image in one of the features, along each axis
 _STRIDE = 16  # images are padded to multiples of this
@@ -45,7 +45,7 @@ class InvariantFeatures(PairNetwork):
     """
 
     paper: ClassVar[str] = "stackalign; losses after van den Oord et al. 2018 and Revaud et al. 2019"
-    gives: ClassVar[Literal["corners", "features", "description"]] = "features"
+    gives: ClassVar[Gives] = "features"
 
     def __init__(self, widths: tuple[int, ...] = (24, 48, 64, 96), coarse: int = 32, fine: int = 16) -> None:
         super().__init__()
