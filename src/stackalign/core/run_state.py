@@ -107,6 +107,10 @@ class RunState:
         """Return True where a frame is aligned, (T,)."""
         return np.array([r is not None and not r.reason for r in self.results])
 
+    def places(self) -> dict[int, NDArray[np.float64]]:
+        """Return the matrices of the frames that are aligned."""
+        return {t: r.matrix for t, r in enumerate(self.results) if r is not None and not r.reason}
+
     def matrices(self) -> NDArray[np.float64]:
         """Return where the frames lie, the identity where that is not known, (T, d+1, d+1)."""
         eye = np.eye(self.stack.ndim + 1)

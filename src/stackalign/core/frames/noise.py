@@ -30,6 +30,10 @@ class NoiseModel:
         variance = np.maximum(self.constant + self.slope * intensity, self.floor)
         return np.asarray(variance, np.float32)
 
+    def above(self, level: float) -> NDArray[np.float64]:
+        """Return constant, slope and floor (3,) for intensities less a level, as kernels take them."""
+        return np.array([self.constant + self.slope * level, self.slope, self.floor])
+
     def even(self, intensity: float) -> NoiseModel:
         """Return the model of pixels that are all as noisy as one of this intensity."""
         return NoiseModel(max(self.constant + self.slope * intensity, self.floor), 0.0, self.floor)

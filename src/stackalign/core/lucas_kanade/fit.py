@@ -246,7 +246,7 @@ def _fitted(
         return _Fitted(np.array(starts, float), results, verdicts, errors, ends.tolist())
     values, padded, seen = frames_read
     normals, size = np.zeros((count, *template.normal.shape)), np.array(values.shape[1:])
-    camera = np.array([noise.constant + noise.slope * images.level, noise.slope, noise.floor])
+    camera = noise.above(images.level)
     step = every_which(values.shape[1:], samples)
     # of the frame's own noise in residuals, which hold what the reference's filter left, too
     share = 1 / (1 + images.passed)

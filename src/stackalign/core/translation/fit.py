@@ -151,7 +151,7 @@ def _solved(
     shifts, answers, told = np.zeros((n, 3)), np.zeros((n, d, d)), np.full((n, shift_kernels.VARIANCE + d), np.nan)
     shifts[:, 3 - d :] = starts
     answers[:] = np.eye(d)
-    camera = np.array([noise.constant + noise.slope * template.level, noise.slope, noise.floor])
+    camera = noise.above(template.level)
     curved = judged and _has_curve(template)
     looked_at = np.array([NOISE_PLANES, NOISE_ROWS] if curved else [0, 0])
     room = equations.rooms.pop() if equations.rooms else np.empty(template.values.shape, np.float32)

@@ -118,8 +118,7 @@ def _followed(run: RunState, image: NDArray[np.float32], followed: NDArray[np.bo
         template = run.aligner.prepare(part, None, noise=run.details.get("noise"), frames=float(run.good().sum()))
     except ValueError:  # too little of it for a reference
         return small
-    starts = {t: r.matrix for t, r in enumerate(run.results) if r is not None and not r.reason}
-    yield from align_all(small, small.usable(), template, starts, "Looking for what has the most contrast")
+    yield from align_all(small, small.usable(), template, run.places(), "Looking for what has the most contrast")
     return small
 
 
@@ -139,7 +138,7 @@ def _starts(run: RunState, followed: NDArray[np.bool_]) -> Work[list[dict[int, A
 
 def _hidden(run: RunState, followed: NDArray[np.bool_]) -> RunState:
     """Return the run anew, without what was followed; where that was not found it would pull: such frames are out."""
-    places = {t: r.matrix for t, r in enumerate(run.results) if r is not None and not r.reason}
+    places = run.places()
     lost = {t: r.reason for t, r in enumerate(run.results) if r is not None and r.reason}
     twin = RunState(run.stack, run.aligner, run.policy, run.anchor, None, unusable=lost | run.unusable)
     twin.hidden = hiding(places, dict.fromkeys(places, followed), run.stack.frame_shape)
