@@ -47,11 +47,21 @@ types: $(STAMP)  ## mypy, strict
 contracts: $(STAMP)  ## Directions of import
 	$(BIN)/lint-imports
 
-test: system lint types contracts  ## Everything that CI runs, under ten minutes
-	$(GUI_ENV) $(XVFB) $(BIN)/pytest -n 2
+# types and contracts are one process each, so they run beside the tests; their output follows the tests'
+CHECKS := .venv/checks.log
+define run-tests
+{ $(BIN)/mypy && $(BIN)/lint-imports; } >$(CHECKS) 2>&1 & checks=$$!; \
+failed=; $(GUI_ENV) $(XVFB) $(BIN)/pytest -n 2 $(1) || failed+=" tests"; \
+wait $$checks || failed+=" types-or-contracts"; \
+cat $(CHECKS); \
+[ -z "$$failed" ] || { echo "FAILED:$$failed" >&2; exit 1; }
+endef
 
-test-all: system lint types contracts  ## The slow tests too
-	$(GUI_ENV) $(XVFB) $(BIN)/pytest -n 2 -m "not gpu and not benchmark"
+test: system lint  ## Everything that CI runs, under ten minutes
+	@$(call run-tests)
+
+test-all: system lint  ## The slow tests too
+	@$(call run-tests,-m "not gpu and not benchmark")
 
 bench: $(STAMP)  ## Speed and accuracy against the peers, installed only here
 	$(BIN)/python -m pip install -q -c constraints.txt --group bench
