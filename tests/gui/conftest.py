@@ -1,5 +1,6 @@
 """A viewer with a movie that moves by known pixels, the panel beside it, and a registrar that does as it is told."""
 
+import gc
 import time
 from collections.abc import Callable, Generator
 from typing import Any, Literal
@@ -67,6 +68,13 @@ def movie(count: int = 8, shape: tuple[int, ...] = (48, 64), dtype: Any = np.uin
     scene = (rng.random(shape) ** 6 * 2000 + 100).astype(dtype)
     axes = tuple(range(len(shape)))
     return np.stack([np.roll(scene, tuple(int(v) for v in d[-len(shape) :]), axes) for d in drifts(count)])
+
+
+@pytest.fixture(autouse=True)
+def _little_garbage() -> None:
+    """Let napari, which collects garbage with every layer that goes, look only through what one test made."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
