@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Generator
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ pytest.importorskip("pytestqt")
 
 from stackalign.core.geometry import Box
 from stackalign.core.spots.gaussian import GaussianSpot
+from stackalign.picking import follow_work
 from stackalign.widgets._errors import ErrorDialog
 from stackalign.widgets.pick_particles import PickParticles
 
@@ -209,10 +211,18 @@ def test_following_ends_in_a_sentence_and_boxes_that_follow(panel: Any, viewer: 
     assert panel.run.button.text().startswith("Follow again 2")
 
 
-def test_cancel_while_following(panel: Any, viewer: Any, qtbot: Any) -> None:
+def test_cancel_while_following(panel: Any, qtbot: Any, monkeypatch: Any) -> None:
+    cancelled = Event()  # ten frames may be done before the second click
+
+    def waiting(*given: Any) -> Any:
+        cancelled.wait(5)
+        return (yield from follow_work(*given))
+
+    monkeypatch.setattr("stackalign.widgets.pick_particles.follow_work", waiting)
     panel.pick_at(tuple(PLACES[0]))
     panel.run.button.click()
     panel.run.stop.click()
+    cancelled.set()
     qtbot.waitUntil(lambda: not panel.runner.busy, timeout=5000)
     assert "ancelled" in panel.message.text() + panel.sentence.text()
     assert panel.run.button.isEnabled()
