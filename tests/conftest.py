@@ -16,10 +16,13 @@ settings.load_profile("stackalign")
 gc.set_threshold(50_000, 20, 20)
 
 #: files that are begun with, in this order. Each compiles much that the others do not, and much that all later files
-#: call: two processes that come to the same method at once compile the same functions, each for itself
+#: call: two processes that come to the same method at once compile the same functions, each for itself. So while the
+#: first compiles cross-correlation, the other has work that needs none of it; windows wait only so long for a method
 FIRST = (
     "tests/accuracy/test_cross_correlation.py",
     "tests/accuracy/test_particles.py",
+    "tests/core/multimodal/test_borders.py",
+    "tests/test_package.py",
     "tests/accuracy/test_reals.py",
     "tests/accuracy/test_lucas_kanade.py",
 )
