@@ -88,7 +88,7 @@ def judge_frames(
     noise_share : float
         Variance of a frame's noise over that of residuals.
     kind, cut
-        Robust weights: see `equations`.
+        Robust weights: see `products`.
     verdicts : float64 (n, VERDICTS)
         Filled: see the constants.
     errors : float64 (n, N, d)

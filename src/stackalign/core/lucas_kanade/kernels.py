@@ -60,7 +60,7 @@ def add_warped(c, matrix, size, gain, offset, total, weight):
     Parameters
     ----------
     c, matrix, size
-        As for `projections` and `covered`.
+        As for `products` and `covered`.
     gain, offset : float
     total, weight : float32 (z, y, x)
         Changed in place.
@@ -112,63 +112,6 @@ def covered(matrix, size, shape):
     for r in range(len(spans)):
         spans[r, 0], spans[r, 1] = _covered(matrix, size, r // shape[1], r % shape[1], shape[2], 1.0)
     return spans
-
-
-@inlined
-def projections(c, matrix, spans, every, phi, middle, radius):
-    """Project a warped frame on the weighted gradients of a template, their moments, its values and its weight.
-
-    Parameters
-    ----------
-    c : float32 (Z, Y, X)
-        Spline coefficients of the frame, padded.
-    matrix : float64 (4, 4)
-        Template -> frame, over (z, y, x, 1).
-    spans : int64 (z * y, 2)
-        Columns of each row that count, see `covered`; a fraction of a pixel beyond the frame does no harm.
-    every : int
-        1: all rows, n: the first of every n.
-    phi : float32 (d + 2, z, y, x)
-        Gradients (in the order of the axes), values, and 1, each times the weight.
-    middle, radius : float64 (3,), float
-        Of the coordinates in moments.
-
-    Returns
-    -------
-    moments : float64 (3, 7)
-        Per axis, see `TERMS`; zero along an axis of one pixel in 2-D.
-    values : float64 (2,)
-        Projections on the values and on the weight.
-    """
-    d, ny, nx = phi.shape[0] - 2, phi.shape[2], phi.shape[3]
-    solid = d == 3
-    flat, stride, plane = c.reshape(c.size), np.int32(c.shape[2]), c.shape[1] * c.shape[2]
-    at, f = np.empty(nx), np.empty(nx, np.float32)
-    first, w = np.empty((3, nx), np.int32), np.empty((3, 4, nx), np.float32)
-    across = ((np.arange(nx) - middle[2]) / radius).astype(np.float32)
-    moments, values = np.zeros((3, TERMS)), np.zeros(2)
-    for r in range(0, spans.shape[0], every):
-        k, i = r // ny, r % ny
-        j0, j1 = spans[r]
-        count = j1 - j0
-        if count < 1:
-            continue
-        read_line(flat, plane, stride, solid, matrix, k, i, j0, count, at, first, w, f)
-        z, y = (k - middle[0]) / radius, (i - middle[1]) / radius
-        x = across[j0:j1]
-        for g in range(d):
-            s0, s1, s2 = _moments(phi[g, k, i][j0:j1], f, x, count)
-            m = moments[g + 3 - d]
-            m[0] += s0
-            m[1] += z * s0
-            m[2] += y * s0
-            m[3] += s1
-            m[4] += y * y * s0
-            m[5] += y * s1
-            m[6] += s2
-        values[0] += _dot(phi[d, k, i][j0:j1], f, count)
-        values[1] += _dot(phi[d + 1, k, i][j0:j1], f, count)
-    return moments, values
 
 
 @fast_inlined
@@ -316,15 +259,31 @@ def _robust(f, value, w, gain, offset, scale, kind, cut, count):
 
 
 @inlined
-def equations(c, seen, matrix, spans, every, basis, weight, lost, flow, middle, radius, brightness, kind, cut):
-    """Return the normal equations of a frame with holes, or with robust weights.
+def products(
+    c, seen, matrix, spans, every, basis, phi, lost, flow, middle, radius, whole, brightness, kind, cut
+):  # fmt: skip
+    """Return the products of a warped frame with a template: its projections, or its normal equations.
+
+    Both in one place, as the code that reads a line is most of what there is to compile.
 
     Parameters
     ----------
-    c, matrix, spans, every, middle, radius
-        As for `projections`; ``basis``, ``weight``, ``lost``, ``flow`` as for `gram`.
+    c : float32 (Z, Y, X)
+        Spline coefficients of the frame, padded.
     seen : float32 (Z, Y, X)
         1 where the frame and its neighbours are known, else 0; (1, 1, 1) if all are.
+    matrix : float64 (4, 4)
+        Template -> frame, over (z, y, x, 1).
+    spans : int64 (z * y, 2)
+        Columns of each row that count, see `covered`; a fraction of a pixel beyond the frame does no harm.
+    every : int
+        1: all rows, n: the first of every n.
+    phi : float32 (d + 2, z, y, x)
+        Gradients (in the order of the axes), values, and 1, each times the weight.
+    basis, lost, flow, middle, radius
+        As for `gram`.
+    whole : bool
+        Whether the frame is only projected: it has no holes, and weights are those of the template.
     brightness : (gain, offset, scale)
         The scale is that of residuals over their expected deviation.
     kind : int
@@ -334,36 +293,56 @@ def equations(c, seen, matrix, spans, every, basis, weight, lost, flow, middle, 
 
     Returns
     -------
+    moments : float64 (3, 7)
+        Projections on the gradients, per axis, see `TERMS`; zero along an axis of one pixel in 2-D.
+    values : float64 (2,)
+        Projections on the values and on the weight.
     normal : float64 (K + 2, K + 2)
-        Upper triangle.
+        Upper triangle; zero if ``whole``, as are all that follow.
     right, more : float64 (K + 2,)
         Products with the frame, and with ``lost``.
     counted : float64 (2,)
         Sums of the weights as given over what is seen, and as used.
     """
-    d, ny, nx = basis.shape[0] - 1, basis.shape[2], basis.shape[3]
+    d, ny, nx = phi.shape[0] - 2, phi.shape[2], phi.shape[3]
     n, solid = flow.shape[0] + 2, d == 3
     flat, stride, plane = c.reshape(c.size), np.int32(c.shape[2]), c.shape[1] * c.shape[2]
     at, f = np.empty(nx), np.empty(nx, np.float32)
     first, w = np.empty((3, nx), np.int32), np.empty((3, 4, nx), np.float32)
     across = ((np.arange(nx) - middle[2]) / radius).astype(np.float32)
+    moments, values = np.zeros((3, TERMS)), np.zeros(2)
     rows, weighted = np.empty((n, nx), np.float32), np.empty(nx, np.float32)
     used, mask = np.empty(nx, np.float32), np.empty(nx, np.float32)
     normal, right, more, counted = np.zeros((n, n)), np.zeros(n), np.zeros(n), np.zeros(2)
     gain, offset = np.float32(brightness[0]), np.float32(brightness[1])
-    for r in range(0, basis.shape[1] * ny, every):
+    for r in range(0, spans.shape[0], every):
         k, i = r // ny, r % ny
         j0, j1 = spans[r]
         count = j1 - j0
         if count < 1:
             continue
         read_line(flat, plane, stride, solid, matrix, k, i, j0, count, at, first, w, f)
-        used[:count] = weight[k, i][j0:j1]
+        z, y = (k - middle[0]) / radius, (i - middle[1]) / radius
+        x = across[j0:j1]
+        if whole:
+            for g in range(d):
+                s0, s1, s2 = _moments(phi[g, k, i][j0:j1], f, x, count)
+                m = moments[g + 3 - d]
+                m[0] += s0
+                m[1] += z * s0
+                m[2] += y * s0
+                m[3] += s1
+                m[4] += y * y * s0
+                m[5] += y * s1
+                m[6] += s2
+            values[0] += _dot(phi[d, k, i][j0:j1], f, count)
+            values[1] += _dot(phi[d + 1, k, i][j0:j1], f, count)
+            continue
+        used[:count] = phi[d + 1, k, i][j0:j1]
         if seen.size > 1:
             _nearest_seen(seen, matrix, k, i, j0, count, mask)
             used[:count] *= mask[:count]
-        z, y = (k - middle[0]) / radius, (i - middle[1]) / radius
-        _descend(basis, flow, k, i, z, y, across[j0:j1], j0, count, rows)
+        _descend(basis, flow, k, i, z, y, x, j0, count, rows)
         counted[0] += used[:count].sum()
         if kind:
             _robust(f, basis[d, k, i][j0:j1], used, gain, offset, brightness[2], kind, cut, count)
@@ -376,4 +355,4 @@ def equations(c, seen, matrix, spans, every, basis, weight, lost, flow, middle, 
             right[a] += _dot(weighted, f, count)
             if lost.size > 1:
                 more[a] += _dot(weighted, lost[k, i][j0:j1], count)
-    return normal, right, more, counted
+    return moments, values, normal, right, more, counted

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from stackalign.core.compiled import inlined, kernel
-from stackalign.core.lucas_kanade.kernels import TERMS, covered, equations, gram, projections
+from stackalign.core.lucas_kanade.kernels import TERMS, covered, gram, products
 from stackalign.core.translation.kernels import solved
 
 # How a loop ended.
@@ -86,18 +86,17 @@ def _settled(
                     more[i] = total_of[i, -1] - part[i, -1] if most else part[i, -1]
                     for j in range(i, count + 2):
                         normal[i, j] = normal[j, i] = total_of[i, j] - part[i, j] if most else part[i, j]
+        moments, values, upper, vector, also, counted = products(
+            c, seen, backward, spans, thinned, basis, phi, lost, flow, middle, radius, not slow, results[:3], kind, cut
+        )
         if slow:
-            upper, vector, more, counted = equations(
-                c, seen, backward, spans, thinned, basis, phi[-1], lost, flow, middle, radius, results[:3], kind, cut
-            )
             for i in range(count + 2):
-                right[i] = vector[i]
+                right[i], more[i] = vector[i], also[i]
                 for j in range(i, count + 2):
                     normal[i, j] = normal[j, i] = upper[i, j]
             results[OVERLAP] = counted[0] / total_of[-1, -2]
             results[OUTLIERS] = 1.0 - counted[1] / max(counted[0], 1e-300)
         else:
-            moments, values = projections(c, backward, spans, thinned, phi, middle, radius)
             for i in range(count):
                 total = 0.0
                 for a in range(3):
@@ -175,9 +174,9 @@ def settle(
     frames : float32 (n, Z, Y, X)
         Spline coefficients, padded.
     seen : float32
-        Of a single frame, or (1, 1, 1) where all pixels are known: see `equations`.
+        Of a single frame, or (1, 1, 1) where all pixels are known: see `products`.
     basis, phi, lost, flow, middle, radius
-        The template: see `projections` and `gram`.
+        The template: see `products` and `gram`.
     noisy : float64
         What the noise of ``lost`` adds to its product with the template's values, a unit of weight: gain would be
         held down by noise that the frame does not share, and the motion with it.
@@ -204,7 +203,7 @@ def settle(
     ends : int64 (n,)
         Filled: how each ended.
     kind, cut
-        Robust weights: see `equations`.
+        Robust weights: see `products`.
     tolerance, longest, reach : float
         What may be left to go at the corners, the longest step taken, and the longest first one, pixels.
     iterations : int
