@@ -177,7 +177,7 @@ def _along(first, middle, last, half, whole):
 
 @inlined
 def _read_blocks(lanes, flat, stride, matrix, k, i, start, count, out):
-    """Read a line in blocks."""
+    """Read a line in blocks of ``lanes`` pixels: `LANES`, or fewer."""
     m, n, p = matrix[1], matrix[2], matrix[3]
     dy, dx, dp = m[2], n[2], p[2]
     ys, xs, ps = m[0] * k + m[1] * i + m[3], n[0] * k + n[1] * i + n[3], p[0] * k + p[1] * i + p[3]
@@ -202,7 +202,13 @@ def _read_blocks(lanes, flat, stride, matrix, k, i, start, count, out):
         base = np.uint64((y + PAD - 1) * stride + x + PAD - 1)
         part = out[first : first + lanes]
         wy, wx = (np.float32(fy), ty[1], ty[2]), (np.float32(fx), tx[1], tx[2])
-        if max(fy + up, fx + right) < 1.0:
+        near = max(fy + up, fx + right) < 1.0
+        if lanes == LANES:  # written as a constant: see above
+            if near:
+                _combine_one(LANES, flat, stride, base, wy, wx, part)
+            else:
+                _combine_two(LANES, flat, stride, base, wy, wx, part)
+        elif near:
             _combine_one(lanes, flat, stride, base, wy, wx, part)
         else:
             _combine_two(lanes, flat, stride, base, wy, wx, part)
@@ -233,12 +239,11 @@ def read_line(flat, plane, stride, solid, matrix, k, i, start, count, at, first,
         The first ``count`` are written.
     """
     steepest = 1.0 if solid else _steepest(matrix, k, i, start, count)
-    if steepest * (LANES - 1) < 0.999 and count >= LANES:
-        _read_blocks(LANES, flat, stride, matrix, k, i, start, count, out)
-        return
-    few = 2 * w.shape[1]  # eight; a loop over a constant as small would be unrolled, and not become vectors
-    if steepest * (few - 1) < 0.999 and count >= few:
-        _read_blocks(few, flat, stride, matrix, k, i, start, count, out)
+    lanes = LANES
+    if not (steepest * (LANES - 1) < 0.999 and count >= LANES):
+        lanes = 2 * w.shape[1]  # eight; a loop over a constant as small would be unrolled, and not become vectors
+    if steepest * (lanes - 1) < 0.999 and count >= lanes:
+        _read_blocks(lanes, flat, stride, matrix, k, i, start, count, out)
         return
     for axis in range(0 if solid else 1, 3):
         _sources(matrix, k, i, axis, start, count, at)
