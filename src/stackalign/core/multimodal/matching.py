@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stackalign.core.frames.reduction import enlarged
-from stackalign.core.multimodal.corners import offsets_of
+from stackalign.core.multimodal.corners import corner_distance, offsets_of
 from stackalign.core.multimodal.evidence import collected, height, places_searched
 from stackalign.core.multimodal.features import FAMILIES
-from stackalign.core.multimodal.places import Noisy, Place, all_improved, distinct, disturbed, improved, within
+from stackalign.core.multimodal.judge import RIGHT
+from stackalign.core.multimodal.places import Noisy, Place, all_improved, distinct, disturbed, improved, settled, within
 from stackalign.core.multimodal.search import search
 from stackalign.core.multimodal.views import levels_of
 from stackalign.core.threads import map_threads
@@ -150,6 +151,9 @@ def match(
     evidence = collected(
         views, best, rivals, heights, top, bottom, model, families, rng, side, least_overlap, searched, noisy, second
     )
+    ended = settled(views, best, bottom, **shared)
+    if corner_distance(ended.matrix, best.matrix, full) < RIGHT:  # else the evidence is not about it
+        best = ended
     # steps are exact to first order only: what has to be rigid is made so
     return Match(within(best.matrix, full, model) if model is TransformModel.EUCLIDEAN else best.matrix, evidence)
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 Noisy = Literal["fixed", "moving"]
+_ENDED = 0.03  # px of the level: a pass that goes less is the last
+_STRETCHES, _FARTHEST = 6, 6.0  # at most; of a step
 _DENSE = 100_000  # px: of larger images every other row and column is enough
 
 
@@ -91,6 +93,59 @@ def improved(
         score, overlap = score_of(still, seen, np.eye(3), least_overlap=options.get("least_overlap", 0.25))
         fit = replace(fit, score=score, overlap=overlap)
     return Place(enlarged(current, factors), fit)
+
+
+def settled(
+    views: Views, place: Place, level: int, model: TransformModel, *, noisy: Noisy | None = None, **options: Any
+) -> Place:
+    """Return where passes of `improved` end, if the images fit better there.
+
+    Features of two modalities agree less in fine detail than a Gauss-Newton step assumes, so that a pass goes a part of
+    the way only, always about the same. Steps are stretched by that, as squared extrapolation does (SQUAREM, Varadhan &
+    Roland, Scand. J. Statistics 35, 2008, sec. 4, steplength S3), in the offsets of the corners.
+    """
+    shape = views.shapes(0)[1]
+    still = _ENDED * 2**level
+
+    def onward(matrix: Array) -> Place | None:
+        return improved(views, matrix, level, passes=1, model=model, noisy=noisy, **options)
+
+    def ends(matrix: Array) -> Array:
+        return offsets_of(matrix, shape)
+
+    def length(offsets: Array) -> float:
+        return float(np.sqrt((offsets**2).sum(-1)).mean())
+
+    begun, last = ends(place.matrix), place
+    for _ in range(_STRETCHES):
+        first = onward(matrices_of(begun, shape))
+        second = first and onward(first.matrix)
+        if first is None or second is None:
+            break
+        last = second
+        step = ends(first.matrix) - begun
+        following = ends(second.matrix) - ends(first.matrix)
+        if not length(following) > still:
+            break
+        bend = float(np.linalg.norm(following - step))
+        stretch = float(np.clip(np.linalg.norm(step) / max(bend, 1e-12), 1.0, _FARTHEST))
+        begun = begun + 2 * stretch * step + stretch**2 * (following - step)
+        at = matrices_of(begun, shape)
+        if not np.isfinite(at).all():
+            break
+        begun = ends(within(at, shape, model))
+    rests = [_at_rest(views, p.matrix, level, noisy, options) for p in (place, last)]
+    return last if rests[1] > rests[0] else place
+
+
+def _at_rest(views: Views, matrix: Array, level: int, noisy: Noisy | None, options: dict[str, Any]) -> float:
+    """Return how well both images fit, described where they lie: features that are warped seem to fit better."""
+    if noisy == "fixed":
+        return _at_rest(views.swapped(), inverse(matrix), level, "moving", options)
+    seen, there = (views.swapped(), inverse(matrix)) if noisy else (views, matrix)
+    moved = seen.moved(level, reduced(there, (2**level, 2**level)), seen.shapes(level)[0])
+    score, overlap = score_of(seen.fixed(level), moved, np.eye(3), least_overlap=options.get("least_overlap", 0.25))
+    return score * float(np.sqrt(np.clip(overlap, 0, 1)))
 
 
 def inverse(matrix: Array) -> Array:
