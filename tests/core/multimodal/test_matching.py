@@ -10,7 +10,17 @@ import stackalign as sa
 from stackalign.core.multimodal.corners import corner_distance, matrices_of, offsets_of
 from stackalign.core.multimodal.evidence import agreement
 from stackalign.core.multimodal.features import FAMILIES, describe
-from stackalign.core.multimodal.judge import BLOCK_SIDE, COEFFICIENTS, PLACE_SIDE, Evidence, fitted, judge
+from stackalign.core.multimodal.judge import (
+    BLOCK_SIDE,
+    COEFFICIENTS,
+    PLACE_SIDE,
+    Evidence,
+    Verdict,
+    among,
+    fitted,
+    judge,
+)
+from stackalign.core.multimodal.matching import Match
 from stackalign.core.multimodal.refine import FeatureImage, refine
 from stackalign.core.multimodal.search import search
 from stackalign.core.multimodal.views import ImageViews
@@ -300,3 +310,22 @@ def test_the_logistic_fit_finds_the_odds():
 def test_families_are_all_channels():
     channels = describe(scene((40, 40))).values.shape[2]
     assert sorted(k for family in FAMILIES for k in range(channels)[family]) == list(range(channels))
+
+
+def test_answers_that_exclude_each_other_share_the_probability():
+    assert among(0.9, []) == pytest.approx(0.9)
+    assert among(0.5, [0.5]) == pytest.approx(1 / 3)  # one, the other, or none
+    assert among(0.72, [0.5]) < 0.7 < among(0.93, [0.1])
+
+
+@pytest.mark.parametrize(("aside", "refused"), [(2.0, False), (20.0, True)])
+def test_an_answer_that_another_one_excludes_is_refused(aside, refused):
+    aligner = sa.Multimodal().aligner()
+    first, second = np.eye(3), np.eye(3)
+    second[0, 2] = aside
+    evidence = Evidence(0.5, 10.0, 0.5, 1.0, 1.0, 1.0, 0.5, 1.0, 64.0, 100.0)
+    answers = [(Match(first, evidence), Verdict(0.6, True, "")), (Match(second, evidence), Verdict(0.75, False, ""))]
+    found, verdict = aligner.likeliest(answers, (64, 64))
+    assert found.matrix is second
+    assert verdict.refused == refused
+    assert ("elsewhere" in verdict.reason) == refused

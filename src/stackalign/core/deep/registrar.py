@@ -182,7 +182,7 @@ class DeepAligner(MultimodalAligner):
         if found is None:
             return first
         verdict = judge(found.evidence, threshold=self.parameters.least_probability)
-        return first if first is not None and first[1].probability > verdict.probability else (found, verdict)
+        return self.likeliest([*([] if first is None else [first]), (found, verdict)], views.shapes(0)[1])
 
     def matched(self, views: Views, starts: Sequence[Array], **options: Any) -> Match | None:
         """Return the likeliest place by what a network describes images by; None if nothing can be compared."""

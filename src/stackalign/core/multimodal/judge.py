@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import ArrayLike, NDArray
 
     Array = NDArray[np.float64]
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 RIGHT = 3.0  # px: mean corner error up to which a result counts as right
 PLACE_SIDE = 1.3  # px: length over which the score of wrong places changes
 BLOCK_SIDE = 3.0  # px: along each axis, where a block is said to agree
+OTHERWISE = "other features find it elsewhere, and that is about as likely"
 FAR = 64.0  # distances and heights beyond are as good as infinite
 #: of the logistic model, fitted to 130 synthetic pairs (0 to 49, 80 to 159; of many strengths, every tenth unrelated)
 #: by ``python -m tests.benchmarks.bench_multimodal --calibrate``, see there
@@ -182,6 +185,15 @@ def judge(evidence: Evidence, *, threshold: float = 0.7, coefficients: ArrayLike
     probability = consistent * (1 - evidence.by_chance)
     refused = not probability >= threshold
     return Verdict(probability, refused, _objection(evidence) if refused else "")
+
+
+def among(probability: float, others: Iterable[float]) -> float:
+    """Return the probability of an answer beside others that exclude it: what each was said to be, one of them or none.
+
+    Bayes' rule for answers of which one is right at most: the odds of each against none of them add up.
+    """
+    odds = [p / max(1 - p, 1e-12) for p in (probability, *others)]
+    return odds[0] / (1 + sum(odds))
 
 
 def fitted(regressors: ArrayLike, right: ArrayLike, *, ridge: float = 1.0) -> Array:
