@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import stackalign as sa
-from stackalign.core.references.draft import _draft_mean
+from stackalign.core.references.draft import _draft_mean, _draft_sample, last_value
 from stackalign.core.references.reference import PairResult
 
 
@@ -31,3 +31,29 @@ def test_frames_that_darken_to_a_tenth_still_make_a_mean():
     results = {t: PairResult(np.eye(3), 0.9, 1.0, 0.9, nan, gain=0.1) for t in small}
     template = _draft_mean(sa.LucasKanade().aligner((64, 64)), small, results, list(small))
     np.testing.assert_allclose(template.image, 10 * np.mean(list(small.values()), axis=0), rtol=0.02)
+
+
+class Said:
+    """An aligner that says how well frames fit onto others, by the first pixel of each."""
+
+    def __init__(self, confidence):
+        self.confidence, self.asked = confidence, []
+
+    def prepare(self, image, mask, **_):
+        self.asked.append(int(image[0, 0]))
+        return self.asked[-1]
+
+    def align(self, frame, template, start):
+        confidence = self.confidence[template][int(frame[0, 0])]
+        return PairResult(np.eye(3), 0.5, 1.0, confidence, np.full(2, 0.1), "" if confidence else "elsewhere")
+
+
+def test_many_poor_fits_make_no_base():
+    """Onto a frame of something else many are laid where it is faint; another base is like fewer, but like them."""
+    sample = list(range(8))
+    small = {t: np.full((8, 8), t, np.float32) for t in sample}
+    poor, good = [0.2] * 7 + [0.0], [0.9] * 5 + [0.0] * 3
+    said = Said({4: poor, 2: good, 6: poor})
+    results = last_value(_draft_sample(said, small, sample))
+    assert said.asked == [4, 2]  # and no other is tried
+    assert [r.confidence for r in results.values()] == good

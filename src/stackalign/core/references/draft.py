@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 SAMPLE = 80  # frames from which a mean is estimated: its noise then adds 0.6 per cent to the error of a frame
 DRAFT = 128  # pixels along the longer axis of a reduced frame
 _DRAFT_BYTES = 1 << 29
+_BASES = (0.5, 0.25, 0.75, 0.125, 0.625, 0.375, 0.875, 0.0)  # where in a sample the frames are that others are laid on
+_ALIKE = 0.45  # of a sample, that must be like one: then no other is tried
 _FAINT = 0.25  # of the usual gain: such frames make no mean
 
 
@@ -71,19 +73,24 @@ def drafted(run: RunState) -> Work[dict[int, NDArray[np.float64]]]:
 def _draft_sample(
     aligner: PairAligner[Any], small: dict[int, NDArray[np.float32]], sample: Sequence[int]
 ) -> Work[dict[int, PairResult]]:
-    """Align a sample of reduced frames to one of them: the middle one, or another if most do not fit that."""
+    """Align a sample of reduced frames to one of them: the middle one, or another if that is like few of them.
+
+    What fits badly counts less: onto a frame that shows something else, many are laid where it is faint.
+    """
     best: dict[int, PairResult] = {}
-    middle = len(sample) // 2
-    for base in dict.fromkeys((sample[middle], sample[middle // 2], sample[0], sample[-1])):
+    most = 0.0
+    for part in _BASES:
+        base = sample[min(int(part * len(sample)), len(sample) - 1)]
         try:
             template = aligner.prepare(small[base], None)
         except ValueError:
             continue
         results: dict[int, PairResult] = {}
         yield from _draft_many(aligner, small, template, sample, results, {}, "Comparing reduced frames")
-        if sum(not r.reason for r in results.values()) > sum(not r.reason for r in best.values()):
-            best = results
-        if sum(not r.reason for r in best.values()) > 0.5 * len(sample):
+        alike = sum(r.confidence for r in results.values() if not r.reason)
+        if alike > most:
+            best, most = results, alike
+        if most > _ALIKE * len(sample):
             break
     return best
 
