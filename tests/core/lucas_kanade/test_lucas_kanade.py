@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -217,3 +219,15 @@ def test_pairs_with_nothing_in_common_are_refused():
 def test_misuse_of_pairs_is_named(moving, options, words):
     with pytest.raises(ValueError, match=words):
         sa.register_pair(moving, scene((40, 40)), **options)
+
+
+def test_a_fit_to_almost_nothing_is_compared_once_more():
+    """At a thirtieth of the brightness noise allows no better correlation, and the frame would be believed."""
+    image = scene((96, 96))
+    aligner = sa.LucasKanade().aligner((96, 96))
+    reference = aligner.prepare(image, None, noise=NoiseModel(2500.0, 0.0), frames=20.0)
+    fit = replace(fit_motion(image, reference.full, np.eye(3)), gain=0.03, correlation=0.17, expected=0.17)
+    believed = aligner._judged(fit, 0.03 * (image - 5000) + 5000, reference, "")
+    assert not believed.reason
+    doubted = aligner._judged(fit, scene((96, 96), seed=1), reference, "")
+    assert "little of the reference" in doubted.reason

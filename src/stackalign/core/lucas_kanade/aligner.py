@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _NEAR = 0.75  # px at the corners: a first step up to this size needs no pyramid
 _POOR = 0.75  # confidence below which a start is given up for a search, and a search followed by a finer one
 _DOUBTFUL = 0.95  # confidence below which a frame's structure is compared once more
+_FAINT = 0.25  # of the brightness of the reference: a frame's structure is compared once more, too
 _SURE_AGREEMENT = 0.6  # what they must have in common where no peak of the search stood out
 _PULLED = 0.15  # px at the corners that something else must have pulled a frame away by to be left out
 _SHADES = 4.0  # times the noise of most pixels: what that of bright ones may add
@@ -250,7 +251,8 @@ class MotionAligner:
         confidence = float(np.clip(fit.correlation / max(fit.expected, 1e-3), 0, 1))
         reason = self._verdict(fit, overlap, template)
         reason = reason or dissenting
-        if not reason and (not credible or (template.noise is not None and confidence < _DOUBTFUL)):
+        faint = abs(fit.gain) < _FAINT  # of a fit to almost nothing the noise allows no better correlation
+        if not reason and (not credible or faint or (template.noise is not None and confidence < _DOUBTFUL)):
             common = agreement(np.asarray(frame, np.float32), template.image, fit.matrix)
             if common < (LEAST_AGREEMENT if credible else _SURE_AGREEMENT):
                 reason = f"where it fits best, it shows little of the reference (agreement {common:.2f} of 1)"
