@@ -77,11 +77,18 @@ def without_cells(
 
 
 def hiding(
-    places: Mapping[int, Array], cells: Mapping[int, NDArray[np.bool_]], shape: tuple[int, ...]
+    places: Mapping[int, Array],
+    cells: Mapping[int, NDArray[np.bool_]],
+    shape: tuple[int, ...],
+    before: Callable[[int, NDArray[Any]], NDArray[Any]] | None = None,
 ) -> Callable[[int, NDArray[Any]], NDArray[Any]]:
-    """Return what hides the cells of frames, by number; those without a place (frame -> scene) stay as they are."""
+    """Return what hides the cells of frames, by number; those without a place (frame -> scene) stay as they are.
+
+    ``before`` hides something else of them first.
+    """
 
     def hidden(t: int, frame: NDArray[Any]) -> NDArray[Any]:
+        frame = frame if before is None else before(t, frame)
         return without_cells(frame, places[t], cells[t], shape) if t in places else frame
 
     return hidden

@@ -85,11 +85,10 @@ def clear(run: RunState, again: Callable[[RunState], Work[None]]) -> Work[None]:
         run.policy.kind not in ("mean", "median")
         or run.stack.ndim != 2
         or run.mask is not None
-        or run.hidden is not None
         or len(good) < _LEAST_FRAMES
         or "reference" not in run.details  # one frame was left, and the others were chained to it
         or min(run.stack.frame_shape) < LEAST_SIDE
-        or not _walked_through(run, spread(good, _ASKED))
+        or not (run.hidden is not None or _walked_through(run, spread(good, _ASKED)))
     ):
         return
     # what walks through may be what neighbours said, too: those that they contradict are asked
@@ -100,7 +99,7 @@ def clear(run: RunState, again: Callable[[RunState], Work[None]]) -> Work[None]:
     lost = {t: r.reason or ELSEWHERE for t, r in enumerate(run.results) if r is not None and t not in cells}
     twin = RunState(run.stack, run.aligner, run.policy, run.anchor, None, unusable=run.unusable | lost)
     strangers = {t: found[t].matrix for t, other in cells.items() if other.any()}
-    twin.hidden = hiding(strangers, cells, run.stack.frame_shape)
+    twin.hidden = hiding(strangers, cells, run.stack.frame_shape, run.hidden)
     twin.starts = {t: found[t].matrix for t in cells}
     twin.brightness = {t: (found[t].gain, found[t].offset) for t in cells}
     try:
@@ -109,7 +108,7 @@ def clear(run: RunState, again: Callable[[RunState], Work[None]]) -> Work[None]:
         return
     if twin.good().sum() < _FOUND * len(good):
         return
-    run.hidden, run.details, run.noise = twin.hidden, twin.details, twin.noise
+    hidden, run.hidden, run.details, run.noise = run.hidden, twin.hidden, twin.details, twin.noise
     common, eye = _common(run, twin), np.eye(run.stack.ndim + 1)
     near = _NEAR * max(run.stack.frame_shape)
     for t, before in enumerate(run.results):
@@ -119,7 +118,9 @@ def clear(run: RunState, again: Callable[[RunState], Work[None]]) -> Work[None]:
         result = twin.results[t] if t in found else before
         reason = ELSEWHERE if result is None else result.reason
         if result is not None and not reason and apart(result.matrix, there, run.stack.frame_shape) < near:
-            run.results[t] = result
+            # that of where frames lie by each other, if it is known, is larger: their mean moves with them
+            error = result.error if hidden is None else np.fmax(result.error, before.error)
+            run.results[t] = replace(result, error=error)
         else:  # what it is given up for is where it was found before
             run.results[t] = replace(PairResult.failed(run.stack.ndim, reason or REASON), matrix=there)
 
