@@ -13,6 +13,7 @@ from stackalign.core.references.reference import PairResult, Reference
 from stackalign.core.run_state import RunState, align_all, noise_of, spread
 from stackalign.core.verdicts.clearing import clear
 from stackalign.core.verdicts.continuity import doubt
+from stackalign.core.verdicts.rivals import doubt_rivals
 from stackalign.core.verdicts.two_motions import settle
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def align_stack(
     yield from aligned(run)
     yield from settle(run, aligned)
     yield from clear(run, aligned)
+    yield from doubt_rivals(run)
     return run.registration()
 
 
