@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import stackalign as sa
-from stackalign.core.generators import generators, moved_points, velocities
+from stackalign.core.generators import fitted, generators, moved_points, velocities
 from stackalign.core.geometry import centre, corners
 from stackalign.core.simulate.images import photograph, window
 
@@ -18,8 +18,8 @@ JUMP = 0.4  # of the frame
 BLANK = 0.2  # of the frames
 FALL = 0.3  # of the brightness
 OBJECT = 0.25  # of the field
-WRONG = 1.0  # px rms at the corners from which a frame is grossly wrong; or, in a scene that tells less,
-BOUNDS = 5.0  # as many times the Cramer-Rao bound of the scene
+WRONG = 1.0  # px rms at the corners from which a frame is grossly wrong; or, where what it shows tells less,
+BOUNDS = 5.0  # as many times its Cramer-Rao bound
 SIGMAS = (1.3, 1.3)
 _READ_NOISE, _OFFSET = 2.0, 100.0
 
@@ -31,7 +31,7 @@ class Movie:
     frames: np.ndarray
     transforms: sa.TransformSeries
     blank: frozenset[int]
-    bound: float  # px rms at the corners, of a frame against the scene known
+    bounds: np.ndarray  # (T,), px rms at the corners, of each frame against what the others show of the scene
 
 
 def movie(kind: str, scene: str, seed: int, *, count: int = 40, size: int = 160, rotation: float = 0.0) -> Movie:
@@ -56,14 +56,17 @@ def movie(kind: str, scene: str, seed: int, *, count: int = 40, size: int = 160,
         blank = frozenset(int(t) for t in 1 + rng.choice(count - 1, round(BLANK * count), replace=False))
     still = _field(scene, series, shape)
     views = np.stack([still.render(m) for m in series.matrices])
+    clean, shown = views.copy(), np.ones(views.shape, bool)
     if kind in ("object", "all"):
-        _cover(views, scene, rng)
-    views *= 100.0 / views[0].mean()
-    bound = _bound(still.render(np.eye(3)) * (100.0 / still.render(np.eye(3)).mean()), rotation > 0)
+        _cover(views, shown, scene, rng)
+    shown[list(blank)] = False
+    level = 100.0 / views[0].mean()
+    views *= level
     views *= light[:, None, None]
+    bounds = _bounds(clean * level * light[:, None, None], shown, series.matrices, rotation > 0)
     views[list(blank)] = 0
     counts = rng.poisson(np.maximum(views, 0)) + rng.normal(0, _READ_NOISE, views.shape) + _OFFSET
-    return Movie(np.clip(np.rint(counts), 0, 65535).astype(np.uint16), series, blank, bound)
+    return Movie(np.clip(np.rint(counts), 0, 65535).astype(np.uint16), series, blank, bounds)
 
 
 def outcome(movie: Movie, result: sa.Registration) -> dict[str, Any]:
@@ -76,7 +79,7 @@ def outcome(movie: Movie, result: sa.Registration) -> dict[str, Any]:
     flagged = np.asarray(result.quality.flagged)
     lost = np.isin(np.arange(len(movie.frames)), list(movie.blank))
     good = ~flagged & ~lost
-    limit = max(WRONG, BOUNDS * movie.bound)
+    limit = np.maximum(WRONG, BOUNDS * movie.bounds)
     error = _error(movie, result.transforms.matrices, good, shape)
     wrong = lost | ~(error <= limit)
     unseen = wrong & ~flagged
@@ -95,38 +98,69 @@ def outcome(movie: Movie, result: sa.Registration) -> dict[str, Any]:
         "reasons": {int(t): result.quality.reasons[t] for t in np.flatnonzero(needless | refused)},
         "error": error,
         "worst": float(error[~wrong & ~flagged].max(initial=0.0)),
-        "bound": movie.bound,
+        "bounds": movie.bounds,
     }
 
 
 def _error(movie: Movie, found: np.ndarray, good: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the rms corner errors of matrices, px, in the gauge in which most frames agree."""
-    points = corners(shape)
-    best: np.ndarray | None = None
-    for t in np.flatnonzero(good)[:: max(good.sum() // 12, 1)]:
-        gauge = movie.transforms.matrices[t] @ np.linalg.inv(found[t])
-        off = [
-            float(np.sqrt(((moved_points(gauge @ f, points) - moved_points(m, points)) ** 2).sum(-1).mean()))
-            for f, m in zip(found, movie.transforms.matrices, strict=True)
-        ]
-        if best is None or np.median(np.array(off)[good]) < np.median(best[good]):
-            best = np.array(off)
-    return np.full(len(good), np.inf) if best is None else best
+    """Return the rms corner errors of matrices, px, in the gauge of most frames: their median, about the best of some.
+
+    The gauge of one frame would add its own error to that of every other.
+    """
+    points, truth = corners(shape), movie.transforms.matrices
+    model = sa.TransformModel.EUCLIDEAN
+
+    def off(gauge: np.ndarray) -> np.ndarray:
+        both = zip(found, truth, strict=True)
+        ways = [moved_points(gauge @ f, points) - moved_points(m, points) for f, m in both]
+        return np.sqrt(np.square(ways).sum(-1).mean(-1))
+
+    gauges = [m @ np.linalg.inv(f) for f, m in zip(found, truth, strict=True)]
+    some = np.flatnonzero(good)[:: max(good.sum() // 12, 1)]
+    if not some.size:
+        return np.full(len(good), np.inf)
+    near = min((off(gauges[t]) for t in some), key=lambda error: float(np.median(error[good])))
+    agree = good & (near <= np.median(near[good]))
+    middle = np.median([moved_points(gauges[t], points) for t in np.flatnonzero(agree)], axis=0)
+    return off(fitted(points, middle, model))
 
 
-def _bound(photons: np.ndarray, turns: bool) -> float:
-    """Return the Cramer-Rao bound of the corners of a frame, px rms: sum of S S^T over variance, S the changes."""
-    shape = photons.shape
+def _bounds(photons: np.ndarray, shown: np.ndarray, matrices: np.ndarray, turns: bool) -> np.ndarray:
+    """Return the Cramer-Rao bound of the corners of each frame against the mean of the others, px rms.
+
+    Of the pixels that show the scene: the inverse of the sum of S S^T over their variance, S the changes by the motion,
+    and by a gain and an offset of brightness, which are not known either: a slope that is in view in parts shifts as it
+    brightens. Where k others show the same place, their mean has one k-th of the variance.
+    """
+    shape = photons.shape[1:]
     middle = centre(shape)
     model = sa.TransformModel.EUCLIDEAN if turns else sa.TransformModel.TRANSLATION
     group = generators(model, middle, float(np.linalg.norm(middle)))
-    slopes = np.stack(np.gradient(photons.astype(float)), -1).reshape(-1, 2)
-    points = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).reshape(-1, 2).astype(float)
-    changes = np.einsum("ni,nik->nk", slopes, velocities(group, points))
-    noise = np.maximum(photons, 0).ravel() + _READ_NOISE**2 + 1 / 12
-    covariance = np.linalg.inv(changes.T @ (changes / noise[:, None]))
     swing = velocities(group, corners(shape))
-    return float(np.sqrt(np.einsum("cik,kl,cil->c", swing, covariance, swing).mean()))
+    points = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1).reshape(-1, 2).astype(float)
+    ways = velocities(group, points)
+    places = np.rint([moved_points(m, points) for m in matrices]).astype(int)
+    places -= places.min((0, 1))
+    size = places.max((0, 1)) + 1
+    number = np.ravel_multi_index((places[..., 0], places[..., 1]), size)
+    seen = shown.reshape(len(shown), -1)
+    count = np.zeros(size.prod(), int)
+    for at, there in zip(number, seen, strict=True):
+        np.add.at(count, at[there], 1)
+    out = np.full(len(photons), np.inf)
+    for t, (image, there) in enumerate(zip(photons, seen, strict=True)):
+        others = count[number[t]] - 1
+        use = there & (others > 0)
+        if use.any():
+            slopes = np.stack(np.gradient(image.astype(float)), -1).reshape(-1, 2)[use]
+            light = image.ravel()[use]
+            changes = np.column_stack(
+                [np.einsum("ni,nik->nk", slopes, ways[use]), light - light.mean(), np.ones(len(light))]
+            )
+            noise = (np.maximum(image, 0).ravel()[use] + _READ_NOISE**2 + 1 / 12) * (1 + 1 / others[use])
+            covariance = np.linalg.inv(changes.T @ (changes / noise[:, None]))[: len(group), : len(group)]
+            out[t] = np.sqrt(np.einsum("cik,kl,cil->c", swing, covariance, swing).mean())
+    return out
 
 
 def _series(drift: np.ndarray, angles: np.ndarray, shape: tuple[int, int]) -> sa.TransformSeries:
@@ -145,8 +179,11 @@ def _field(scene: str, series: sa.TransformSeries, shape: tuple[int, int], aside
     return window(image, start, series, shape, SIGMAS)
 
 
-def _cover(views: np.ndarray, scene: str, rng: np.random.Generator) -> None:
-    """Lay another part of the scene, as bright and rich in contrast, over a quarter of the field; it walks across."""
+def _cover(views: np.ndarray, shown: np.ndarray, scene: str, rng: np.random.Generator) -> None:
+    """Lay another part of the scene, as bright and rich in contrast, over a quarter of the field; it walks across.
+
+    ``shown`` becomes False below it.
+    """
     count, size = len(views), views.shape[1]
     side = round(np.sqrt(OBJECT) * size)
     ahead = rng.uniform(0, 2 * np.pi)
@@ -154,6 +191,7 @@ def _cover(views: np.ndarray, scene: str, rng: np.random.Generator) -> None:
     walk = walk + rng.normal(0, 1, (count, 2))
     skin = _field(scene, _series(0 * walk, np.zeros(count), (side, side)), (side, side), -0.25).render(np.eye(3))
     skin = (skin - skin.mean()) / skin.std() * views[0].std() + views[0].mean()
-    for view, place in zip(views, np.rint((size - side) / 2 + walk).astype(int), strict=True):
+    for view, free, place in zip(views, shown, np.rint((size - side) / 2 + walk).astype(int), strict=True):
         y, x = np.clip(place, 0, size - side)
         view[y : y + side, x : x + side] = skin
+        free[y : y + side, x : x + side] = False
