@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from typing import Any
 
 import pytest
@@ -11,9 +10,6 @@ from hypothesis import settings
 # no deadline: a first example pays for imports and compilation
 settings.register_profile("stackalign", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("stackalign")
-
-# compilation makes millions of objects that stay: looking through all of them again and again took a fifth of its time
-gc.set_threshold(50_000, 20, 20)
 
 #: files that are begun with, in this order. Each compiles much that the others do not, and much that all later files
 #: call: two processes that come to the same method at once compile the same functions, each for itself. So while the
