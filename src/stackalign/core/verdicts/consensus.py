@@ -188,7 +188,8 @@ class Blocks:
             back = np.array([reduced(m, self.factors) for m in back])
         both = (noise / brightness[:, 0] ** 2 + self.noise) / float(factors.prod())
         told, still = (np.empty((len(frames), _BLOCKS, _BLOCKS), bool) for _ in range(2))
-        ask_frames(as_read(frames), fine, back, factors, self.image, brightness, both, _LIMITS, told, still)
+        frames = np.ascontiguousarray(frames, np.float32)  # few are asked: one kind of pixel is compiled
+        ask_frames(frames, fine, back, factors, self.image, brightness, both, _LIMITS, told, still)
         return [Consensus(t, s) for t, s in zip(told, still, strict=True)]
 
     def _laid(self, image: NDArray[Any], matrix: Array) -> NDArray[np.float32]:
