@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 import stackalign as sa
+from stackalign.core.generators import moved_points
 from stackalign.core.geometry import centre, corners
 from stackalign.core.multimodal.corners import corner_distance, matrices_of
 from tests.benchmarks.pair_bounds import corner_bound
@@ -30,6 +31,8 @@ FOLDERS = ("Nighttime", "Optical-Depth", "Optical-Infrared", "Optical-Map", "Opt
 SWAP = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])
 MIDDLE = (128.0, 128.0)  # of images of 256 pixels, as the folders turn them
 REGRESSORS = 9  # of `Evidence`
+BINS = 24  # of brightness, where mutual information is asked
+CLEAR = 4.0  # px that blocks leave, on the median, of a similarity that they tell
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "immunohistochemistry", "retina", "hubble_deep_field")
 PLANES = ("camera", "coins", "moon", "page", "brick", "grass", "gravel", "clock", "text")
 # what a user knows of a set: these lie turned by up to a right angle, at other scales
@@ -127,17 +130,10 @@ def blocks_of_folders(names: list[str]) -> None:
         print(f"| {name} | {len(apart)} | {shown} |", flush=True)
 
 
-def distances_of_blocks(
-    fixed: np.ndarray,
-    moving: np.ndarray,
-    laid: np.ndarray,
-    matrices: list[np.ndarray],
-    *,
-    side: int,
-    reach: int,
-    stride: int = 64,
-) -> np.ndarray:
-    """Return how far blocks of the moving image lie from where each motion puts them, (blocks, motions), px.
+def placed_blocks(
+    fixed: np.ndarray, moving: np.ndarray, laid: np.ndarray, *, side: int, reach: int, stride: int = 64
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the middles of blocks in the moving image and where they belong in the fixed one, (N, 2) each.
 
     Mutual information of ranked brightness, which knows neither edges nor self-similarity, says where a block belongs,
     to whole pixels, within ``reach`` of where ``laid`` puts it; blocks that are not shown whole, or without a clear
@@ -150,14 +146,14 @@ def distances_of_blocks(
 
     def ranked(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         known = np.isfinite(image)
-        out, soft = np.zeros(image.shape), gaussian_filter(np.where(known, image, np.nanmean(image)), 1)
-        out[known] = rankdata(soft[known])
+        out, soft = np.zeros(image.shape, int), gaussian_filter(np.where(known, image, np.nanmean(image)), 1)
+        out[known] = np.minimum(rankdata(soft[known]) * BINS / known.sum(), BINS - 1)
         return out, known
 
     still = without_borders(fixed)
     laid_there = sa.warp_frame(without_borders(moving), laid, output_shape=still.shape, fill=np.nan)
     (first, shown), (second, seen) = ranked(still), ranked(laid_there)
-    apart, around = [], range(-reach, reach + 1)
+    begun, ended, around = [], [], range(-reach, reach + 1)
     for i in range(reach, still.shape[0] - side - reach + 1, stride):
         for j in range(reach, still.shape[1] - side - reach + 1, stride):
             near = shown[i - reach : i + side + reach, j - reach : j + side + reach]
@@ -170,18 +166,61 @@ def distances_of_blocks(
             ])  # fmt: skip
             at = np.array(np.unravel_index(told.argmax(), told.shape)) - reach
             if np.abs(at).max() < reach and told.max() > 1.15 * np.median(told):
-                here = np.array([i + side / 2, j + side / 2, 1.0])
-                own = np.linalg.inv(laid) @ here
-                ends = [m @ (own / own[2]) for m in matrices]
-                apart.append([np.hypot(*(end[:2] / end[2] - (here[:2] + at))) for end in ends])
-    return np.array(apart)
+                here = np.array([i, j]) + (side - 1) / 2
+                own = np.linalg.inv(laid) @ np.append(here, 1.0)
+                begun.append(own[:2] / own[2])
+                ended.append(here + at)
+    return np.array(begun).reshape(-1, 2), np.array(ended).reshape(-1, 2)
+
+
+def distances_of_blocks(
+    fixed: np.ndarray, moving: np.ndarray, laid: np.ndarray, matrices: list[np.ndarray], **options: int
+) -> np.ndarray:
+    """Return how far blocks of the moving image lie from where each motion puts them, (blocks, motions), px."""
+    begun, ended = placed_blocks(fixed, moving, laid, **options)
+    ways = [moved_points(m, begun) - ended for m in matrices]
+    return np.linalg.norm(ways, axis=-1).T
 
 
 def information(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the mutual information of two images, nats."""
-    both = np.histogram2d(first.ravel(), second.ravel(), bins=24)[0] / first.size
+    """Return the mutual information of two images of numbers under `BINS`, nats."""
+    both = np.bincount((first * BINS + second).ravel(), minlength=BINS**2).reshape(BINS, BINS) / first.size
     alone = both.sum(1, keepdims=True) * both.sum(0, keepdims=True)
     return float((both[both > 0] * np.log(both[both > 0] / alone[both > 0])).sum())
+
+
+def similarity_of_blocks(begun: np.ndarray, ended: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the similarity that most blocks agree with, and the median of what they leave, px."""
+    weight = np.ones(len(begun))
+    for _ in range(30):
+        kept = weight > 0.25
+        matrix = sa.Transform.from_points(begun[kept], ended[kept], "similarity").matrix
+        rest = np.linalg.norm(moved_points(matrix, begun) - ended, axis=1)
+        spread = max(float(np.median(rest)), 1.0)
+        weight = (1 + np.square(rest / (2 * spread))) ** -2.0
+    return matrix, float(np.median(rest))
+
+
+def folders_by_blocks(names: list[str]) -> None:
+    """Print how far we, and the files, lie from the similarity that blocks of mutual information tell, pair by pair."""
+    print("\n| pair | refused | blocks | left, px | ours - file | ours - blocks | file - blocks |\n|" + "---|" * 7)
+    rows = []
+    for name in names:
+        for pair in folder(name):
+            found, refused, _ = ours(pair, **RANGES[name])
+            stride = 64 if max(pair.fixed.shape) > 400 else 32
+            begun, ended = placed_blocks(pair.fixed, pair.moving, pair.truth, side=64, reach=14, stride=stride)
+            told, rest = similarity_of_blocks(begun, ended) if len(begun) >= 8 else (None, np.nan)
+            shape = pair.moving.shape
+            apart = [np.nan] * 2 if told is None else [corner_distance(m, told, shape) for m in (found, pair.truth)]
+            rows.append((refused, len(begun), rest, pair.error(found), *map(float, apart)))
+            shown = " | ".join(f"{v:.2f}" for v in rows[-1][2:])
+            print(f"| {pair.name} | {refused} | {len(begun)} | {shown} |", flush=True)
+    table = np.array(rows, float)
+    kept = (table[:, 0] == 0) & (table[:, 2] < CLEAR)
+    for what, column in (("of the files", 3), ("of the blocks", 4)):
+        under = int((table[kept, column] < 5).sum())
+        print(f"accepted, blocks leave under {CLEAR:g} px: {under} of {kept.sum()} within 5 px of the place {what}")
 
 
 def folder(name: str) -> Iterator[Pair]:
@@ -553,6 +592,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=np.inf, help="stop then, and go on next time")
     parser.add_argument("--reliability", action="store_true", help="of what the file holds")
     parser.add_argument("--figure", type=Path, help="draw the reliability there")
+    parser.add_argument("--placed", action="store_true", help="where blocks of whole folders lie")
     parser.add_argument("--blocks", action="store_true", help="where blocks of roadscene, or of named pairs, lie")
     parser.add_argument("--calibrate", type=int, metavar="PAIRS")
     parser.add_argument("--way", choices=("features", "brightness"), default="features", help="what to calibrate")
@@ -561,6 +601,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.calibrate:
         calibrate(given.calibrate, given.first, given.seconds, given.keep, given.way)
+    elif given.placed:
+        folders_by_blocks(given.sets or list(FOLDERS))
     elif given.blocks:
         if given.sets:
             blocks_of_folders(given.sets)
