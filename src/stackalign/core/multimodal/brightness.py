@@ -29,12 +29,12 @@ BANDS = ((0.6, 2.0), (1.5, 5.0))
 _WINDOW = 1.5
 _FLOOR = 1.0  # of the mean energy, is added to the local one: noise must not be raised to the strength of structure
 _MARGIN, _FADING = 2, 3.0  # px: of a hole, what is left out, and over which what lies next to it comes to count
-#: of the judge, as `stackalign.core.multimodal.judge.COEFFICIENTS`, fitted to 63 synthetic pairs (0 to 62; every eighth
-#: unrelated) by ``python -m tests.benchmarks.bench_multimodal --calibrate --way brightness``; restarts count once
-COEFFICIENTS = (-0.866, 0.967, 1.673, -1.797, 0.0, -0.743, -0.488, -0.735, 2.456)
+#: of the judge, as `stackalign.core.multimodal.judge.COEFFICIENTS`, fitted to 96 synthetic pairs (0 to 95; every eighth
+#: unrelated) by ``python -m tests.benchmarks.bench_multimodal --calibrate 96 --way brightness``; restarts count twice
+COEFFICIENTS = (-2.260, 0.903, 1.859, -1.129, -0.258, -0.258, -0.581, -0.719, 3.094)
 # brightness is cheap to compare, and the right place is reached from less far than with other features
 _SEARCH: dict[str, Any] = {
-    "blocks": 4, "block_size": 0.4, "candidates": 48, "keep": 12, "restarts": 3, "rounds": 5, "disturb": 0.08,
+    "blocks": 4, "block_size": 0.4, "candidates": 48, "keep": 12, "restarts": 3, "rounds": 10, "disturb": 0.08,
     "pursued": 12, "by_energy": True,
 }  # fmt: skip
 

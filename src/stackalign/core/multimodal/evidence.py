@@ -66,7 +66,15 @@ def collected(
     ]
     if noisy is None:  # else roles cannot be exchanged: slopes of noise lead nowhere
         trials.append((views.swapped(), inverse(starts[0]), None))
-    ended = map_threads(lambda t: improved(t[0], t[1], judged, channels=t[2], noisy=noisy, **options), trials)
+
+    def end(trial: tuple[Views, Array, slice | None]) -> Place | None:
+        place = improved(trial[0], trial[1], judged, channels=trial[2], noisy=noisy, **options)
+        if place is None or not noisy:
+            return place
+        # half of the resolution holds too little beside the noise to bring them to one end
+        return improved(trial[0], place.matrix, bottom, noisy=noisy, model=model, least_overlap=least_overlap)
+
+    ended = map_threads(end, trials)
     restarts = float(np.median([_apart(best.matrix, p and p.matrix, full) for p in ended[: len(starts)]]))
     alone = ended[len(starts) : len(starts) + len(families)]
     exchanged = ended[-1]
