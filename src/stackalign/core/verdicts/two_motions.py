@@ -39,6 +39,7 @@ _WIDE = {2: 48, 3: 12}  # pixels along each axis, at least
 _MOST, _COMPACT = 0.8, 0.42  # of what fixes the motion; the share of the field that holds it, where it is compact
 _FOLLOWED = (0.9, 0.8)  # of what fixes the motion: the cells that hold it are left out; less where that were too many
 _CLEAR = 3.0  # standard deviations of what noise adds to a cell
+_CLEARER = 0.02  # of correlation, by which a place must fit better than the one that was begun from
 _HALF = 0.5  # of the field: what is left out must be less
 _FRAMES = 8  # that are looked at
 _LEAST_FRAMES = 5
@@ -118,8 +119,18 @@ def _followed(run: RunState, image: NDArray[np.float32], followed: NDArray[np.bo
         template = run.aligner.prepare(part, None, noise=run.details.get("noise"), frames=float(run.good().sum()))
     except ValueError:  # too little of it for a reference
         return small
-    yield from align_all(small, small.usable(), template, run.places(), "Looking for what has the most contrast")
+    found: list[list[PairResult | None]] = []
+    for starts in ({}, run.places()):  # it may lie far from where the frame does; else its place is the better start
+        yield from align_all(small, small.usable(), template, starts, "Looking for what has the most contrast")
+        found.append(list(small.results))
+    for t, (searched, here) in enumerate(zip(*found, strict=True)):
+        if searched is not None and not searched.reason and (here is None or here.reason or _clearer(searched, here)):
+            small.results[t] = searched
     return small
+
+
+def _clearer(one: PairResult, other: PairResult) -> bool:
+    return one.correlation > other.correlation + _CLEARER
 
 
 def _starts(run: RunState, followed: NDArray[np.bool_]) -> Work[list[dict[int, Array]]]:
