@@ -135,7 +135,7 @@ def _rate(aligner: PairAligner[Any], template: Any, count: int) -> float:
 def _estimate(run: RunState, sample: Sequence[int], known: Sequence[PairResult | None]) -> Work[NDArray[np.float32]]:
     """Work out the mean or median of the sample where it lies now."""
     used = [t for t in sample if (r := known[t]) is not None and not r.reason]
-    places = [Aligned(r.matrix, r.gain, r.offset) for t in used if (r := known[t]) is not None]
+    places = [Aligned.of(r) for t in used if (r := known[t]) is not None]
     shape, message = run.stack.frame_shape, f"Estimating the {run.policy.kind}"
     if run.policy.kind == "median":
         work = median_image(run.load, used[:64], places[:64], shape)

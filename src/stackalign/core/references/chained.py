@@ -180,10 +180,15 @@ def _reference(run: RunState) -> Any:
 
 def in_view(shape: tuple[int, ...], matrices: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return which of the frames that lie at ``matrices`` (T, ...) cover a good part of the field, (T,)."""
-    lattice = np.stack(np.meshgrid(*(np.linspace(0, n - 1, 9) for n in shape), indexing="ij"), -1)
+    return shares_in_view(shape, matrices) >= _VIEW
+
+
+def shares_in_view(shape: tuple[int, ...], matrices: NDArray[np.float64], nodes: int = 9) -> NDArray[np.float64]:
+    """Return the share of each frame at ``matrices`` (T, ...) that lies on the field, (T,), told by a lattice."""
+    lattice = np.stack(np.meshgrid(*(np.linspace(0, n - 1, nodes) for n in shape), indexing="ij"), -1)
     places = moved_points(matrices, lattice.reshape(-1, len(shape)))
     inside = (places >= -0.5) & (places <= np.array(shape) - 0.5)
-    return np.asarray(inside.all(-1).mean(-1) >= _VIEW)
+    return np.asarray(inside.all(-1).mean(-1))
 
 
 def _chained(run: RunState, t: int, near: int, before: PairResult, template: Any) -> PairResult:

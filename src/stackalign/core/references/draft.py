@@ -79,8 +79,7 @@ def _draft_sample(
     """
     best: dict[int, PairResult] = {}
     most = 0.0
-    for part in _BASES:
-        base = sample[min(int(part * len(sample)), len(sample) - 1)]
+    for base in dict.fromkeys(sample[int(part * len(sample))] for part in _BASES):
         try:
             template = aligner.prepare(small[base], None)
         except ValueError:
@@ -113,7 +112,7 @@ def _draft_mean(
             results[t] = replace(results[t], reason="it is far fainter where it was found than the other frames")
     kept = [t for t in kept if not results[t].reason]
     results.update(_recentred(results, kept, shape))
-    places = [Aligned(results[t].matrix, results[t].gain, results[t].offset) for t in kept]
+    places = [Aligned.of(results[t]) for t in kept]
     with spread_over(None):  # the reduced frames are here
         image = last_value(mean_image(small.__getitem__, kept, places, shape, aligner.model))
     template = aligner.prepare(image, None, frames=float(len(kept)))

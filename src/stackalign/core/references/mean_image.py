@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from stackalign.core.references.reference import PairResult
+
 _NOTHING = np.zeros((1, 1, 1), np.float32)
 _FEW = 8  # planes of a volume that is used up to its borders
 
@@ -30,6 +32,11 @@ class Aligned:
     matrix: NDArray[np.float64]
     gain: float = 1.0
     offset: float = 0.0
+
+    @classmethod
+    def of(cls, result: PairResult) -> Aligned:
+        """Take a frame where it was found."""
+        return cls(result.matrix, result.gain, result.offset)
 
 
 def mean_image(

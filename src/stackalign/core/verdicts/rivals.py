@@ -1,4 +1,4 @@
-"""Frames that fit as well elsewhere: of the little that is hidden from nobody, the best place is not the only one.
+"""Frames that fit as well elsewhere: of the little that is not hidden, the best place is not the only one.
 
 What walks through a scene is left out of the frames; of one that shows a part of the scene, too, little is left. A
 search without a start then may end at another place of the mean of the others, and correlate as well there. Its own
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stackalign.core.generators import moved_points
+from stackalign.core.references.chained import shares_in_view
 from stackalign.core.references.draft import SAMPLE, last_value
 from stackalign.core.references.mean_image import Aligned, mean_image
 from stackalign.core.references.reference import PairResult
@@ -21,8 +21,6 @@ from stackalign.core.run_state import spread
 from stackalign.core.verdicts.consensus import apart
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from stackalign.core.run_state import RunState
     from stackalign.core.work import Work
 
@@ -41,14 +39,16 @@ def doubt_rivals(run: RunState) -> Work[None]:
     if run.hidden is None or run.policy.kind not in ("mean", "median"):
         return
     shape, places = run.stack.frame_shape, run.places()
+    if not places:
+        return
     sample = spread(list(places), SAMPLE)
-    shares = {t: _in_view(matrix, shape) for t, matrix in places.items()}
+    shares = dict(zip(places, shares_in_view(shape, np.array(list(places.values())), _LATTICE), strict=True))
     part = [t for t, share in shares.items() if share < _WHOLE]
     doubted = []
     for done, t in enumerate(part):
         template = _of_others(run, [u for u in sample if u != t])
         here, there = (run.align(t, template, start) for start in (places[t], None))
-        pixels = shares[t] * float(np.isfinite(run.load(t)).sum())
+        pixels = shares[t] * np.isfinite(run.load(t)).sum()
         if (
             not there.reason
             and apart(there.matrix, places[t], shape) > _ELSEWHERE
@@ -62,7 +62,7 @@ def doubt_rivals(run: RunState) -> Work[None]:
 
 def _of_others(run: RunState, frames: list[int]) -> Any:
     """Return the mean of some frames as a template."""
-    placed = [Aligned(r.matrix, r.gain, r.offset) for t in frames if (r := run.results[t]) is not None]
+    placed = [Aligned.of(r) for t in frames if (r := run.results[t]) is not None]
     image = last_value(mean_image(run.load, frames, placed, run.stack.frame_shape, run.aligner.model))
     return run.aligner.prepare(
         np.asarray(image, np.float32), None, noise=run.details.get("noise"), frames=float(len(frames))
@@ -71,11 +71,3 @@ def _of_others(run: RunState, frames: list[int]) -> Any:
 
 def _transformed(result: PairResult) -> float:
     return math.atanh(min(max(result.correlation, 0.0), 0.9999))
-
-
-def _in_view(matrix: NDArray[np.float64], shape: tuple[int, ...]) -> float:
-    """Return the share of a frame that lies on a reference of the same shape."""
-    lines = [np.linspace(0, n - 1, _LATTICE) for n in shape]
-    points = np.stack(np.meshgrid(*lines, indexing="ij"), -1).reshape(-1, len(shape))
-    there = moved_points(matrix, points)
-    return float(((there >= 0) & (there <= np.array(shape) - 1)).all(-1).mean())

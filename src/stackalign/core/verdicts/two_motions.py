@@ -124,13 +124,11 @@ def _followed(run: RunState, image: NDArray[np.float32], followed: NDArray[np.bo
         yield from align_all(small, small.usable(), template, starts, "Looking for what has the most contrast")
         found.append(list(small.results))
     for t, (searched, here) in enumerate(zip(*found, strict=True)):
-        if searched is not None and not searched.reason and (here is None or here.reason or _clearer(searched, here)):
+        if searched is None or searched.reason:
+            continue
+        if here is None or here.reason or searched.correlation > here.correlation + _CLEARER:
             small.results[t] = searched
     return small
-
-
-def _clearer(one: PairResult, other: PairResult) -> bool:
-    return one.correlation > other.correlation + _CLEARER
 
 
 def _starts(run: RunState, followed: NDArray[np.bool_]) -> Work[list[dict[int, Array]]]:
