@@ -20,7 +20,7 @@ from stackalign.core.multimodal.judge import (
     fitted,
     judge,
 )
-from stackalign.core.multimodal.matching import Match
+from stackalign.core.multimodal.matching import Match, likeliest
 from stackalign.core.multimodal.refine import FeatureImage, refine
 from stackalign.core.multimodal.search import search
 from stackalign.core.multimodal.views import ImageViews
@@ -320,12 +320,11 @@ def test_answers_that_exclude_each_other_share_the_probability():
 
 @pytest.mark.parametrize(("aside", "refused"), [(2.0, False), (20.0, True)])
 def test_an_answer_that_another_one_excludes_is_refused(aside, refused):
-    aligner = sa.Multimodal().aligner()
     first, second = np.eye(3), np.eye(3)
     second[0, 2] = aside
     evidence = Evidence(0.5, 10.0, 0.5, 1.0, 1.0, 1.0, 0.5, 1.0, 64.0, 100.0)
     answers = [(Match(first, evidence), Verdict(0.6, True, "")), (Match(second, evidence), Verdict(0.75, False, ""))]
-    found, verdict = aligner.likeliest(answers, (64, 64))
+    found, verdict = likeliest(answers, (64, 64), 0.7)
     assert found.matrix is second
     assert verdict.refused == refused
     assert ("elsewhere" in verdict.reason) == refused

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from stackalign.core.multimodal import places
 from stackalign.core.multimodal.corners import corner_distance
-from stackalign.core.multimodal.places import improved, settled
+from stackalign.core.multimodal.places import Place, improved, settled
 from stackalign.core.multimodal.views import ImageViews
 from stackalign.core.transform import TransformModel
 
@@ -35,8 +36,26 @@ def test_passes_that_go_a_part_of_the_way_end_at_one_place(seed):
     assert onward[1].fit.moved < 0.5 * onward[0].fit.moved
 
 
-def test_a_place_that_fits_worse_is_not_taken():
+@pytest.fixture
+def alike():
+    """Return views of one image twice, and its place."""
     image = np.float32(gaussian_filter(np.random.default_rng(1).normal(size=SHAPE), 2))
     views = ImageViews(image, image)
-    place = improved(views, np.eye(3), 0, **OPTIONS)
+    return views, improved(views, np.eye(3), 0, **OPTIONS)
+
+
+def test_a_place_at_rest_stays(alike):
+    views, place = alike
     assert corner_distance(settled(views, place, 0, **OPTIONS).matrix, np.eye(3), SHAPE) < 1e-3
+
+
+def test_a_place_that_fits_worse_is_not_taken(alike, monkeypatch):
+    views, place = alike
+
+    def astray(views, matrix, level, **options):
+        aside = np.eye(3)
+        aside[0, 2] = 1.0
+        return Place(aside @ matrix, place.fit)
+
+    monkeypatch.setattr(places, "improved", astray)
+    assert settled(views, place, 0, **OPTIONS) is place

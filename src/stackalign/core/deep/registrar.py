@@ -173,6 +173,7 @@ class DeepAligner(MultimodalAligner):
         The place that was refused is begun from, too. The likelier answer is returned.
         """
         from stackalign.core.multimodal.judge import judge
+        from stackalign.core.multimodal.matching import likeliest
 
         first = MultimodalAligner.searched(self, views, starts, options)
         if self.network.gives != "description" or (first is not None and not first[1].refused):
@@ -182,7 +183,8 @@ class DeepAligner(MultimodalAligner):
         if found is None:
             return first
         verdict = judge(found.evidence, threshold=self.parameters.least_probability)
-        return self.likeliest([*([] if first is None else [first]), (found, verdict)], views.shapes(0)[1])
+        answers = [answer for answer in (first, (found, verdict)) if answer is not None]
+        return likeliest(answers, views.shapes(0)[1], self.parameters.least_probability)
 
     def matched(self, views: Views, starts: Sequence[Array], **options: Any) -> Match | None:
         """Return the likeliest place by what a network describes images by; None if nothing can be compared."""

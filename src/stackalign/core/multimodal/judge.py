@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 RIGHT = 3.0  # px: mean corner error up to which a result counts as right
 PLACE_SIDE = 1.3  # px: length over which the score of wrong places changes
 BLOCK_SIDE = 3.0  # px: along each axis, where a block is said to agree
-OTHERWISE = "other features find it elsewhere, and that is about as likely"
 FAR = 64.0  # distances and heights beyond are as good as infinite
+OTHERWISE = "other features find it elsewhere, and that is about as likely"
 #: of the logistic model, fitted to 130 synthetic pairs (0 to 49, 80 to 159; of many strengths, every tenth unrelated)
 #: by ``python -m tests.benchmarks.bench_multimodal --calibrate``, see there
 COEFFICIENTS = (3.426, -0.923, 1.010, -4.123, -0.497, -0.660, -0.556, -0.548, 2.694)

@@ -11,7 +11,7 @@ from stackalign.core.frames.reduction import enlarged
 from stackalign.core.multimodal.corners import corner_distance, offsets_of
 from stackalign.core.multimodal.evidence import collected, height, places_searched
 from stackalign.core.multimodal.features import FAMILIES
-from stackalign.core.multimodal.judge import RIGHT
+from stackalign.core.multimodal.judge import OTHERWISE, RIGHT, Verdict, among
 from stackalign.core.multimodal.places import Noisy, Place, all_improved, distinct, disturbed, improved, settled, within
 from stackalign.core.multimodal.search import search
 from stackalign.core.multimodal.views import levels_of
@@ -156,6 +156,28 @@ def match(
         best = ended
     # steps are exact to first order only: what has to be rigid is made so
     return Match(within(best.matrix, full, model) if model is TransformModel.EUCLIDEAN else best.matrix, evidence)
+
+
+def likeliest(
+    answers: Sequence[tuple[Match, Verdict]], shape: tuple[int, int], threshold: float
+) -> tuple[Match, Verdict] | None:
+    """Return the likeliest of some answers, which is less likely by those that exclude it; None if there are none.
+
+    ``shape`` is that of the moving image, ``threshold`` the probability below which an answer is refused.
+    """
+    if not answers:
+        return None
+    found, verdict = max(answers, key=lambda answer: answer[1].probability)
+    apart = [
+        other.probability
+        for match, other in answers
+        if not corner_distance(match.matrix, found.matrix, shape) <= 2 * RIGHT  # else both may be right
+    ]
+    if verdict.refused or not apart:
+        return found, verdict
+    probability = among(verdict.probability, apart)
+    refused = not probability >= threshold
+    return found, Verdict(probability, refused, OTHERWISE if refused else "")
 
 
 def found_places(views: Views, *, max_shift: float | None = None, **options: Any) -> list[Candidate]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Noisy = Literal["fixed", "moving"]
 _ENDED = 0.03  # px of the level: a pass that goes less is the last
-_STRETCHES, _FARTHEST = 6, 6.0  # at most; of a step
+_STRETCHES, _FARTHEST = 6, 6.0  # how often at most, and by how many times, steps are stretched
 _DENSE = 100_000  # px: of larger images every other row and column is enough
 
 
@@ -86,12 +86,7 @@ def improved(
     if fit is None or fit.score <= -1 or not _seen_from_front(current, shapes):
         return None
     if noisy:
-        other_way = views.swapped()
-        still, seen = other_way.fixed(level), other_way.moved(level, inverse(current), shapes[1])
-        if channels is not None:
-            still, seen = _part(still, channels), _part(seen, channels)
-        score, overlap = score_of(still, seen, np.eye(3), least_overlap=options.get("least_overlap", 0.25))
-        fit = replace(fit, score=score, overlap=overlap)
+        fit = _fit_at_rest(views.swapped(), inverse(current), level, fit, channels=channels, **options)
     return Place(enlarged(current, factors), fit)
 
 
@@ -120,7 +115,7 @@ def settled(
     for _ in range(_STRETCHES):
         first = onward(matrices_of(begun, shape))
         second = first and onward(first.matrix)
-        if first is None or second is None:
+        if not (first and second):
             break
         last = second
         step = ends(first.matrix) - begun
@@ -134,18 +129,32 @@ def settled(
         if not np.isfinite(at).all():
             break
         begun = ends(within(at, shape, model))
-    rests = [_at_rest(views, p.matrix, level, noisy, options) for p in (place, last)]
-    return last if rests[1] > rests[0] else place
+    # on the pixels of the image that holds the noise
+    around, turned = (views.swapped(), True) if noisy == "moving" else (views, False)
+
+    def value(of: Place) -> float:
+        matrix = reduced(inverse(of.matrix) if turned else of.matrix, (2**level, 2**level))
+        return Place(of.matrix, _fit_at_rest(around, matrix, level, of.fit, **options)).value
+
+    return last if value(last) > value(place) else place
 
 
-def _at_rest(views: Views, matrix: Array, level: int, noisy: Noisy | None, options: dict[str, Any]) -> float:
+def _fit_at_rest(
+    views: Views,
+    matrix: Array,
+    level: int,
+    fit: Refined,
+    *,
+    channels: slice | None = None,
+    least_overlap: float = 0.25,
+    **_: Any,
+) -> Refined:
     """Return how well both images fit, described where they lie: features that are warped seem to fit better."""
-    if noisy == "fixed":
-        return _at_rest(views.swapped(), inverse(matrix), level, "moving", options)
-    seen, there = (views.swapped(), inverse(matrix)) if noisy else (views, matrix)
-    moved = seen.moved(level, reduced(there, (2**level, 2**level)), seen.shapes(level)[0])
-    score, overlap = score_of(seen.fixed(level), moved, np.eye(3), least_overlap=options.get("least_overlap", 0.25))
-    return score * float(np.sqrt(np.clip(overlap, 0, 1)))
+    still, seen = views.fixed(level), views.moved(level, matrix, views.shapes(level)[0])
+    if channels is not None:
+        still, seen = _part(still, channels), _part(seen, channels)
+    score, overlap = score_of(still, seen, np.eye(3), least_overlap=least_overlap)
+    return replace(fit, score=score, overlap=overlap)
 
 
 def inverse(matrix: Array) -> Array:

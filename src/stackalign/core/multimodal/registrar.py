@@ -251,7 +251,7 @@ class MultimodalAligner:
         from stackalign.core.multimodal.brightness import COEFFICIENTS as OF_BRIGHTNESS
         from stackalign.core.multimodal.brightness import match_brightness
         from stackalign.core.multimodal.judge import COEFFICIENTS, judge
-        from stackalign.core.multimodal.matching import match
+        from stackalign.core.multimodal.matching import likeliest, match
 
         chosen, begun = self.parameters, list(starts)
         answers: list[tuple[Match, Verdict]] = []
@@ -268,28 +268,7 @@ class MultimodalAligner:
             answers.append((found, verdict))
             if not verdict.refused:
                 break
-        return self.likeliest(answers, views.shapes(0)[1])
-
-    def likeliest(
-        self, answers: Sequence[tuple[Match, Verdict]], shape: tuple[int, int]
-    ) -> tuple[Match, Verdict] | None:
-        """Return the likeliest of some answers, which is less likely by those that exclude it."""
-        from stackalign.core.multimodal.corners import corner_distance
-        from stackalign.core.multimodal.judge import OTHERWISE, RIGHT, Verdict, among
-
-        if not answers:
-            return None
-        found, verdict = max(answers, key=lambda answer: answer[1].probability)
-        apart = [
-            other.probability
-            for match, other in answers
-            if not corner_distance(match.matrix, found.matrix, shape) <= 2 * RIGHT  # else both may be right
-        ]
-        if verdict.refused or not apart:
-            return found, verdict
-        probability = among(verdict.probability, apart)
-        refused = not probability >= self.parameters.least_probability
-        return found, Verdict(probability, refused, OTHERWISE if refused else "")
+        return likeliest(answers, views.shapes(0)[1], chosen.least_probability)
 
     def further_places(self, views: Views) -> list[Array]:
         """Return places to begin from, moving -> fixed, where the first answer would be refused: none."""
