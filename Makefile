@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt | system
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e ".[napari,cluster]" --group dev
-	$(BIN)/python -W ignore -m compileall -qq -j 0 .venv/lib || true  # on all cores: pip takes one
+	$(BIN)/python -W ignore -m compileall -qq -j 0 .venv/lib || true  # on all cores; packages may hold files of other Pythons
 	touch $@
 
 install: $(STAMP)  ## Set up .venv with the package (editable) and everything for development

@@ -7,6 +7,8 @@ compared with.
 ``--reliability`` prints how often results of each probability were right, those that are refused too, of all sets in
 FILE, and draws ``--figure``. ``--calibrate 240`` fits the coefficients of `stackalign.core.multimodal.judge` to
 synthetic pairs of many strengths and prints them; with ``--way brightness`` those of `...multimodal.brightness`.
+``--blocks`` asks mutual information where blocks of roadscene, or of named pairs, belong; ``--placed`` compares us and
+the files of whole folders with the similarity that such blocks tell.
 """
 
 import argparse
