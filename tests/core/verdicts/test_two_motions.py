@@ -63,6 +63,13 @@ def test_what_was_followed_is_looked_for_in_every_frame(scene, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seed", [21, 31])
+def test_no_frame_of_a_faint_scene_that_jumps_is_wrong_unflagged(seed):
+    shown = movie("all", "retina", seed, rotation=3.0)
+    assert outcome(shown, sa.register(shown.frames, sa.LucasKanade()))["unseen"] == []
+
+
+@pytest.mark.slow
 def test_a_faint_scene_that_turns_and_jumps_is_not_taken_for_what_walks_through_it():
     """Frames that were placed between the two motions were followed there, unflagged, as the rest was not found."""
     shown = movie("all", "retina", 0, rotation=3.0)
@@ -70,7 +77,7 @@ def test_a_faint_scene_that_turns_and_jumps_is_not_taken_for_what_walks_through_
     found = outcome(shown, result)
     # what is shown beside the object is so faint that some frames lie off by over a pixel: as far as they say
     unseen = found["unseen"]
-    assert len(unseen) <= 2
+    assert len(unseen) <= 1
     assert (found["error"][unseen] < 4 * np.linalg.norm(result.quality.error[unseen], axis=1)).all()
 
 
