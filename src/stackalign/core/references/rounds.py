@@ -9,6 +9,7 @@ import numpy as np
 from stackalign.core.frames.frame_check import read_frame
 from stackalign.core.references.averaged import align_to_average
 from stackalign.core.references.chained import align_to_previous, align_to_rolling, rescue
+from stackalign.core.references.mosaic import refine_on_mosaic
 from stackalign.core.references.reference import PairResult, Reference
 from stackalign.core.run_state import RunState, align_all, noise_of, spread
 from stackalign.core.verdicts.clearing import clear
@@ -83,6 +84,7 @@ def align_stack(
     yield from settle(run, aligned)
     yield from clear(run, aligned)
     yield from doubt_rivals(run)
+    yield from refine_on_mosaic(run)
     return run.registration()
 
 

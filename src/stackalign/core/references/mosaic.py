@@ -1,0 +1,186 @@
+"""Frames that show more than the reference does: refined on what the other frames show around it.
+
+The mean covers the field of one frame. After a jump or a long drift, a frame shows a part of it only, and is placed by
+that part alone, however many others show the rest. Here such frames are laid on the mean of the others where they lie
+themselves: each part of a mosaic of all frames is a reference of its own, of the size of a frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stackalign.core.generators import moved_points
+from stackalign.core.geometry import centre, corners
+from stackalign.core.references.chained import shares_in_view
+from stackalign.core.references.draft import SAMPLE
+from stackalign.core.references.reference import NoiseTeller
+from stackalign.core.run_state import batched, spread
+from stackalign.core.threads import map_frames
+from stackalign.core.warping.resample import warp_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from stackalign.core.references.reference import PairResult
+    from stackalign.core.run_state import RunState
+    from stackalign.core.work import Work
+
+    Array = NDArray[np.float64]
+    Image = NDArray[np.float32]
+    Place = tuple[int, ...]
+
+_WHOLE = 0.75  # of a frame's pixels in view of the reference: such a frame has little to gain
+_PARTS = 8  # of the field along each axis, that parts of the mosaic lie apart
+_PASSES = 6
+_RESTS = 0.2  # standard errors: a pass that moves frames by less is the last
+_HELD = 0.05  # of the way, by which the own noise of a frame may hold it in a mean that it is part of
+_LEAST = 2  # other frames that must show a pixel
+_LATTICE = 32  # places along each axis that tell what is in view
+
+
+def refine_on_mosaic(run: RunState) -> Work[None]:
+    """Align frames that the reference shows in part to what the others show where they lie.
+
+    Parameters
+    ----------
+    run : RunState
+        Aligned to a mean; results of such frames are replaced where they fit there. A frame whose own noise would hold
+        it in the mosaic is compared with that of the others.
+    """
+    shape, places = run.stack.frame_shape, run.places()
+    if run.policy.kind != "mean" or run.mask is not None or len(places) < 3:
+        return
+    shares = shares_in_view(shape, np.array(list(places.values())), _LATTICE)
+    part = [t for t, share in zip(places, shares, strict=True) if share < _WHOLE]
+    if len(part) < 2:  # nobody else shows what lies beyond
+        return
+    sample = spread(list(places), SAMPLE)
+    alone = {t: r for t in part if (r := run.results[t]) is not None}
+    inside, rest = [t for t in part if t in set(sample)], [t for t in part if t not in set(sample)]
+    for _ in range(_PASSES):
+        moved = yield from _refined(run, inside, sample, alone)
+        if not moved > _RESTS:
+            break
+    yield from _refined(run, rest, sample, alone)
+
+
+def _refined(run: RunState, frames: Sequence[int], sample: Sequence[int], alone: dict[int, PairResult]) -> Work[float]:
+    """Align some frames to the parts of the mosaic that they lie in; returns by how many standard errors they went.
+
+    ``alone``: where they lie by the reference alone. Frames of one part move together, and are known together no better
+    than by the reference.
+    """
+    points = corners(run.stack.frame_shape)
+    went: list[float] = []
+    for origin, some in _parts(run, frames).items():
+        part = yield from _part(run, sample, origin)
+        for t, result in part.aligned(run, some).items():
+            before = run.results[t]
+            if before is None or result is None or result.reason:
+                continue
+            error = np.hypot(result.error, np.nan_to_num(alone[t].error) / np.sqrt(len(some)))
+            run.results[t] = replace(result, error=error)
+            way = moved_points(result.matrix, points) - moved_points(before.matrix, points)
+            size = float(np.sqrt(np.square(way).sum(-1).mean()))
+            went.append(size / max(float(np.sqrt(np.square(error).sum())), 1e-6))
+    return float(np.median(went)) if went else 0.0
+
+
+def _parts(run: RunState, frames: Sequence[int]) -> dict[Place, list[int]]:
+    """Return the origins of the parts of the mosaic that frames lie in, with these."""
+    shape = np.array(run.stack.frame_shape)
+    step, middle = np.maximum(shape / _PARTS, 1.0), centre(run.stack.frame_shape)
+    parts: dict[Place, list[int]] = {}
+    for t in frames:
+        result = run.results[t]
+        assert result is not None
+        shift = moved_points(result.matrix, middle[None])[0] - middle
+        origin = np.rint(np.rint(shift / step) * step).astype(int)
+        parts.setdefault(tuple(origin.tolist()), []).append(t)
+    return parts
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """A part of the mosaic: the sum of frames, how many show each pixel, and which frames these are."""
+
+    total: Image
+    count: Image
+    home: Array  # reference -> part
+    frames: frozenset[int]
+
+    def aligned(self, run: RunState, frames: Sequence[int]) -> dict[int, PairResult]:
+        """Return how frames lie on it, in terms of the reference, of those that can be told."""
+        template = self._template(run, self.total, self.count)
+        if template is None:
+            return {}
+        pull = run.aligner.pull(template) if isinstance(run.aligner, NoiseTeller) else np.inf
+        if min(_share(self.count), pull) < _HELD or not self.frames & set(frames):
+            found = self._all(run, frames, template)
+        else:
+            alone = zip(frames, map_frames(partial(self._without, run), frames), strict=True)
+            found = {t: result for t, result in alone if result is not None}
+        back = np.linalg.inv(self.home)
+        return {t: replace(result, matrix=back @ result.matrix) for t, result in found.items()}
+
+    def _all(self, run: RunState, frames: Sequence[int], template: Any) -> dict[int, PairResult]:
+        starts = {t: self.home @ r.matrix for t in frames if (r := run.results[t]) is not None}
+        some = batched(run.aligner, frames, run.stack.frame_bytes)
+        found = map_frames(lambda batch: run.align_many(batch, template, starts), some)
+        return {t: r for batch, results in zip(some, found, strict=True) for t, r in zip(batch, results, strict=True)}
+
+    def _without(self, run: RunState, t: int) -> PairResult | None:
+        """Return how a frame lies on what the others show; None if that is too little."""
+        total, count, before = self.total, self.count, run.results[t]
+        if t in self.frames:
+            own = _laid(run, t, self.home)
+            shown = np.isfinite(own)
+            total, count = np.where(shown, total - own, total), count - shown
+        template = self._template(run, total, count)
+        return None if template is None or before is None else run.align(t, template, self.home @ before.matrix)
+
+    def _template(self, run: RunState, total: Image, count: Image) -> Any:
+        """Return a sum of frames as a template; None if too little is shown."""
+        known = count >= _LEAST
+        if not known.any():
+            return None
+        image = np.where(known, total / np.maximum(count, 1), np.float32(np.nan)).astype(np.float32)
+        try:  # of noise that differs from place to place the mean counts
+            return run.aligner.prepare(image, None, noise=run.details.get("noise"), frames=1 / _share(count))
+        except ValueError:
+            return None
+
+
+def _share(count: Image) -> float:
+    """Return the share of one frame in a mean, where enough of them show something."""
+    return float(np.mean(1 / count[count >= _LEAST]))
+
+
+def _part(run: RunState, sample: Sequence[int], origin: Place) -> Work[_Part]:
+    """Add up the frames of a sample where they show a part."""
+    home = np.eye(len(origin) + 1)
+    home[:-1, -1] = -np.array(origin)
+    total, count = (np.zeros(run.stack.frame_shape, np.float32) for _ in range(2))
+    known = {t: home @ r.matrix for t in sample if (r := run.results[t]) is not None}
+    seen = shares_in_view(run.stack.frame_shape, np.array(list(known.values())))
+    there = [t for t, share in zip(known, seen, strict=True) if share > 0]
+    for done, image in enumerate(map_frames(lambda t: _laid(run, t, home), there)):
+        shown = np.isfinite(image)
+        np.add(total, image, out=total, where=shown)
+        count += shown
+        yield run.progress(done + 1, len(there), "Aligning frames to what others show around the reference")
+    return _Part(total, count, home, frozenset(there))
+
+
+def _laid(run: RunState, t: int, home: Array) -> Image:
+    """Return a frame on the grid of a part, in the brightness of the reference; NaN beyond it."""
+    result = run.results[t]
+    assert result is not None
+    image = (np.asarray(run.load(t), np.float32) - np.float32(result.offset)) / np.float32(result.gain)
+    return np.asarray(warp_frame(image, home @ result.matrix, order=3, fill="nan"), np.float32)
