@@ -66,6 +66,28 @@ def mean_image(
     int
         Frames added so far.
     """
+    from stackalign.core.references.mean_kernels import histogram
+
+    total, weight = yield from summed_images(load, frames, places, shape, model)
+    count = histogram(_volume(weight), len(frames))[1:]
+    # as many as usual: the median where there are any
+    usual = int(np.searchsorted(np.cumsum(count), 0.5 * count.sum())) + 1 if count.any() else 0
+    return mean_of_sum(total, weight, max(0.5 * usual, 1.0), model)
+
+
+def summed_images(
+    load: Callable[[int], NDArray[Any]],
+    frames: Sequence[int],
+    places: Sequence[Aligned],
+    shape: tuple[int, ...],
+    model: TransformModel,
+) -> Generator[int, None, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Return the sum of aligned frames, and how many cover each pixel; parameters as for `mean_image`.
+
+    Translations are added as B-spline coefficients: only `mean_of_sum` makes an image of them.
+    """
+    from stackalign.core.references.mean_kernels import add_boxes
+
     # float sums depend on their order: chunks are the same however many threads there are
     count = min(8, -(-len(frames) // 8))
     chunks = [range(k, min(k + count, len(frames))) for k in range(0, len(frames), count)]
@@ -92,13 +114,17 @@ def mean_image(
         covered += [box[None] for box in boxes]
         done += len(chunk)
         yield done
-    from stackalign.core.references.mean_kernels import add_boxes, divide, histogram
-
     add_boxes(np.concatenate(covered), _volume(weight))
-    count = histogram(_volume(weight), len(frames))[1:]
-    # as many as usual: the median where there are any
-    usual = int(np.searchsorted(np.cumsum(count), 0.5 * count.sum())) + 1 if count.any() else 0
-    divide(_volume(total), _volume(weight), max(0.5 * usual, 1.0))
+    return total, weight
+
+
+def mean_of_sum(
+    total: NDArray[np.float32], weight: NDArray[np.float32], least: float, model: TransformModel
+) -> NDArray[np.float32]:
+    """Turn a sum of frames, in place, into their mean; NaN where fewer than ``least`` cover a pixel."""
+    from stackalign.core.references.mean_kernels import divide
+
+    divide(_volume(total), _volume(weight), least)
     return _sharpened(total) if model is TransformModel.TRANSLATION else total
 
 

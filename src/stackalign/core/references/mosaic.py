@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,11 +17,11 @@ import numpy as np
 from stackalign.core.generators import moved_points
 from stackalign.core.geometry import centre, corners
 from stackalign.core.references.chained import shares_in_view
-from stackalign.core.references.draft import SAMPLE
+from stackalign.core.references.draft import SAMPLE, last_value
+from stackalign.core.references.mean_image import Aligned, mean_of_sum, summed_images
 from stackalign.core.references.reference import NoiseTeller
 from stackalign.core.run_state import batched, spread
 from stackalign.core.threads import map_frames
-from stackalign.core.warping.resample import warp_frame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,12 +37,13 @@ if TYPE_CHECKING:
     Place = tuple[int, ...]
 
 _WHOLE = 0.75  # of a frame's pixels in view of the reference: such a frame has little to gain
-_PARTS = 8  # of the field along each axis, that parts of the mosaic lie apart
+_PARTS = {2: 8, 3: 4}  # of the field along each axis, that parts of the mosaic lie apart
 _PASSES = 6
 _RESTS = 0.2  # standard errors: a pass that moves frames by less is the last
 _HELD = 0.05  # of the way, by which the own noise of a frame may hold it in a mean that it is part of
 _LEAST = 2  # other frames that must show a pixel
 _LATTICE = 32  # places along each axis that tell what is in view
+MESSAGE = "Aligning frames to what others show around the reference"
 
 
 def refine_on_mosaic(run: RunState) -> Work[None]:
@@ -95,7 +97,7 @@ def _refined(run: RunState, frames: Sequence[int], sample: Sequence[int], alone:
 def _parts(run: RunState, frames: Sequence[int]) -> dict[Place, list[int]]:
     """Return the origins of the parts of the mosaic that frames lie in, with these."""
     shape = np.array(run.stack.frame_shape)
-    step, middle = np.maximum(shape / _PARTS, 1.0), centre(run.stack.frame_shape)
+    step, middle = np.maximum(shape / _PARTS[len(shape)], 1.0), centre(run.stack.frame_shape)
     parts: dict[Place, list[int]] = {}
     for t in frames:
         result = run.results[t]
@@ -117,70 +119,67 @@ class _Part:
 
     def aligned(self, run: RunState, frames: Sequence[int]) -> dict[int, PairResult]:
         """Return how frames lie on it, in terms of the reference, of those that can be told."""
-        template = self._template(run, self.total, self.count)
+        template = _template(run, self.total.copy(), self.count)
         if template is None:
             return {}
         pull = run.aligner.pull(template) if isinstance(run.aligner, NoiseTeller) else np.inf
         if min(_share(self.count), pull) < _HELD or not self.frames & set(frames):
-            found = self._all(run, frames, template)
+            starts = {t: self.home @ r.matrix for t in frames if (r := run.results[t]) is not None}
+            some = batched(run.aligner, frames, run.stack.frame_bytes)
+            batches = map_frames(lambda batch: run.align_many(batch, template, starts), some)
+            found = dict(zip(frames, chain.from_iterable(batches), strict=True))
         else:
             alone = zip(frames, map_frames(partial(self._without, run), frames), strict=True)
             found = {t: result for t, result in alone if result is not None}
         back = np.linalg.inv(self.home)
         return {t: replace(result, matrix=back @ result.matrix) for t, result in found.items()}
 
-    def _all(self, run: RunState, frames: Sequence[int], template: Any) -> dict[int, PairResult]:
-        starts = {t: self.home @ r.matrix for t in frames if (r := run.results[t]) is not None}
-        some = batched(run.aligner, frames, run.stack.frame_bytes)
-        found = map_frames(lambda batch: run.align_many(batch, template, starts), some)
-        return {t: r for batch, results in zip(some, found, strict=True) for t, r in zip(batch, results, strict=True)}
-
     def _without(self, run: RunState, t: int) -> PairResult | None:
         """Return how a frame lies on what the others show; None if that is too little."""
-        total, count, before = self.total, self.count, run.results[t]
+        total, count, before = self.total.copy(), self.count, run.results[t]
         if t in self.frames:
-            own = _laid(run, t, self.home)
-            shown = np.isfinite(own)
-            total, count = np.where(shown, total - own, total), count - shown
-        template = self._template(run, total, count)
+            own = last_value(_summed(run, [t], self.home))
+            total, count = total - own[0], count - own[1]
+        template = _template(run, total, count)
         return None if template is None or before is None else run.align(t, template, self.home @ before.matrix)
-
-    def _template(self, run: RunState, total: Image, count: Image) -> Any:
-        """Return a sum of frames as a template; None if too little is shown."""
-        known = count >= _LEAST
-        if not known.any():
-            return None
-        image = np.where(known, total / np.maximum(count, 1), np.float32(np.nan)).astype(np.float32)
-        try:  # of noise that differs from place to place the mean counts
-            return run.aligner.prepare(image, None, noise=run.details.get("noise"), frames=1 / _share(count))
-        except ValueError:
-            return None
-
-
-def _share(count: Image) -> float:
-    """Return the share of one frame in a mean, where enough of them show something."""
-    return float(np.mean(1 / count[count >= _LEAST]))
 
 
 def _part(run: RunState, sample: Sequence[int], origin: Place) -> Work[_Part]:
     """Add up the frames of a sample where they show a part."""
     home = np.eye(len(origin) + 1)
     home[:-1, -1] = -np.array(origin)
-    total, count = (np.zeros(run.stack.frame_shape, np.float32) for _ in range(2))
     known = {t: home @ r.matrix for t in sample if (r := run.results[t]) is not None}
     seen = shares_in_view(run.stack.frame_shape, np.array(list(known.values())))
     there = [t for t, share in zip(known, seen, strict=True) if share > 0]
-    for done, image in enumerate(map_frames(lambda t: _laid(run, t, home), there)):
-        shown = np.isfinite(image)
-        np.add(total, image, out=total, where=shown)
-        count += shown
-        yield run.progress(done + 1, len(there), "Aligning frames to what others show around the reference")
+    total, count = yield from _summed(run, there, home)
     return _Part(total, count, home, frozenset(there))
 
 
-def _laid(run: RunState, t: int, home: Array) -> Image:
-    """Return a frame on the grid of a part, in the brightness of the reference; NaN beyond it."""
-    result = run.results[t]
-    assert result is not None
-    image = (np.asarray(run.load(t), np.float32) - np.float32(result.offset)) / np.float32(result.gain)
-    return np.asarray(warp_frame(image, home @ result.matrix, order=3, fill="nan"), np.float32)
+def _summed(run: RunState, frames: Sequence[int], home: Array) -> Work[tuple[Image, Image]]:
+    """Add frames up where they lie on a part; returns the sum, and how many show each pixel."""
+    known = [Aligned.of(r) for t in frames if (r := run.results[t]) is not None]
+    places = [replace(place, matrix=home @ place.matrix) for place in known]
+    work = summed_images(run.load, frames, places, run.stack.frame_shape, run.aligner.model)
+    while True:
+        try:
+            done = next(work)
+        except StopIteration as stop:
+            total, count = stop.value
+            return total, count
+        yield run.progress(done, len(frames), MESSAGE)
+
+
+def _template(run: RunState, total: Image, count: Image) -> Any:
+    """Turn a sum of frames, in place, into a template; None if too little is shown."""
+    if not (count >= _LEAST).any():
+        return None
+    image = mean_of_sum(total, count, _LEAST, run.aligner.model)
+    try:  # of noise that differs from place to place the mean counts
+        return run.aligner.prepare(image, None, noise=run.details.get("noise"), frames=1 / _share(count))
+    except ValueError:
+        return None
+
+
+def _share(count: Image) -> float:
+    """Return the share of one frame in a mean, where enough of them show something."""
+    return float(np.mean(1 / count[count >= _LEAST]))
