@@ -58,8 +58,8 @@ def refine_on_mosaic(run: RunState) -> Work[None]:
     shape, places = run.stack.frame_shape, run.places()
     if run.policy.kind != "mean" or run.mask is not None or len(places) < 3:
         return
-    if not isinstance(run.aligner, NoiseTeller):  # nothing tells what a few frames less of noise would bring
-        return
+    if not any(r is not None and np.isfinite(r.residual) for r in run.results):
+        return  # frames of another modality: one is searched for in the whole range, and nothing tells its noise
     shares = shares_in_view(shape, np.array(list(places.values())), _LATTICE)
     part = [t for t, share in zip(places, shares, strict=True) if share < _WHOLE]
     if len(part) < 2:  # nobody else shows what lies beyond
@@ -124,8 +124,7 @@ class _Part:
         template = _template(run, self.total.copy(), self.count)
         if template is None:
             return {}
-        assert isinstance(run.aligner, NoiseTeller)
-        pull = run.aligner.pull(template)
+        pull = run.aligner.pull(template) if isinstance(run.aligner, NoiseTeller) else np.inf
         if min(_share(self.count), pull) < _HELD or not self.frames & set(frames):
             starts = {t: self.home @ r.matrix for t in frames if (r := run.results[t]) is not None}
             some = batched(run.aligner, frames, run.stack.frame_bytes)
