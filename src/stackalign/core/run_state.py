@@ -11,7 +11,8 @@ import numpy as np
 
 from stackalign.core.frames.frame_check import read_frame
 from stackalign.core.frames.noise import NoiseModel
-from stackalign.core.geometry import centre
+from stackalign.core.generators import moved_points
+from stackalign.core.geometry import centre, corners
 from stackalign.core.references.reference import ManyAligner, PairResult, SplineReader
 from stackalign.core.registration import FrameQuality, Registration
 from stackalign.core.threads import batches, is_spread, map_frames
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from stackalign.core.stack import ImageStack
     from stackalign.core.work import Work
 
+NOISE_REACH = 0.5  # pixels: farther away a frame no longer correlates with its own noise in a mean
 _KEPT_BYTES = 1 << 28  # of frames and their splines
 
 
@@ -221,20 +223,31 @@ def align_all(
 
 
 def noise_of(
-    run: RunState, template: Any, frames: Iterable[int], results: Iterable[PairResult | None]
+    run: RunState,
+    template: Any,
+    frames: Iterable[int],
+    results: Iterable[PairResult | None],
+    places: Mapping[int, NDArray[np.float64]] | None = None,
 ) -> NoiseModel | None:
-    """Fit the camera's noise to the residuals of some frames."""
+    """Fit the camera's noise to the residuals of some frames; ``places``: where these lie in the reference, a mean."""
     pairs = []
     for t, result in zip(frames, results, strict=True):
         if result is None or result.reason:
             continue
         frame = run.load(t)
         if t not in run.unusable:
-            pairs.append(run.aligner.residuals(frame, template, result))
+            own = places is not None and lies_there(result.matrix, places[t], run.stack.frame_shape)
+            pairs.append(run.aligner.residuals(frame, template, result, own=own))
     if not pairs:
         return None
     both = np.concatenate(pairs)
     return NoiseModel.fitted(both[:, 0], both[:, 1])
+
+
+def lies_there(matrix: NDArray[np.float64], place: NDArray[np.float64], shape: Sequence[int]) -> bool:
+    """Return whether a frame lies so close to a place in a mean that it correlates with its own noise there."""
+    points = corners(shape)
+    return bool(np.abs(moved_points(matrix, points) - moved_points(place, points)).max() < NOISE_REACH)
 
 
 def spread(frames: Sequence[int] | range, count: int) -> list[int]:

@@ -34,7 +34,7 @@ class Centroids:
         matrix[:2, 2] = template - self.centre(frame)
         return PairResult(matrix, 0.9, 1.0, 0.9, np.full(2, 0.05))
 
-    def residuals(self, frame, template, result):
+    def residuals(self, frame, template, result, *, own=False):
         return np.zeros((0, 2))
 
     def filtered(self, frame):

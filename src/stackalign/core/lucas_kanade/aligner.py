@@ -160,11 +160,13 @@ class MotionAligner:
 
         return Jury(template.blocks(), fitted, overlap, _PULLED)
 
-    def residuals(self, frame: NDArray[Any], template: MotionReference, result: PairResult) -> NDArray[np.float64]:
+    def residuals(
+        self, frame: NDArray[Any], template: MotionReference, result: PairResult, *, own: bool = False
+    ) -> NDArray[np.float64]:
         """Return (intensity, residual) pairs of some thousand pixels; see `PairAligner.residuals`."""
         from stackalign.core.lucas_kanade.residuals import intensity_residuals
 
-        return intensity_residuals(frame, template.full, result.matrix, result.gain, result.offset)
+        return intensity_residuals(frame, template.full, result.matrix, result.gain, result.offset, own=own)
 
     def _searched(
         self, frames: Sequence[NDArray[Any]], template: MotionReference, *, thorough: bool = False

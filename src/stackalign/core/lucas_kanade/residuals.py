@@ -41,9 +41,12 @@ def sampled_residuals(
 
 
 def intensity_residuals(
-    frame: NDArray[Any], template: MotionTemplate, matrix: Array, gain: float, offset: float
+    frame: NDArray[Any], template: MotionTemplate, matrix: Array, gain: float, offset: float, *, own: bool = False
 ) -> Array:
-    """Return (intensity, residual) pairs (N, 2) in the units of the reference, for a fit of the noise."""
+    """Return (intensity, residual) pairs (N, 2) in the units of the reference, for a fit of the noise.
+
+    ``own``: the frame lies in the reference there.
+    """
     images = template.images
     image = np.asarray(frame, np.float32)
     finite = np.isfinite(image)
@@ -51,7 +54,7 @@ def intensity_residuals(
     image = (np.where(finite, image, np.float32(0)) - np.float32(offset)) / np.float32(gain) - np.float32(images.level)
     pairs = sampled_residuals(image, seen, template, matrix)
     pairs[:, 0] += images.level
-    pairs[:, 1] /= np.sqrt(1 + images.passed)  # what is left of the noise of the reference
+    pairs[:, 1] /= np.sqrt(images.left_over(own=own))
     return pairs
 
 

@@ -274,7 +274,9 @@ class MultimodalAligner:
         """Return places to begin from, moving -> fixed, where the first answer would be refused: none."""
         return []
 
-    def residuals(self, frame: NDArray[Any], template: NDArray[np.float32], result: PairResult) -> Array:
+    def residuals(
+        self, frame: NDArray[Any], template: NDArray[np.float32], result: PairResult, *, own: bool = False
+    ) -> Array:
         """Return no pairs: the brightness of one modality does not predict that of another."""
         return np.empty((0, 2))
 

@@ -17,7 +17,7 @@ from stackalign.core.references.draft import SAMPLE, central_frame, drafted
 from stackalign.core.references.first_noise import aligned_few, aligned_in_part
 from stackalign.core.references.mean_image import Aligned, mean_image, median_image
 from stackalign.core.references.reference import NoiseTeller, PairResult
-from stackalign.core.run_state import align_all, spread
+from stackalign.core.run_state import NOISE_REACH, align_all, spread
 from stackalign.core.warping.resample import warp_frame
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ _BLUR = 0.2  # pixels: a motion of the sample from which the next mean is as sha
 _NEGLIGIBLE = 0.2  # standard errors of a frame that the next round would still move it: it is not worth a round
 _LEAST = 2e-4  # pixels: no round is worth less
 _MOST = 0.9  # of the frames that make the mean
-_HELD = 0.5  # pixels: farther away a frame no longer correlates with its own noise
 
 
 def align_to_average(run: RunState) -> Work[None]:
@@ -179,7 +178,7 @@ def _release(known: list[PairResult | None], sample: Sequence[int], before: dict
             continue
         step = r.matrix[:-1, -1] - before[t][:-1, -1]
         share = np.diag(r.hold)
-        if np.abs(step).max() > _HELD or share.max() <= 1:
+        if np.abs(step).max() > NOISE_REACH or share.max() <= 1:
             continue
         matrix = r.matrix.copy()
         matrix[:-1, -1] = before[t][:-1, -1] + r.hold @ step

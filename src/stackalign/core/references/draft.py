@@ -117,7 +117,7 @@ def _draft_mean(
         image = last_value(mean_image(small.__getitem__, kept, places, shape, aligner.model))
     template = aligner.prepare(image, None, frames=float(len(kept)))
     # weights that follow from the noise: without them bright pixels count too much, and look like outliers
-    pairs = np.concatenate([aligner.residuals(small[t], template, results[t]) for t in spread(kept, 6)])
+    pairs = np.concatenate([aligner.residuals(small[t], template, results[t], own=True) for t in spread(kept, 6)])
     noise = NoiseModel.fitted(pairs[:, 0], pairs[:, 1])
     return aligner.prepare(image, None, noise=noise, frames=float(len(kept)))
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from stackalign.core.frames.noise import NoiseModel
 from stackalign.core.references.mean_image import Aligned, mean_image
-from stackalign.core.run_state import noise_of, safely, spread
+from stackalign.core.run_state import lies_there, noise_of, safely, spread
 from stackalign.core.threads import map_frames
 from stackalign.core.transform import TransformModel
 
@@ -41,7 +41,7 @@ def aligned_few(
     """Align a few frames to the first mean, and read the noise off their residuals: ``run.noise`` is set."""
     template = run.aligner.prepare(image, mask, frames=count)
     tried = [run.align(t, template, starts[t]) for t in few]
-    run.noise = noise_of(run, template, few, tried)
+    run.noise = noise_of(run, template, few, tried, starts)
     return tried
 
 
@@ -100,7 +100,12 @@ def aligned_in_part(
     if 2 * len(found) < len(sample):
         return {}
     few = spread(list(found), _FEW)
-    pairs = np.concatenate([run.aligner.residuals(parts[t].read(run), template, found[t]) for t in few])
+    pairs = np.concatenate([
+        run.aligner.residuals(
+            parts[t].read(run), template, found[t], own=lies_there(found[t].matrix, parts[t].start, _shape(box))
+        )
+        for t in few
+    ])  # fmt: skip
     run.noise = NoiseModel.fitted(pairs[:, 0], pairs[:, 1])
     for t, result in found.items():
         whole = eye.copy()

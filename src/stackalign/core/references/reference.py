@@ -176,8 +176,14 @@ class PairAligner(Protocol[Template]):
         """
         ...
 
-    def residuals(self, frame: NDArray[Any], template: Template, result: PairResult) -> NDArray[np.float64]:
-        """Return (model, residual) pairs (N, 2) of some thousand pixels, in intensity units of the reference."""
+    def residuals(
+        self, frame: NDArray[Any], template: Template, result: PairResult, *, own: bool = False
+    ) -> NDArray[np.float64]:
+        """Return (model, residual) pairs (N, 2) of some thousand pixels, in intensity units of the reference.
+
+        What the noise of the reference adds is taken out; ``own``: the frame lies in the reference, a mean, where the
+        result puts it, and its noise is missing from the difference.
+        """
         ...
 
     def filtered(self, frame: NDArray[Any]) -> NDArray[Any]:

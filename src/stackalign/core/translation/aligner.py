@@ -117,9 +117,11 @@ class TranslationAligner:
             elif fit.converged or last:
                 results[k] = self._result(fit, frame, template, blocks)
 
-    def residuals(self, frame: NDArray[Any], template: TranslationReference, result: PairResult) -> NDArray[np.float64]:
+    def residuals(
+        self, frame: NDArray[Any], template: TranslationReference, result: PairResult, *, own: bool = False
+    ) -> NDArray[np.float64]:
         """Return (intensity, residual) pairs of some thousand pixels; see `PairAligner.residuals`."""
-        return intensity_residuals(frame, template.full, result.matrix[:-1, -1], result.gain, result.offset)
+        return intensity_residuals(frame, template.full, result.matrix[:-1, -1], result.gain, result.offset, own=own)
 
     def _searched(
         self, frames: NDArray[Any], template: TranslationReference

@@ -297,9 +297,18 @@ def _fit_with_holes(
 
 
 def intensity_residuals(
-    frame: NDArray[Any], template: TranslationTemplate, shift: NDArray[np.float64], gain: float, offset: float
+    frame: NDArray[Any],
+    template: TranslationTemplate,
+    shift: NDArray[np.float64],
+    gain: float,
+    offset: float,
+    *,
+    own: bool = False,
 ) -> NDArray[np.float64]:
-    """Return (intensity, residual) pairs (N, 2) in the units of the reference, for a fit of the noise."""
+    """Return (intensity, residual) pairs (N, 2) in the units of the reference, for a fit of the noise.
+
+    ``own``: the frame lies in the reference there.
+    """
     image = np.asarray(frame, np.float32)
     finite = np.isfinite(image)
     seen = _NOTHING if finite.all() else volume_of(finite.astype(np.float32))
@@ -308,6 +317,7 @@ def intensity_residuals(
     )
     pairs = sampled_residuals(np.ascontiguousarray(volume_of(image)), seen, template, shift)
     pairs[:, 0] += template.level
+    pairs[:, 1] /= math.sqrt(template.left_over(own=own))
     return pairs
 
 

@@ -29,6 +29,7 @@ _DEEP = 24  # planes: the same; a plane lost costs more, but so does the filter 
 _LEAST = 16  # pixels of an image that only leads to the next finer one
 _TALL = 256, 64  # rows of planes and volumes: from here on every fourth of them tells the first steps
 _EVERY = 4
+_LEAST_LEFT = 0.1  # of the noise of a frame, between it and a mean of few that it is part of
 _EVEN = 0.1  # of the mean variance: the least that a dark pixel's counts for, so that few do not rule the fit
 _PLANES = 1, 2  # mirrored ones, before and behind the coefficients of a volume
 _SLOPE = 3  # pixels along an axis that it takes to tell a slope
@@ -106,6 +107,14 @@ class TranslationTemplate:
     def variance(self) -> NDArray[np.float32]:
         """Variance of each pixel of the reference, before it was filtered (z, y, x)."""
         return self.noise.variance(self.values + np.float32(self.level)) / np.float32(self.frames)
+
+    def left_over(self, *, own: bool = False) -> float:
+        """Return the variance of what noise leaves between a frame and the values, over that of the frame.
+
+        ``own``: the frame is one of those that were averaged, where it lies, and shares their noise.
+        """
+        shared = 0.0 if self.denoised is None or not own else self.denoised.value_noise() / self.frames
+        return max(1 + self.passed - 2 * shared, _LEAST_LEFT)
 
     def value_noise(self) -> float:
         """Return what noise adds to the product of the values and the reference as it came, a unit of weight."""
