@@ -106,3 +106,6 @@ def test_blocks_are_found_to_their_stated_error(obstacle: bool) -> None:
     error = grid.field(shifts - truth, reference.shape)
     inside = error[:, 15:-15, 15:-15]
     assert np.sqrt((inside**2).mean()) < (0.15 if obstacle else 0.04)
+    if not obstacle:
+        within = np.abs(shifts - truth) < np.sqrt(template.covariance)
+        assert 0.5 < within.mean() < 0.85  # of 40; 65 +- 2 % of ten such pairs
