@@ -32,7 +32,8 @@ PICTURES = Path(__file__).parents[3] / "training-images" / "held_out"  # scripts
 FOLDERS = ("Nighttime", "Optical-Depth", "Optical-Infrared", "Optical-Map", "Optical-Optical", "Optical-SAR")
 SWAP = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 1]])
 MIDDLE = (128.0, 128.0)  # of images of 256 pixels, as the folders turn them
-REGRESSORS = 9  # of `Evidence`
+RELIEF = 3  # of so many pairs to calibrate with one shows relief
+REGRESSORS = 10  # of `Evidence`
 BINS = 24  # of brightness, where mutual information is asked
 CLEAR = 4.0  # px that blocks leave, on the median, of a similarity that they tell
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "immunohistochemistry", "retina", "hubble_deep_field")
@@ -494,9 +495,10 @@ def contents() -> list[np.ndarray]:
 def evidence(count: int, first: int, seconds: float, files: list[Path], way: str) -> np.ndarray:
     """Return regressors, chances and corner errors of synthetic pairs, from nearly alike to hopeless, as rows.
 
-    Each has its own strength and content; of every tenth the images show different scenes. ``count`` pairs from number
-    ``first`` are gone on with for ``seconds`` and kept in the first of ``files``; what the others hold is added. Of the
-    pairs for brightness half are inverted, and of every eighth the images show different scenes.
+    Each has its own strength and content; of every tenth the images show different scenes, every third shows relief.
+    ``count`` pairs from number ``first`` are gone on with for ``seconds`` and kept in the first of ``files``; what the
+    others hold is added. Of the pairs for brightness half are inverted, none shows relief, and of every eighth the
+    images show different scenes.
     """
     from stackalign.core.multimodal.brightness import match_brightness
     from stackalign.core.multimodal.matching import match
@@ -525,13 +527,29 @@ def trial(k: int, images: list[np.ndarray], way: str) -> tuple[np.ndarray, np.nd
     from stackalign.core.deep.pairs import SyntheticPairs
 
     if way == "brightness":
+        k = RELIEF * (k // 2) + 2 * (k % 2)  # the numbers without relief
         inverted, every, seed, strength = k % 6 >= 3, 8, 9000, (0.15, 0.3, 0.5, 0.0, 0.0, 0.0)[k % 6]
     else:
         inverted, every, seed, strength = k % 6 == 5, 10, 1000, (0.15, 0.3, 0.45, 0.6, 0.75, 0.0)[k % 6]
     source = SyntheticPairs(seed=seed + k, strength=strength, inverted=inverted)
     pair, alien = source.pair(images, 0), k % every == every - 1
     moving = source.pair(images[::-1], 1).moving if alien else pair.moving
+    if k % RELIEF == 1:
+        moving = with_relief(np.float32(moving), np.random.default_rng(seed + k))
     return np.float32(pair.reference), np.float32(moving), None if alien else pair.matrix
+
+
+def with_relief(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return an image as from another point of view: what stands out of the ground is shifted by up to eight pixels."""
+    from scipy.ndimage import gaussian_filter, map_coordinates
+
+    size = rng.uniform(0.05, 0.2) * min(image.shape)
+    rough = gaussian_filter(rng.normal(size=image.shape), size)
+    above = np.clip((rough - np.quantile(rough, 1 - rng.uniform(0.1, 0.5))) / rough.std(), 0, None)
+    height = gaussian_filter(np.minimum(above / rng.uniform(0.1, 1.0), 1.0), 1.0) * rng.uniform(1, 8)
+    way = rng.uniform(0, 2 * np.pi)
+    places = np.mgrid[: image.shape[0], : image.shape[1]] + height * np.array([np.sin(way), np.cos(way)])[:, None, None]
+    return np.float32(map_coordinates(image, places, order=3, mode="nearest"))
 
 
 def calibrate(count: int, first: int, seconds: float, files: list[Path], way: str) -> None:
@@ -540,7 +558,10 @@ def calibrate(count: int, first: int, seconds: float, files: list[Path], way: st
 
     table = evidence(count, first, seconds, files, way)
     found, chances, errors = table[:, :-2], table[:, -2], table[:, -1]
-    weights = fitted(found, errors < RIGHT)
+    if way == "brightness":
+        found = found[:, :-1]  # which tells of relief
+    weights = np.zeros(REGRESSORS)
+    weights[: found.shape[1]] = fitted(found, errors < RIGHT)
     print(f"{len(found)} pairs\nCOEFFICIENTS = (" + ", ".join(f"{w:.3f}" for w in weights) + ")")
     held, part = np.empty(len(found)), np.arange(len(found)) % 5
     for k in range(5):

@@ -274,12 +274,26 @@ def test_blocks_that_agree_are_no_chance_find_unless_few():
 def test_blocks_of_the_same_scene_agree_and_of_others_do_not(same):
     image = scene((96, 96))
     other = -np.tanh(image) if same else scene((96, 96), seed=5)
-    blocks, agreeing, accident = agreement(ImageViews(image, other), np.eye(3), 0)
-    assert blocks > 20
-    assert agreeing > 0.9 * blocks if same else agreeing < 0.15 * blocks
-    assert 0.03 < accident < 0.1
+    told = agreement(ImageViews(image, other), np.eye(3), 0)
+    assert told.blocks > 20
+    assert told.agreeing > 0.9 * told.blocks if same else told.agreeing < 0.15 * told.blocks
+    assert 0.03 < told.accident < 0.1
+    assert told.together < 0.1  # where all blocks go astray, each goes its own way
     flat = np.full((96, 96), np.nan, np.float32)
-    assert agreement(ImageViews(image, flat), np.eye(3), 0)[:2] == (0, 0)
+    nothing = agreement(ImageViews(image, flat), np.eye(3), 0)
+    assert (nothing.blocks, nothing.agreeing, nothing.together) == (0, 0, 0.0)
+
+
+def test_relief_is_told_from_what_agrees_and_lowers_the_probability():
+    image = scene((128, 128))
+    ground = np.arange(128)[:, None] > 48  # above it all is seen 5 px aside
+    other = -np.tanh(np.where(ground, image, np.roll(image, 5, axis=1)))
+    told = agreement(ImageViews(image, other), np.eye(3), 0)
+    assert 0.5 * told.blocks < told.agreeing < 0.8 * told.blocks
+    assert 0.15 < told.together < 0.45
+    assert judge(replace(GOOD, agreeing=18, together=told.together)).refused
+    assert not judge(replace(GOOD, agreeing=18)).refused
+    assert "one motion does not hold for all" in judge(replace(GOOD, agreeing=18, together=told.together)).reason
 
 
 def test_a_height_says_less_the_more_is_searched_for():

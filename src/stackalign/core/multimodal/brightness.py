@@ -29,9 +29,10 @@ BANDS = ((0.6, 2.0), (1.5, 5.0))
 _WINDOW = 1.5
 _FLOOR = 1.0  # of the mean energy, is added to the local one: noise must not be raised to the strength of structure
 _MARGIN, _FADING = 2, 3.0  # px: of a hole, what is left out, and over which what lies next to it comes to count
-#: of the judge, as `stackalign.core.multimodal.judge.COEFFICIENTS`, fitted to 96 synthetic pairs (0 to 95; every eighth
-#: unrelated) by ``python -m tests.benchmarks.bench_multimodal --calibrate 96 --way brightness``; restarts count twice
-COEFFICIENTS = (-2.260, 0.903, 1.859, -1.129, -0.258, -0.258, -0.581, -0.719, 3.094)
+#: of the judge, as `stackalign.core.multimodal.judge.COEFFICIENTS`, fitted to 240 synthetic pairs (every eighth
+#: unrelated, none with relief: what tells of that are the other features, as there) by ``python -m
+#: tests.benchmarks.bench_multimodal --calibrate 240 --way brightness``; restarts count twice
+COEFFICIENTS = (-1.223, -0.295, 1.710, -0.733, -0.672, -0.672, -0.634, -0.936, 1.955, -13.721)
 # brightness is cheap to compare, and the right place is reached from less far than with other features
 _SEARCH: dict[str, Any] = {
     "blocks": 4, "block_size": 0.4, "candidates": 48, "keep": 12, "restarts": 3, "rounds": 10, "disturb": 0.08,

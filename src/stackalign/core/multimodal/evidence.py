@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from stackalign.core.frames.reduction import reduced
 from stackalign.core.multimodal.corners import corner_distance
 from stackalign.core.multimodal.judge import PLACE_SIDE, Evidence
-from stackalign.core.multimodal.places import disturbed, improved, inverse
+from stackalign.core.multimodal.places import disturbed, improved, inverse, thinned
 from stackalign.core.multimodal.refine import ALIKE
 from stackalign.core.threads import map_threads
 from stackalign.core.transform import TransformModel
@@ -55,7 +56,9 @@ def collected(
     options: dict[str, Any] = {"model": model, "least_overlap": least_overlap, "levels": 2, "step": 2}
     compared = _compared(views, best.matrix, noisy)
     above, spread = _above_shifted(*compared, bottom, least_overlap)
-    blocks, agreeing, accident = agreement(*compared, bottom)
+    told = agreement(*compared, bottom)
+    # what shows relief is seen by the features that noise does not make alike everywhere
+    relief = told if second is None else agreement(*_compared(second, best.matrix, noisy), bottom)
     far = [corner_distance(p.matrix, best.matrix, full) > 0.1 * side for p in rivals]
     here = max((v for v, apart in zip(heights, far, strict=True) if not apart), default=best.value)
     rival = max((v for v, apart in zip(heights, far, strict=True) if apart), default=0.0) / max(here, 1e-3)
@@ -69,10 +72,13 @@ def collected(
 
     def end(trial: tuple[Views, Array, slice | None]) -> Place | None:
         place = improved(trial[0], trial[1], judged, channels=trial[2], noisy=noisy, **options)
-        if place is None or not noisy:
+        if place is None or judged == bottom:
             return place
-        # half of the resolution holds too little beside the noise to bring them to one end
-        return improved(trial[0], place.matrix, bottom, noisy=noisy, model=model, least_overlap=least_overlap)
+        # what half of the resolution tells differs by more than right places do
+        return improved(
+            trial[0], place.matrix, bottom, channels=trial[2], noisy=noisy, model=model, least_overlap=least_overlap,
+            step=thinned(trial[0], bottom),
+        )  # fmt: skip
 
     ended = map_threads(end, trials)
     restarts = float(np.median([_apart(best.matrix, p and p.matrix, full) for p in ended[: len(starts)]]))
@@ -92,9 +98,10 @@ def collected(
         size=side,
         places=searched[0],
         dimensions=searched[1],
-        blocks=blocks,
-        agreeing=agreeing,
-        accident=accident,
+        blocks=told.blocks,
+        agreeing=told.agreeing,
+        accident=told.accident,
+        together=relief.together,
         freedom=max(model.parameters(2) - searched[1], 0),
     )
 
@@ -153,8 +160,26 @@ def _above_shifted(
     return float(here - np.mean(wrong)), max(float(np.std(wrong, ddof=1)), least)
 
 
-def agreement(views: Views, matrix: Array, level: int) -> tuple[int, int, float]:
-    """Return how many blocks tell where they belong, how many of them lie there, and the share that does by accident.
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What blocks say of a place.
+
+    Attributes
+    ----------
+    blocks, agreeing, accident
+        As of `Evidence`.
+    together : float
+        Share of neighbouring blocks that belong elsewhere both, by the same shift to a pixel.
+    """
+
+    blocks: int = 0
+    agreeing: int = 0
+    accident: float = 1.0
+    together: float = 0.0
+
+
+def agreement(views: Views, matrix: Array, level: int) -> Agreement:
+    """Return how many blocks tell where they belong, how many of them lie there, and what the others say.
 
     A block tells if one shift fits it clearly better than all others; it lies there if that is a pixel at most.
     """
@@ -166,19 +191,30 @@ def agreement(views: Views, matrix: Array, level: int) -> tuple[int, int, float]
     extent = float(np.sqrt(both.sum()))
     side = max(int(np.clip(_SIDE, extent / _MOST, extent / _FEWEST)), 10)
     if min(shape) < side:
-        return 0, 0, 1.0
+        return Agreement()
     rows, columns = (n // side for n in shape)
     cells = both[: rows * side, : columns * side].reshape(rows, side, columns, side).mean((1, 3))
-    starts = np.argwhere(cells > _SHOWN).astype(np.int64) * side
+    where = np.argwhere(cells > _SHOWN).astype(np.int64)
     step = max(side // 12, 1)
     shifts, tops, tried = block_peaks(
-        fixed.values, moved.values, fixed.weight, moved.weight, starts, side, _WINDOW, 2, 0.6, step
+        fixed.values, moved.values, fixed.weight, moved.weight, where * side, side, _WINDOW, 2, 0.6, step
     )
     tell = (tops[:, 1] < _CLEAR * tops[:, 0]) & (tops[:, 1] > -1)
     if not tell.any():
-        return 0, 0, 1.0
+        return Agreement()
     there = tell & (np.abs(shifts).max(1) <= 1)
-    return int(tell.sum()), int(there.sum()), float(np.mean(9 / tried[tell]))
+    together = _together(where[tell], shifts[tell])
+    return Agreement(int(tell.sum()), int(there.sum()), float(np.mean(9 / tried[tell])), together)
+
+
+def _together(where: NDArray[np.int64], shifts: NDArray[np.int64]) -> float:
+    """Return the share of neighbours among blocks that belong elsewhere, both by the same shift to a pixel."""
+    first, second = np.nonzero(np.triu(np.abs(where[:, None] - where).max(-1) == 1))
+    if not len(first):
+        return 0.0
+    away = np.abs(shifts).max(1) > 1
+    same = np.abs(shifts[first] - shifts[second]).max(1) <= 1
+    return float((away[first] & away[second] & same).mean())
 
 
 def _compared(views: Views, matrix: Array, noisy: Noisy | None) -> tuple[Views, Array]:

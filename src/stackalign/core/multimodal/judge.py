@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 RIGHT = 3.0  # px: mean corner error up to which a result counts as right
 PLACE_SIDE = 1.3  # px: length over which the score of wrong places changes
 BLOCK_SIDE = 3.0  # px: along each axis, where a block is said to agree
+_RELIEF = 0.1  # share of neighbours that go elsewhere together: more than accident brings
 FAR = 64.0  # distances and heights beyond are as good as infinite
 OTHERWISE = "other features find it elsewhere, and that is about as likely"
-#: of the logistic model, fitted to 130 synthetic pairs (0 to 49, 80 to 159; of many strengths, every tenth unrelated)
-#: by ``python -m tests.benchmarks.bench_multimodal --calibrate``, see there
-COEFFICIENTS = (3.426, -0.923, 1.010, -4.123, -0.497, -0.660, -0.556, -0.548, 2.694)
+#: of the logistic model, fitted to 600 synthetic pairs (0 to 599; of many strengths, every third with relief, every
+#: tenth unrelated) by ``python -m tests.benchmarks.bench_multimodal --calibrate 600``
+COEFFICIENTS = (3.925, -2.984, 0.094, -1.662, -0.954, -0.627, -0.481, -1.016, 3.935, -13.721)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,8 @@ class Evidence:
         The share of those that would by accident.
     freedom : int
         Numbers of the motion that were not searched for, but only refined: 0 to 4.
+    together : float
+        Share of neighbours among the blocks that belong elsewhere, both by the same shift: relief, or what moved.
     """
 
     score: float
@@ -79,6 +82,7 @@ class Evidence:
     agreeing: int = 0
     accident: float = 1.0
     freedom: int = 0
+    together: float = 0.0
 
     @property
     def by_chance(self) -> float:
@@ -130,7 +134,7 @@ class Evidence:
         return float(min(tests * tail, 1.0))
 
     def regressors(self) -> Array:
-        """Return the regressors of the logistic model, (9,): distances and heights on scales that saturate."""
+        """Return the regressors of the logistic model, (10,): distances and heights on scales that saturate."""
 
         def log(distance: float) -> float:
             return float(np.log1p(np.clip(np.nan_to_num(distance, nan=FAR, posinf=FAR), 0.0, FAR)))
@@ -146,6 +150,7 @@ class Evidence:
                 log(self.subsets),
                 log(self.spread),
                 (self.agreeing + 0.5) / (self.blocks + 1),
+                self.together,
             ]
         )
 
@@ -178,7 +183,7 @@ def judge(evidence: Evidence, *, threshold: float = 0.7, coefficients: ArrayLike
         Of `stackalign.core.multimodal.matching.match`.
     threshold : float
         Probability below which the result is refused.
-    coefficients : array_like (9,)
+    coefficients : array_like (10,)
         Of the logistic model, in the order of `Evidence.regressors`. Features of another kind need their own.
     """
     consistent = float(1 / (1 + np.exp(-np.asarray(coefficients, float) @ evidence.regressors())))
@@ -203,7 +208,7 @@ def fitted(regressors: ArrayLike, right: ArrayLike, *, ridge: float = 1.0) -> Ar
 
     Parameters
     ----------
-    regressors : array_like (N, 9)
+    regressors : array_like (N, 10)
     right : array_like of bool (N,)
     """
     x, y = np.asarray(regressors, float), np.asarray(right, float)
@@ -240,6 +245,9 @@ def _objection(evidence: Evidence) -> str:
     if distance > RIGHT:
         far = f"by {distance:.0f} px" if np.isfinite(distance) else "without an end"
         return f"{words} {far}"
+    if e.together > _RELIEF:
+        share = f"{100 * e.together:.0f} % of neighbouring parts"
+        return f"{share} belong elsewhere together: one motion does not hold for all of the scene"
     if e.spread > 1:
         return f"the structure that both share fixes the corners to {e.spread:.1f} px only"
     return f"the correlation of the features is only {e.score:.2f}"

@@ -147,13 +147,13 @@ def match(
                 finished = all_improved(views, chosen, level, **shared)
                 chosen = [p for p in finished if p is not None] or chosen
     best = chosen[0]
+    ended = settled(views, best, bottom, **shared)
+    if corner_distance(ended.matrix, best.matrix, full) < RIGHT:  # else the images fit better where nothing was sought
+        best = ended
     searched = places_searched(views.shapes(bottom), max_shift and max_shift / 2**bottom, angles, scales, model)
     evidence = collected(
         views, best, rivals, heights, top, bottom, model, families, rng, side, least_overlap, searched, noisy, second
     )
-    ended = settled(views, best, bottom, **shared)
-    if corner_distance(ended.matrix, best.matrix, full) < RIGHT:  # else the evidence is not about it
-        best = ended
     # steps are exact to first order only: what has to be rigid is made so
     return Match(within(best.matrix, full, model) if model is TransformModel.EUCLIDEAN else best.matrix, evidence)
 

@@ -165,8 +165,13 @@ def inverse(matrix: Array) -> Array:
 
 def all_improved(views: Views, places: Sequence[Place], level: int, **options: Any) -> list[Place | None]:
     """Refine places at one resolution, a large image on every other pixel; see `improved`."""
-    step = 2 if max(float(np.prod(s)) for s in views.shapes(level)) > _DENSE else 1
+    step = thinned(views, level)
     return map_threads(lambda p: improved(views, p.matrix, level, step=step, **options), places)
+
+
+def thinned(views: Views, level: int) -> int:
+    """Return which rows and columns of an image are enough: every one, or every other one of a large image."""
+    return 2 if max(float(np.prod(s)) for s in views.shapes(level)) > _DENSE else 1
 
 
 def disturbed(
