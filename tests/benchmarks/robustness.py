@@ -47,14 +47,14 @@ def movie(kind: str, scene: str, seed: int, *, count: int = 40, size: int = 160,
         drift[away] += JUMP * size * np.array([np.sin(way), np.cos(way)])
     angles = np.deg2rad(rotation) * rng.uniform(-1, 1, count)
     drift[0], angles[0] = 0, 0
-    series = _series(drift, angles, shape)
+    series = series_of(drift, angles, shape)
     light = np.ones(count)
     if kind in ("brightness", "all"):
         light[rng.integers(count // 4, 3 * count // 4) :] = 1 - FALL
     blank = frozenset[int]()
     if kind in ("blank", "all"):
         blank = frozenset(int(t) for t in 1 + rng.choice(count - 1, round(BLANK * count), replace=False))
-    still = _field(scene, series, shape)
+    still = field_of(scene, series, shape)
     views = np.stack([still.render(m) for m in series.matrices])
     clean, shown = views.copy(), np.ones(views.shape, bool)
     if kind in ("object", "all"):
@@ -163,7 +163,7 @@ def _bounds(photons: np.ndarray, shown: np.ndarray, matrices: np.ndarray, turns:
     return out
 
 
-def _series(drift: np.ndarray, angles: np.ndarray, shape: tuple[int, int]) -> sa.TransformSeries:
+def series_of(drift: np.ndarray, angles: np.ndarray, shape: tuple[int, int]) -> sa.TransformSeries:
     matrices = np.tile(np.eye(3), (len(drift), 1, 1))
     middle = centre(shape)
     for m, shift, angle in zip(matrices, drift, angles, strict=True):
@@ -173,7 +173,7 @@ def _series(drift: np.ndarray, angles: np.ndarray, shape: tuple[int, int]) -> sa
     return sa.TransformSeries(matrices, "euclidean" if angles.any() else "translation")
 
 
-def _field(scene: str, series: sa.TransformSeries, shape: tuple[int, int], aside: float = 0.0) -> Any:
+def field_of(scene: str, series: sa.TransformSeries, shape: tuple[int, int], aside: float = 0.0) -> Any:
     image = photograph(scene)
     start = ((np.asarray(image.shape) - np.asarray(shape)) * (0.5 + aside)).astype(int)
     return window(image, start, series, shape, SIGMAS)
@@ -189,7 +189,7 @@ def _cover(views: np.ndarray, shown: np.ndarray, scene: str, rng: np.random.Gene
     ahead = rng.uniform(0, 2 * np.pi)
     walk = np.linspace(-0.25, 0.25, count)[:, None] * size * np.array([np.sin(ahead), np.cos(ahead)])
     walk = walk + rng.normal(0, 1, (count, 2))
-    skin = _field(scene, _series(0 * walk, np.zeros(count), (side, side)), (side, side), -0.25).render(np.eye(3))
+    skin = field_of(scene, series_of(0 * walk, np.zeros(count), (side, side)), (side, side), -0.25).render(np.eye(3))
     skin = (skin - skin.mean()) / skin.std() * views[0].std() + views[0].mean()
     for view, free, place in zip(views, shown, np.rint((size - side) / 2 + walk).astype(int), strict=True):
         y, x = np.clip(place, 0, size - side)
