@@ -24,7 +24,7 @@ from stackalign.core.run_state import batched, spread
 from stackalign.core.threads import map_frames
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -60,8 +60,7 @@ def refine_on_mosaic(run: RunState) -> Work[None]:
         return
     if not any(r is not None and np.isfinite(r.residual) for r in run.results):
         return  # frames of another modality: one is searched for in the whole range, and nothing tells its noise
-    shares = shares_in_view(shape, np.array(list(places.values())), _LATTICE)
-    part = [t for t, share in zip(places, shares, strict=True) if share < _WHOLE]
+    part = _in_part(shape, places)
     if len(part) < 2:  # nobody else shows what lies beyond
         return
     sample = spread(list(places), SAMPLE)
@@ -72,6 +71,19 @@ def refine_on_mosaic(run: RunState) -> Work[None]:
         if not moved > _RESTS:
             break
     yield from _refined(run, rest, sample, alone)
+
+
+def _in_part(shape: tuple[int, ...], places: Mapping[int, Array]) -> list[int]:
+    """Return the frames of which the reference shows a part only."""
+    frames, matrices = list(places), np.array(list(places.values()))
+    ends, last = moved_points(matrices, corners(shape)), np.array(shape) - 1
+    # what lies beyond along each axis is the most that is not in view: few need a closer look
+    beyond = np.maximum(-ends.min(1), 0) + np.maximum(ends.max(1) - last, 0)
+    far = np.flatnonzero((beyond / shape).sum(1) > 1 - _WHOLE)
+    if not far.size:
+        return []
+    shares = shares_in_view(shape, matrices[far], _LATTICE)
+    return [frames[k] for k, share in zip(far, shares, strict=True) if share < _WHOLE]
 
 
 def _refined(run: RunState, frames: Sequence[int], sample: Sequence[int], alone: dict[int, PairResult]) -> Work[float]:
