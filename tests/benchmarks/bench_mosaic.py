@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 
 import stackalign as sa
-from stackalign.core.generators import fitted, moved_points
-from stackalign.core.geometry import corners
 from stackalign.core.references import rounds
 
-from .robustness import JUMP, field_of, series_of
+from .robustness import JUMP, corner_errors, field_of, photographed, series_of
 
 pytestmark = pytest.mark.benchmark
-PHOTONS, READ_NOISE, OFFSET = 100.0, 2.0, 100.0
+PHOTONS = 100.0
 MOVIES = [
     ("jump", "hubble_deep_field", 100, 256),
     ("jump", "retina", 100, 160),
@@ -47,8 +45,7 @@ def test_far_frames(monkeypatch: pytest.MonkeyPatch, kind: str, scene: str, coun
     still = field_of(scene, series, (size, size))
     views = np.stack([still.render(matrix) for matrix in series.matrices])
     views *= PHOTONS / views[0].mean()
-    counts = rng.poisson(views) + rng.normal(0, READ_NOISE, views.shape) + OFFSET
-    frames = np.clip(counts, 0, 65535).astype(np.uint16)
+    frames = photographed(views, rng)
     sa.register(frames[:4], make())
     shown = []
     for without in (True, False):
@@ -59,17 +56,7 @@ def test_far_frames(monkeypatch: pytest.MonkeyPatch, kind: str, scene: str, coun
             result = sa.register(frames, make())
             spent = time.process_time() - begun
         good = ~result.quality.flagged
-        points = corners((size, size))
-        gauges = [
-            moved_points(m @ np.linalg.inv(f), points)
-            for m, f in zip(series.matrices[good], result.transforms.matrices[good], strict=True)
-        ]
-        common = fitted(points, np.median(gauges, axis=0), sa.TransformModel.EUCLIDEAN)
-        ways = [
-            moved_points(common @ f, points) - moved_points(m, points)
-            for f, m in zip(result.transforms.matrices, series.matrices, strict=True)
-        ]
-        error = np.sqrt(np.square(ways).sum(-1).mean(-1))
+        error = corner_errors(series.matrices, result.transforms.matrices, good, (size, size))
         parts = (good, good & away)
         shown += [f"{np.sqrt(np.mean(error[part] ** 2)):.4f}" if part.any() else "-" for part in parts]
         shown.append(f"{spent:.1f}")

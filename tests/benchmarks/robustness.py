@@ -65,8 +65,13 @@ def movie(kind: str, scene: str, seed: int, *, count: int = 40, size: int = 160,
     views *= light[:, None, None]
     bounds = _bounds(clean * level * light[:, None, None], shown, series.matrices, rotation > 0)
     views[list(blank)] = 0
-    counts = rng.poisson(np.maximum(views, 0)) + rng.normal(0, _READ_NOISE, views.shape) + _OFFSET
-    return Movie(np.clip(np.rint(counts), 0, 65535).astype(np.uint16), series, blank, bounds)
+    return Movie(photographed(views, rng), series, blank, bounds)
+
+
+def photographed(photons: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return what a camera makes of light, photons a pixel: uint16 of the same shape."""
+    counts = rng.poisson(np.maximum(photons, 0)) + rng.normal(0, _READ_NOISE, photons.shape) + _OFFSET
+    return np.clip(np.rint(counts), 0, 65535).astype(np.uint16)
 
 
 def outcome(movie: Movie, result: sa.Registration) -> dict[str, Any]:
@@ -80,12 +85,14 @@ def outcome(movie: Movie, result: sa.Registration) -> dict[str, Any]:
     lost = np.isin(np.arange(len(movie.frames)), list(movie.blank))
     good = ~flagged & ~lost
     limit = np.maximum(WRONG, BOUNDS * movie.bounds)
-    error = _error(movie, result.transforms.matrices, good, shape)
+    truth = movie.transforms.matrices
+    error = corner_errors(truth, result.transforms.matrices, good, shape)
     wrong = lost | ~(error <= limit)
     unseen = wrong & ~flagged
     found = np.asarray(result.details.get("found", result.transforms.matrices))
     known = np.isfinite(found).all((1, 2))
-    at = _error(movie, np.where(known[:, None, None], found, np.eye(3)), good if good.any() else known & ~lost, shape)
+    begun = np.where(known[:, None, None], found, np.eye(3))
+    at = corner_errors(truth, begun, good if good.any() else known & ~lost, shape)
     right = known & (at <= limit)
     needless = flagged & ~lost & right
     refused = flagged & ~lost & ~right
@@ -102,12 +109,12 @@ def outcome(movie: Movie, result: sa.Registration) -> dict[str, Any]:
     }
 
 
-def _error(movie: Movie, found: np.ndarray, good: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def corner_errors(truth: np.ndarray, found: np.ndarray, good: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Return the rms corner errors of matrices, px, in the gauge of most frames: their median, about the best of some.
 
     The gauge of one frame would add its own error to that of every other.
     """
-    points, truth = corners(shape), movie.transforms.matrices
+    points = corners(shape)
     model = sa.TransformModel.EUCLIDEAN
 
     def off(gauge: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from stackalign.core.warping.splined import SplinedFrame
 from stackalign.core.work import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from stackalign.core.stack import ImageStack
     from stackalign.core.work import Work
 
+R = TypeVar("R")
 NOISE_REACH = 0.5  # pixels: farther away a frame no longer correlates with its own noise in a mean
 _KEPT_BYTES = 1 << 28  # of frames and their splines
 
@@ -125,6 +126,15 @@ class RunState:
             return Progress(done, total, message)
         self._shown = now
         return Progress(done, total, message, partial=self.registration())
+
+    def counted(self, work: Generator[int, None, R], total: int, message: str) -> Work[R]:
+        """Show how far work has come that yields how many of ``total`` are done; returns what it returns."""
+        while True:
+            try:
+                done = next(work)
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]
+            yield self.progress(done, total, message)
 
     def registration(self) -> Registration:
         """Return what is known: frames without a result are flagged and interpolated."""

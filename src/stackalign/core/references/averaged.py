@@ -140,12 +140,7 @@ def _estimate(run: RunState, sample: Sequence[int], known: Sequence[PairResult |
         work = median_image(run.load, used[:64], places[:64], shape)
     else:
         work = mean_image(run.load, used, places, shape, run.aligner.model)
-    while True:
-        try:
-            done = next(work)
-        except StopIteration as stop:
-            return np.asarray(stop.value, np.float32)
-        yield run.progress(done, len(used), message)
+    return np.asarray((yield from run.counted(work, len(used), message)), np.float32)
 
 
 def _central(run: RunState, sample: Sequence[int], starts: dict[int, NDArray[np.float64]]) -> int:

@@ -16,9 +16,12 @@ from stackalign.core.threads import map_frames
 from stackalign.core.warping.resample import warp_frame
 
 _VIEW = 0.35  # share of the field that a frame must cover to be compared with the others there
+_WHOLE, _LATTICE = 0.75, 32  # share of a frame from which it is seen whole; places along each axis that tell it
 _AWAY = 1.0  # px: a frame that lies farther from where its neighbour says was found on something else
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from stackalign.core.run_state import RunState
@@ -189,6 +192,21 @@ def shares_in_view(shape: tuple[int, ...], matrices: NDArray[np.float64], nodes:
     places = moved_points(matrices, lattice.reshape(-1, len(shape)))
     inside = (places >= -0.5) & (places <= np.array(shape) - 0.5)
     return np.asarray(inside.all(-1).mean(-1))
+
+
+def seen_in_part(shape: tuple[int, ...], places: Mapping[int, NDArray[np.float64]]) -> dict[int, float]:
+    """Return the frames of ``places`` of which less than three quarters lie on the field, with their shares."""
+    if not places:
+        return {}
+    frames, matrices = list(places), np.array(list(places.values()))
+    ends, last = moved_points(matrices, corners(shape)), np.array(shape) - 1
+    # what lies beyond along each axis, to a place of the lattice, is the most that is not in view: few are looked at
+    beyond = np.maximum(-ends.min(1), 0) + np.maximum(ends.max(1) - last, 0)
+    far = np.flatnonzero((beyond / shape + 1 / _LATTICE).sum(1) > 1 - _WHOLE)
+    if not far.size:
+        return {}
+    shares = shares_in_view(shape, matrices[far], _LATTICE)
+    return {frames[k]: float(share) for k, share in zip(far, shares, strict=True) if share < _WHOLE}
 
 
 def _chained(run: RunState, t: int, near: int, before: PairResult, template: Any) -> PairResult:

@@ -79,13 +79,7 @@ def aligned_in_part(
     places = [Aligned(parts[t].start, *run.brightness.get(t, (1.0, 0.0))) for t in frames]
     work = mean_image(lambda t: parts[t].read(run), frames, places, _shape(box), TransformModel.TRANSLATION)
     message = "Aligning a part of the frames"
-    while True:
-        try:
-            done = next(work)
-        except StopIteration as stop:
-            image = stop.value
-            break
-        yield run.progress(done, 2 * len(frames), message)
+    image = yield from run.counted(work, 2 * len(frames), message)
     try:
         template = run.aligner.prepare(image, None, frames=float(len(frames)))
     except ValueError:

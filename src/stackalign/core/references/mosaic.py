@@ -16,7 +16,7 @@ import numpy as np
 
 from stackalign.core.generators import moved_points
 from stackalign.core.geometry import centre, corners
-from stackalign.core.references.chained import shares_in_view
+from stackalign.core.references.chained import seen_in_part, shares_in_view
 from stackalign.core.references.draft import SAMPLE, last_value
 from stackalign.core.references.mean_image import Aligned, mean_of_sum, summed_images
 from stackalign.core.references.reference import NoiseTeller
@@ -24,7 +24,7 @@ from stackalign.core.run_state import batched, spread
 from stackalign.core.threads import map_frames
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -36,13 +36,11 @@ if TYPE_CHECKING:
     Image = NDArray[np.float32]
     Place = tuple[int, ...]
 
-_WHOLE = 0.75  # of a frame's pixels in view of the reference: such a frame has little to gain
 _PARTS = {2: 8, 3: 4}  # of the field along each axis, that parts of the mosaic lie apart
 _PASSES = 6
 _RESTS = 0.2  # standard errors: a pass that moves frames by less is the last
 _HELD = 0.05  # of the way, by which the own noise of a frame may hold it in a mean that it is part of
 _LEAST = 2  # other frames that must show a pixel
-_LATTICE = 32  # places along each axis that tell what is in view
 MESSAGE = "Aligning frames to what others show around the reference"
 
 
@@ -55,12 +53,12 @@ def refine_on_mosaic(run: RunState) -> Work[None]:
         Aligned to a mean; results of such frames are replaced where they fit there. A frame whose own noise would hold
         it in the mosaic is compared with that of the others.
     """
-    shape, places = run.stack.frame_shape, run.places()
+    places = run.places()
     if run.policy.kind != "mean" or run.mask is not None or len(places) < 3:
         return
     if not any(r is not None and np.isfinite(r.residual) for r in run.results):
         return  # frames of another modality: one is searched for in the whole range, and nothing tells its noise
-    part = _in_part(shape, places)
+    part = list(seen_in_part(run.stack.frame_shape, places))
     if len(part) < 2:  # nobody else shows what lies beyond
         return
     sample = spread(list(places), SAMPLE)
@@ -71,19 +69,6 @@ def refine_on_mosaic(run: RunState) -> Work[None]:
         if not moved > _RESTS:
             break
     yield from _refined(run, rest, sample, alone)
-
-
-def _in_part(shape: tuple[int, ...], places: Mapping[int, Array]) -> list[int]:
-    """Return the frames of which the reference shows a part only."""
-    frames, matrices = list(places), np.array(list(places.values()))
-    ends, last = moved_points(matrices, corners(shape)), np.array(shape) - 1
-    # what lies beyond along each axis is the most that is not in view: few need a closer look
-    beyond = np.maximum(-ends.min(1), 0) + np.maximum(ends.max(1) - last, 0)
-    far = np.flatnonzero((beyond / shape).sum(1) > 1 - _WHOLE)
-    if not far.size:
-        return []
-    shares = shares_in_view(shape, matrices[far], _LATTICE)
-    return [frames[k] for k, share in zip(far, shares, strict=True) if share < _WHOLE]
 
 
 def _refined(run: RunState, frames: Sequence[int], sample: Sequence[int], alone: dict[int, PairResult]) -> Work[float]:
@@ -174,13 +159,7 @@ def _summed(run: RunState, frames: Sequence[int], home: Array) -> Work[tuple[Ima
     known = [Aligned.of(r) for t in frames if (r := run.results[t]) is not None]
     places = [replace(place, matrix=home @ place.matrix) for place in known]
     work = summed_images(run.load, frames, places, run.stack.frame_shape, run.aligner.model)
-    while True:
-        try:
-            done = next(work)
-        except StopIteration as stop:
-            total, count = stop.value
-            return total, count
-        yield run.progress(done, len(frames), MESSAGE)
+    return (yield from run.counted(work, len(frames), MESSAGE))
 
 
 def _template(run: RunState, total: Image, count: Image) -> Any:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stackalign.core.references.chained import shares_in_view
+from stackalign.core.references.chained import seen_in_part
 from stackalign.core.references.draft import SAMPLE, last_value
 from stackalign.core.references.mean_image import Aligned, mean_image
 from stackalign.core.references.reference import PairResult
@@ -24,10 +24,8 @@ if TYPE_CHECKING:
     from stackalign.core.run_state import RunState
     from stackalign.core.work import Work
 
-_WHOLE = 0.75  # of a frame's pixels in view of the reference: such a frame lies where it fits
 _ELSEWHERE = 3.0  # px at the corners
 _SURE = 2.0  # standard errors between the correlations of two places
-_LATTICE = 32  # places along each axis that tell what is in view
 REASON = "of what it shows of the scene, another place fits as well"
 
 
@@ -39,16 +37,12 @@ def doubt_rivals(run: RunState) -> Work[None]:
     if run.hidden is None or run.policy.kind not in ("mean", "median"):
         return
     shape, places = run.stack.frame_shape, run.places()
-    if not places:
-        return
-    sample = spread(list(places), SAMPLE)
-    shares = dict(zip(places, shares_in_view(shape, np.array(list(places.values())), _LATTICE), strict=True))
-    part = [t for t, share in shares.items() if share < _WHOLE]
+    sample, part = spread(list(places), SAMPLE), seen_in_part(shape, places)
     doubted = []
-    for done, t in enumerate(part):
+    for done, (t, share) in enumerate(part.items()):
         template = _of_others(run, [u for u in sample if u != t])
         here, there = (run.align(t, template, start) for start in (places[t], None))
-        pixels = shares[t] * np.isfinite(run.load(t)).sum()
+        pixels = share * np.isfinite(run.load(t)).sum()
         if (
             not there.reason
             and apart(there.matrix, places[t], shape) > _ELSEWHERE
