@@ -1,11 +1,15 @@
 """Frames that were found on the wrong part of the reference."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import stackalign as sa
-from stackalign.core.references.reference import PairResult
-from stackalign.core.verdicts.continuity import contradicted
+from stackalign.core.references.reference import PairResult, Reference
+from stackalign.core.run_state import RunState
+from stackalign.core.stack import ImageStack
+from stackalign.core.verdicts.continuity import MINORITY, REASON, contradicted, doubt_minority
 
 SHAPE = (100, 120)
 
@@ -82,3 +86,16 @@ def test_groups_count_by_their_confidence():
 def test_few_frames():
     assert contradicted({}, SHAPE, truly(TRUTH)) == []
     assert contradicted(found(TRUTH[:1]), SHAPE, truly(TRUTH)) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "given_up"), [("mean", 7, True), ("median", 7, True), ("mean", 6, False), ("frame", 7, False)]
+)
+def test_a_minority_is_not_believed(kind, count, given_up):
+    stack = ImageStack.of(np.ones((12, 100, 120), np.uint16))
+    run = RunState(stack, sa.CrossCorrelation().aligner(), Reference(kind), None, None)
+    for t, result in found(TRUTH).items():
+        run.results[t] = replace(result, reason=REASON if t < count else "")
+    doubt_minority(run)
+    assert [r.reason for r in run.results[count:]] == [MINORITY if given_up else ""] * (12 - count)
+    np.testing.assert_allclose(run.matrices()[:, :2, 2], TRUTH)  # where they were found is kept

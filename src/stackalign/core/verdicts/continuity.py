@@ -31,6 +31,7 @@ _LEAST = 3.0  # px: shorter steps are never doubted
 _LONG = 6.0  # times the median step: such a step is doubted
 _SURE = 0.7  # confidence of the direct comparison from which it is believed
 REASON = "it was found on another part of the reference than its neighbours say"
+MINORITY = "more frames contradict their neighbours than agree with this one: which of them lie right is not known"
 
 
 def doubt(run: RunState) -> Work[None]:
@@ -45,6 +46,21 @@ def doubt(run: RunState) -> Work[None]:
         failed = PairResult.failed(run.stack.ndim, REASON)
         run.results[t] = replace(failed, matrix=was.matrix, gain=was.gain, offset=was.offset)
     yield run.progress(len(found), len(found), "Comparing neighbours")
+
+
+def doubt_minority(run: RunState) -> None:
+    """Give up all frames of a run if those whose neighbours contradict outnumber the others.
+
+    Of groups that contradict each other the largest is kept; the mean of a minority may be of what walks through.
+    """
+    good = np.flatnonzero(run.good()).tolist()
+    if run.policy.kind in ("mean", "median") and sum(r is not None and r.reason == REASON for r in run.results) > len(
+        good
+    ):
+        for t in good:
+            was = run.results[t]
+            assert was is not None
+            run.results[t] = replace(PairResult.failed(run.stack.ndim, MINORITY), matrix=was.matrix)
 
 
 def contradicted(
