@@ -12,7 +12,7 @@ from stackalign.core.frames.holes import masked
 from stackalign.core.frames.reduction import binned_frames, enlarged, reduced
 from stackalign.core.geometry import centre
 from stackalign.core.references.reference import PairResult
-from stackalign.core.verdicts.agreement import LEAST_AGREEMENT, agreement, noise_variance
+from stackalign.core.verdicts.agreement import LEAST_AGREEMENT, SURE_AGREEMENT, agreement, noise_variance
 from stackalign.core.verdicts.block_votes import LEAST_SIDE, elected
 from stackalign.core.verdicts.consensus import NOISY, Jury, dissent
 
@@ -33,7 +33,6 @@ _NEAR = 0.75  # px at the corners: a first step up to this size needs no pyramid
 _POOR = 0.75  # confidence below which a start is given up for a search, and a search followed by a finer one
 _DOUBTFUL = 0.95  # confidence below which a frame's structure is compared once more
 _FAINT = 0.25  # of the brightness of the reference: a frame's structure is compared once more, too
-_SURE_AGREEMENT = 0.6  # what they must have in common where no peak of the search stood out
 _PULLED = 0.15  # px at the corners that something else must have pulled a frame away by to be left out
 _SHADES = 4.0  # times the noise of most pixels: what that of bright ones may add
 _CHANCE = 5 / np.sqrt(4096)  # correlation that images without anything in common reach
@@ -256,7 +255,7 @@ class MotionAligner:
         faint = abs(fit.gain) < _FAINT  # of a fit to almost nothing the noise allows no better correlation
         if not reason and (not credible or faint or (template.noise is not None and confidence < _DOUBTFUL)):
             common = agreement(np.asarray(frame, np.float32), template.image, fit.matrix)
-            if common < (LEAST_AGREEMENT if credible else _SURE_AGREEMENT):
+            if common < (LEAST_AGREEMENT if credible else SURE_AGREEMENT):
                 reason = f"where it fits best, it shows little of the reference (agreement {common:.2f} of 1)"
         return PairResult(
             fit.matrix, fit.correlation, fit.residual, confidence, fit.error, reason, fit.gain, fit.offset

@@ -16,7 +16,7 @@ from stackalign.core.transform import TransformModel
 from stackalign.core.translation.fit import Fit, fit_translation, fit_translations, intensity_residuals, settled_shifts
 from stackalign.core.translation.reference import TranslationReference
 from stackalign.core.translation.template import TranslationTemplate
-from stackalign.core.verdicts.agreement import noise_variance
+from stackalign.core.verdicts.agreement import SURE_AGREEMENT, agreement, noise_variance
 from stackalign.core.verdicts.block_votes import LEAST_SIDE, elected
 from stackalign.core.verdicts.consensus import NOISY, Consensus, Jury, dissent
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _CHANCE = 5 / 64  # a correlation that some thousand pixels of noise may have
 _PULLED = 0.3  # pixels that something else must have pulled a frame away by to be left out
 _SHADES = 2.0  # times the noise of most pixels: what that of bright ones may add
+_UNLIKE = "no peak of the correlation stands out: it may show nothing of the reference"
+_EXACT = 0.2  # px, standard error from which on less in view is enough where something is hidden
 _STRAYED = 2.5  # pixels of a reduced image, from which on a fit found something else than the search did
 
 
@@ -84,12 +86,20 @@ class TranslationAligner:
         self._fit(frames, template, begun, results, last=False)
         rest = [k for k in range(len(frames)) if k not in results]
         found: dict[int, NDArray[np.float64]] = {}
-        for k, (shift, reason) in zip(rest, self._searched(_part(frames, rest), template), strict=True):
+        faint = set()
+        for k, (shift, credible) in zip(rest, self._searched(_part(frames, rest), template), strict=True):
             if shift is None:
+                reason = "no scale of it can be compared with the reference"
                 results[k] = PairResult.failed(frames.ndim - 1, reason)
             else:
                 found[k] = shift
+                if not credible:
+                    faint.add(k)
         self._fit(frames, template, found, results, last=True)
+        for k in faint:  # smooth images correlate everywhere: what does not stand out is judged by the outcome
+            fit = results[k]
+            if not fit.reason and agreement(frames[k], template.reference, fit.matrix) < SURE_AGREEMENT:
+                results[k] = PairResult.failed(frames.ndim - 1, _UNLIKE)
         for k, result in results.items():
             if result.reason:
                 results[k] = self._voted(frames[k], template) or result
@@ -125,8 +135,11 @@ class TranslationAligner:
 
     def _searched(
         self, frames: NDArray[Any], template: TranslationReference
-    ) -> list[tuple[NDArray[np.float64] | None, str]]:
-        """Search the whole range for each frame, scale by scale, until a peak stands out clearly."""
+    ) -> list[tuple[NDArray[np.float64] | None, bool]]:
+        """Search the whole range for each frame, scale by scale, until a peak stands out clearly.
+
+        Returns shifts, None if there is none, and whether they stood out from what random images reach.
+        """
         if not len(frames):
             return []
         best: list[tuple[tuple[int, ...], NDArray[np.float64]] | None] = [None] * len(frames)
@@ -143,14 +156,8 @@ class TranslationAligner:
             pending = unclear
             if not pending:
                 break
-        found = [None if b is None or margin < 0 else b for b, margin in zip(best, margins, strict=True)]
-        self._refine(frames, template, found)
-        unlike = "no peak of the correlation stands out: it may show nothing of the reference"
-        unseen = "no scale of it can be compared with the reference"
-        return [
-            (None, unseen if b is None else unlike) if f is None else (f[1], "")
-            for f, b in zip(found, best, strict=True)
-        ]
+        self._refine(frames, template, best)
+        return [(None if b is None else b[1], margin >= 0) for b, margin in zip(best, margins, strict=True)]
 
     def _refine(
         self,
@@ -177,7 +184,7 @@ class TranslationAligner:
         if np.ndim(frame) != 2 or min(frame.shape) < LEAST_SIDE:
             return None
         fit = elected(template.ballot, frame, self._jury(template))
-        result = None if fit is None else self._judged(fit, template, "")
+        result = None if fit is None else self._judged(fit, frame, template, "")
         return None if result is None or result.reason else result
 
     def _jury(self, template: TranslationReference) -> Jury[Fit]:
@@ -197,11 +204,11 @@ class TranslationAligner:
         self, fit: Fit, frame: NDArray[Any], template: TranslationReference, blocks: Consensus | None
     ) -> PairResult:
         if blocks is None:
-            return self._judged(fit, template, "")
+            return self._judged(fit, frame, template, "")
         fit, found = self._jury(template).agreed(fit, frame, blocks)
-        return self._judged(fit, template, dissent(found))
+        return self._judged(fit, frame, template, dissent(found))
 
-    def _judged(self, fit: Fit, template: TranslationReference, reason: str) -> PairResult:
+    def _judged(self, fit: Fit, frame: NDArray[Any], template: TranslationReference, reason: str) -> PairResult:
         """Return a fit as a result, flagged if it cannot be right."""
         shift = fit.shift
         limit = self.parameters.max_shift
@@ -209,7 +216,7 @@ class TranslationAligner:
             reason = "it did not settle on one place"
         elif limit is not None and np.abs(shift).max() > limit + 1e-6:
             reason = f"the shift lies beyond the largest one allowed, {limit:g} px"
-        elif fit.overlap < self.parameters.min_overlap:
+        elif fit.overlap < self.parameters.min_overlap * (1 if not fit.error.max() < _EXACT else _shown(frame)):
             reason = f"only {fit.overlap:.0%} of the reference is in view"
         elif fit.correlation < _CHANCE:
             reason = f"it does not correlate with the reference ({fit.correlation:.2f})"
@@ -250,6 +257,11 @@ class TranslationAligner:
         for k, told in zip(asked, template.blocks.consensus_of(some, matrices, brightness, noise), strict=True):
             said[k] = told
         return said
+
+
+def _shown(frame: NDArray[Any]) -> float:
+    """Return the share of a frame that counts: no more of it can be in view."""
+    return float(np.isfinite(frame).mean()) if frame.dtype.kind == "f" else 1.0
 
 
 def _disturbed(fit: Fit, noise: float, template: TranslationReference) -> bool:

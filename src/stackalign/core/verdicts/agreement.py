@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LEAST_AGREEMENT = 0.45  # below, a motion is not believed
+SURE_AGREEMENT = 0.6  # the same of a motion that did not stand out in a search
 _COMPARED = {2: 128, 3: 48}  # pixels along an axis of the images whose agreement is judged
 NOISE_ROWS = 32  # of a plane, from which its noise is estimated
 NOISE_PLANES = 8  # of a volume
