@@ -55,3 +55,14 @@ def test_nothing_is_asked_where_nothing_is_hidden():
     run.hidden = None
     last_value(doubt_rivals(run))
     assert run.good().all()
+
+
+def test_frames_that_lie_wrong_together_are_placed_by_the_others():
+    stack, _ = sa.simulate(scene="texture", shape=(240, 240), frames=1, amplitude=0.0, photons=200, seed=4)
+    shifts = [0, 1, -1, 2, 0, 1, ASIDE, ASIDE + 1, ASIDE - 1]
+    run = placed(np.asarray(stack[0], float), shifts)
+    for t in (6, 7, 8):
+        run.results[t].matrix[1, 2] += 5
+    last_value(doubt_rivals(run))
+    assert run.good().all()
+    np.testing.assert_allclose(run.matrices()[:, 1, 2], shifts, atol=0.1)

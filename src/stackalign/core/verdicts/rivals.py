@@ -21,10 +21,19 @@ from stackalign.core.run_state import spread
 from stackalign.core.verdicts.consensus import apart
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
     from stackalign.core.run_state import RunState
     from stackalign.core.work import Work
 
+    Array = NDArray[np.float64]
+
 _ELSEWHERE = 3.0  # px at the corners
+_SAME = 1.0  # px at the corners: the same place
+_COMPANY = 0.25  # of the field, that frames lie apart that show the same part
+_LEAST_OTHERS = 3
 _SURE = 2.0  # standard errors between the correlations of two places
 REASON = "of what it shows of the scene, another place fits as well"
 
@@ -32,26 +41,61 @@ REASON = "of what it shows of the scene, another place fits as well"
 def doubt_rivals(run: RunState) -> Work[None]:
     """Give up frames that fit as well elsewhere, where something is hidden of them and they show a part of the scene.
 
-    Correlations are compared after Fisher's transformation, which has a variance of one over the pixels.
+    Correlations are compared after Fisher's transformation, which has a variance of one over the pixels. Frames that
+    show the same part, as after a jump, may lie wrong together: they are compared with the others alone, if these show
+    enough of it, and placed there if a search says so, too.
     """
     if run.hidden is None or run.policy.kind not in ("mean", "median"):
         return
     shape, places = run.stack.frame_shape, run.places()
     sample, part = spread(list(places), SAMPLE), seen_in_part(shape, places)
-    doubted = []
-    for done, (t, share) in enumerate(part.items()):
-        template = _of_others(run, [u for u in sample if u != t])
-        here, there = (run.align(t, template, start) for start in (places[t], None))
-        pixels = share * np.isfinite(run.load(t)).sum()
-        if (
-            not there.reason
-            and apart(there.matrix, places[t], shape) > _ELSEWHERE
-            and (here.reason or (_transformed(here) - _transformed(there)) * math.sqrt(pixels) < _SURE)
-        ):
-            doubted.append(t)
-        yield run.progress(done + 1, len(part), "Looking for other places")
-    for t in doubted:
-        run.results[t] = replace(PairResult.failed(run.stack.ndim, REASON), matrix=places[t])
+    found: dict[int, PairResult] = {}
+    asked = 0
+    for company in _companies(part, places, shape):
+        others = [u for u in sample if u not in company]
+        template = _of_others(run, others) if len(others) >= _LEAST_OTHERS else None
+        for t in company:
+            here = None if template is None else run.align(t, template, places[t])
+            if here is None or here.reason:  # its company is needed
+                whole = _of_others(run, [u for u in sample if u != t])
+                here, there = (run.align(t, whole, start) for start in (places[t], None))
+            else:
+                there = run.align(t, template, None)
+            result = _judged(run, t, here, there, part[t] * np.isfinite(run.load(t)).sum())
+            if result is not None:
+                found[t] = result
+            asked += 1
+            yield run.progress(asked, len(part), "Looking for other places")
+    for t, result in found.items():
+        run.results[t] = result
+
+
+def _judged(run: RunState, t: int, here: PairResult, there: PairResult, pixels: float) -> PairResult | None:
+    """Return what becomes of a frame by where others have it, begun from its place and searched for; None: it stays."""
+    shape, before = run.stack.frame_shape, run.results[t]
+    assert before is not None
+    if there.reason:
+        return None
+    if not here.reason and apart(here.matrix, there.matrix, shape) < _SAME:
+        return here if apart(here.matrix, before.matrix, shape) > _ELSEWHERE else None
+    if apart(there.matrix, before.matrix, shape) <= _ELSEWHERE:
+        return None
+    if here.reason or (_transformed(here) - _transformed(there)) * math.sqrt(pixels) < _SURE:
+        return replace(PairResult.failed(run.stack.ndim, REASON), matrix=before.matrix)
+    return None
+
+
+def _companies(frames: Iterable[int], places: dict[int, Array], shape: tuple[int, ...]) -> list[list[int]]:
+    """Return frames, those together that lie by a small part of the field beside the first of them."""
+    companies: list[list[int]] = []
+    for t in frames:
+        near = (c for c in companies if apart(places[c[0]], places[t], shape) < _COMPANY * min(shape))
+        company = next(near, None)
+        if company is None:
+            companies.append([t])
+        else:
+            company.append(t)
+    return companies
 
 
 def _of_others(run: RunState, frames: list[int]) -> Any:
