@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 import stackalign as sa
 from stackalign.core.references.reference import Reference
@@ -110,6 +111,15 @@ def test_noise_and_a_small_shift_are_not_strange(scene):
     beside = scene[40 : 40 + 96, 40 : 40 + 96].copy()
     beside[1:] = 0.5 * (beside[1:] + beside[:-1])  # half a pixel
     assert strange(beside, 150.0, median_scene(image, 300.0)).mean() < 0.05  # the scene itself was photographed
+
+
+def test_noise_as_large_as_the_contrast_does_not_flatten_the_brightness(scene):
+    rng = np.random.default_rng(0)
+    image = scene[40 : 40 + 96, 40 : 40 + 96]
+    image = ndimage.gaussian_filter(image, 12)  # bright and dark cells
+    spread = 2 * float(image.std())
+    shown = 1.5 * (image + rng.normal(0, spread, image.shape).astype(np.float32)) - 30
+    assert not strange(shown, (1.5 * spread) ** 2, median_scene(image)).any()
 
 
 def test_a_frame_of_another_scene_is_not_laid_on_what_is_left(scene):

@@ -56,6 +56,7 @@ _FOUND = 0.6  # of the frames that must be found again
 _NEAR = 0.05  # of the field: a frame that was pulled farther lies elsewhere
 ELSEWHERE = "where it lies, it shows little of what the other frames show"
 REASON = "it was found elsewhere once what walks through the scene was left out"
+_TOLD = 5.0  # standard errors of a slope of brightness, from which on it is told
 _SETTLES = 3  # fits of brightness to the pixels that agree
 
 
@@ -235,7 +236,8 @@ def _same_light(value: Array, target: Array, noise: float) -> Array:
         rest = np.abs(lit - target)
         agree = rest <= max(3 * np.sqrt(noise), 1.5 * float(np.median(rest)))
         v, w = value[agree], target[agree]
-        below = float(np.square(v - v.mean()).sum())
-        gain = float(((v - v.mean()) * (w - w.mean())).sum()) / below if below > 0 else 1.0
+        # noise of the frame would flatten a line that tells the scene: one that tells the frame is turned round
+        along, below = float(((v - v.mean()) * (w - w.mean())).sum()), float(np.square(w - w.mean()).sum())
+        gain = below / along if along > _TOLD * np.sqrt(noise * below) else 1.0
         lit = w.mean() + gain * (value - v.mean())
     return lit
