@@ -26,6 +26,7 @@ from stackalign.core.verdicts.cell_evidence import laid, reduced_frame
 from stackalign.core.verdicts.cells import CELLS, cell_numbers, hiding
 from stackalign.core.verdicts.consensus import MOST_SUPPORT, Blocks, apart
 from stackalign.core.verdicts.continuity import REASON as CONTRADICTED
+from stackalign.core.verdicts.joining import join
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -105,6 +106,8 @@ def clear(run: RunState, again: Callable[[RunState], Work[None]]) -> Work[None]:
     twin.brightness = {t: (found[t].gain, found[t].offset) for t in cells}
     try:
         yield from again(twin)
+        if run.hidden is not None:  # the frames show different parts
+            yield from join(twin, again)
     except ValueError:  # no reference can be made of what is left
         return
     if twin.good().sum() < _FOUND * len(good):
