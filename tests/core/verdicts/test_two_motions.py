@@ -48,18 +48,38 @@ def test_what_was_followed_is_looked_for_in_every_frame(scene, monkeypatch):
     whole, found = two_motions._followed, []
 
     def contradicted(run, image, followed):
-        for t in (4, 5, 9):
+        for t in (4, 5, 9) if not found else ():
             run.results[t] = PairResult.failed(2, "it was found on another part of the reference")
         found.append((yield from whole(run, image, followed)))
-        return found[0]
+        return found[-1]
 
     monkeypatch.setattr(two_motions, "_followed", contradicted)
     result = sa.register(frames, sa.CrossCorrelation())
-    (followed,) = found
-    assert followed.good().all()
-    assert np.abs(np.diff(followed.matrices()[:, :2, 2], axis=0) + np.array([0, 5])).max() < 0.2
+    assert len(found) > 1  # once more by its outline
+    for followed in found:
+        assert followed.good().all()
+        assert np.abs(np.diff(followed.matrices()[:, :2, 2], axis=0) + np.array([0, 5])).max() < 0.2
     assert not result.quality.flagged[[4, 5, 9]].any()
     assert np.abs(np.diff(result.transforms.translations - drift, axis=0)[3:9]).max() < 0.5
+
+
+def test_what_was_followed_is_hidden_to_its_outline(scene, monkeypatch):
+    """Cells of a twelfth of the field found it; around its outline little of the scene is left out."""
+    frames, _ = walked_through(scene, 75, 3.0)
+    whole, found = two_motions.outlined, []
+
+    def outlined(thing, rest, cells):
+        found.append((yield from whole(thing, rest, cells)))
+        return found[-1]
+
+    monkeypatch.setattr(two_motions, "outlined", outlined)
+    sa.register(frames, sa.CrossCorrelation())
+    outline = found[-1].covered
+    assert 0.2 < found[-1].share < 0.33  # it covers .22
+    sides = [2 * np.flatnonzero(outline.any(axis)).size for axis in (0, 1)]
+    assert outline.shape == (SIDE // 2, SIDE // 2)
+    assert 4 * outline.sum() > 0.97 * sides[0] * sides[1]  # a square
+    assert all(75 <= side <= 75 + 12 for side in sides)
 
 
 @pytest.mark.slow

@@ -30,6 +30,12 @@ def cell_numbers(shape: Sequence[int]) -> NDArray[np.intp]:
     return out
 
 
+def over_pixels(cells: NDArray[np.bool_], shape: Sequence[int]) -> NDArray[np.bool_]:
+    """Return cells, any number along each axis, as pixels of an image that they cover."""
+    along = [np.arange(size) * n // size for size, n in zip(shape, cells.shape, strict=True)]
+    return cells[np.ix_(*along)]
+
+
 def cells_below(scene: tuple[int, ...], matrix: Array, shape: tuple[int, ...]) -> NDArray[np.intp]:
     """Return the cell of a scene that each pixel of a frame that lies at ``matrix`` is on; -1 beyond it."""
     n = CELLS[len(shape)]
@@ -62,6 +68,7 @@ def without_cells(
     matrix : ndarray (d+1, d+1)
         Frame -> scene.
     cells : ndarray of bool (cells, ...)
+        Of planes any number along each axis.
     shape : tuple of int
         Of the scene.
     """

@@ -358,19 +358,19 @@ def punch(image, matrix, wrong, shape):
         Changed in place.
     matrix : float64 (3, 3)
         Image -> reference.
-    wrong : bool (blocks, blocks)
+    wrong : bool (blocks along y, along x)
     shape : int64 (2,)
         Of the reference.
     """
-    blocks = wrong.shape[0]
-    sy, sx = blocks / shape[0], blocks / shape[1]
+    rows, columns = wrong.shape
+    sy, sx = rows / shape[0], columns / shape[1]
     for y in range(image.shape[0]):
         ay = matrix[0, 0] * y + matrix[0, 2]
         ax = matrix[1, 0] * y + matrix[1, 2]
         az = matrix[2, 0] * y + matrix[2, 2]
         for x in range(image.shape[1]):
             depth = 1.0 / (az + matrix[2, 1] * x)
-            j = min(max(int((ay + matrix[0, 1] * x) * depth * sy), 0), blocks - 1)
-            i = min(max(int((ax + matrix[1, 1] * x) * depth * sx), 0), blocks - 1)
+            j = min(max(int((ay + matrix[0, 1] * x) * depth * sy), 0), rows - 1)
+            i = min(max(int((ax + matrix[1, 1] * x) * depth * sx), 0), columns - 1)
             if wrong[j, i]:
                 image[y, x] = np.nan

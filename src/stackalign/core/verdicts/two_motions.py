@@ -17,13 +17,15 @@ import numpy as np
 from stackalign.core.frames.reduction import binned, reduction
 from stackalign.core.generators import moved_points
 from stackalign.core.geometry import corners
-from stackalign.core.references.draft import drafted
+from stackalign.core.references.draft import SAMPLE, drafted
+from stackalign.core.references.mean_image import Aligned, mean_image
 from stackalign.core.references.reference import PairResult
 from stackalign.core.run_state import RunState, align_all, spread
 from stackalign.core.verdicts.agreement import noise_variance
 from stackalign.core.verdicts.cell_evidence import COMPARED, ReducedScene, View, areas, restless, unlike
-from stackalign.core.verdicts.cells import CELLS, cell_numbers, hiding, in_one_piece
+from stackalign.core.verdicts.cells import CELLS, cell_numbers, hiding, in_one_piece, over_pixels
 from stackalign.core.verdicts.joining import join
+from stackalign.core.verdicts.outline import outlined
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +49,10 @@ _FOUND = 0.6  # of the frames whose rest must be found
 _APART = 1.0  # px at the corners between two motions that differ
 _MOVES = 3.0  # standard errors that the rest must move by, beyond a share of the other motion
 _LARGER = 1.2  # times as many cells that look like the rest as like what was followed
+_SIMILAR = 0.8  # times as many, from which on its outline decides
+_SMALLER = 0.42  # of the field: what was followed must cover less then
+_KEPT = 0.8  # of the frames that must be found with a closer outline
+_OUTLINES = 3  # times that what was followed is outlined: more of the scene is known then
 _FIELD = 0.2  # of the field that must look like the rest
 REASON = "the larger part of the field moves otherwise than what has the most contrast, and was not found in it"
 
@@ -83,14 +89,17 @@ def settle(run: RunState, again: Again) -> Work[None]:
     if len(good) < _LEAST_FRAMES:
         return
     view = View.of(small, spread(good.tolist(), _FRAMES))
-    twin, most = None, 0
+    twin, best, unsure = None, (False, 0), 0
     for starts in (yield from _starts(small, followed)):
         other = yield from _without(small, followed, starts, again)
         if other is None or not _independent(small, other):
             continue
         area, rest = areas(small, other, view)
-        if rest > max(_LARGER * area, _FIELD * followed.size, most):
-            twin, most = other, rest
+        sure = rest > _LARGER * area
+        if rest > max(_SIMILAR * area, _FIELD * followed.size) and (sure, rest) > best:
+            twin, best, unsure = other, (sure, rest), 0 if sure else area
+    if twin is not None:
+        twin = yield from _outlined(small, twin, followed, again, unsure)
     if twin is not None:
         yield from join(twin, again)
         run.hidden, run.details = twin.hidden, twin.details
@@ -114,7 +123,7 @@ def _followed(run: RunState, image: NDArray[np.float32], followed: NDArray[np.bo
     """
     small = RunState(run.stack, run.aligner, run.policy, run.anchor, None, unusable=dict(run.unusable))
     small.results, small.details = list(run.results), run.details
-    part = np.where(followed.ravel()[cell_numbers(image.shape)], image, np.float32(np.nan))
+    part = np.where(over_pixels(followed, image.shape), image, np.float32(np.nan))
     try:
         template = run.aligner.prepare(part, None, noise=run.details.get("noise"), frames=float(run.good().sum()))
     except ValueError:  # too little of it for a reference
@@ -203,6 +212,38 @@ def compact(image: NDArray[np.float32]) -> NDArray[np.bool_] | None:
         if out.mean() < _HALF:
             return out
     return None
+
+
+def _outlined(
+    run: RunState, twin: RunState, followed: NDArray[np.bool_], again: Again, unsure: int
+) -> Work[RunState | None]:
+    """Return the twin with what was followed hidden to its outline; None if that is not the smaller part of the field.
+
+    The better the rest is aligned, the closer the outline, and the other way round. Where nearly as many cells look
+    like what was followed, so that it is ``unsure``, these must lie within it, and it must be clearly smaller.
+    """
+    share = 1.0
+    for closer in range(_OUTLINES if run.stack.ndim == 2 else 0):
+        outline = yield from outlined(run, twin, followed)
+        if outline is None or outline.share >= share:
+            break
+        share = outline.share
+        if max(share, outline.covered.mean()) > _HALF or (not closer and unsure > share * followed.size):
+            return None
+        run = yield from _followed(run, (yield from _mean(run)), outline.covered)
+        other = yield from _without(run, outline.covered, twin.places(), again)
+        if other is None or other.good().sum() < _KEPT * twin.good().sum():
+            break
+        twin = other
+    return twin if not unsure or share < _SMALLER else None
+
+
+def _mean(run: RunState) -> Work[NDArray[np.float32]]:
+    """Return the mean of frames where they lie."""
+    sample = {t: r for t in spread(list(run.places()), SAMPLE) if (r := run.results[t]) is not None}
+    placed = [Aligned.of(r) for r in sample.values()]
+    work = mean_image(run.load, list(sample), placed, run.stack.frame_shape, run.aligner.model)
+    return (yield from run.counted(work, len(sample), "Looking for what has the most contrast"))
 
 
 def _independent(run: RunState, twin: RunState) -> bool:
