@@ -155,7 +155,10 @@ def test_what_correlates_most(model: str, movie: np.ndarray) -> None:
 @needed
 @pytest.mark.parametrize("model", MODELS)
 def test_pairs_with_equal_weights(model: str, movie: np.ndarray, align: Align) -> None:
-    """The task of StackReg, one frame to the one before by plain least squares, begun at its own answer."""
+    """The task of StackReg, one frame to the one before by plain least squares, begun at its own answer.
+
+    And how far StackReg goes itself: there and back, and run again, twice, on the frame as it laid it.
+    """
     movie, shape = movie.astype(np.float32), movie.shape[1:]
     for before, frame in pairwise(movie):
         theirs = align(before.astype(float), frame.astype(float))
@@ -164,6 +167,12 @@ def test_pairs_with_equal_weights(model: str, movie: np.ndarray, align: Align) -
         template = MotionTemplate.of(images, sa.TransformModel(model), tell_tails=False)
         fit = fit_motion(frame, template, theirs)
         assert not isinstance(fit, str)
+        again, moved = theirs, []
+        for _ in range(2):
+            laid = warp_frame(frame, again, order=3, fill="nan")
+            step = align(before.astype(float), np.where(np.isfinite(laid), laid, before).astype(float))
+            moved.append(apart(step, np.eye(3), shape))
+            again = step @ again
         left = []
         for sigma in SMOOTHED:
             pair = np.stack([before, frame])
@@ -171,7 +180,7 @@ def test_pairs_with_equal_weights(model: str, movie: np.ndarray, align: Align) -
             left.append(f"{1e4 * values[0]:.1f} / {1e4 * values[1]:.1f}")
         print(
             f"\n| {model} | {apart(fit.matrix, theirs, shape):.2f} | {apart(back, theirs, shape):.2f}"
-            f" | {fit.gain:.3f} | {' | '.join(left)} |"
+            f" | {moved[0]:.2f}, {moved[1]:.2f} | {fit.gain:.3f} | {' | '.join(left)} |"
         )
 
 
