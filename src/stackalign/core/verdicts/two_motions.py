@@ -223,14 +223,16 @@ def _outlined(
     like what was followed, so that it is ``unsure``, these must lie within it, and it must be clearly smaller.
     """
     share = 1.0
-    for closer in range(_OUTLINES if run.stack.ndim == 2 else 0):
+    for turn in range(_OUTLINES if run.stack.ndim == 2 else 0):
         outline = yield from outlined(run, twin, followed)
         if outline is None or outline.share >= share:
             break
         share = outline.share
-        if max(share, outline.covered.mean()) > _HALF or (not closer and unsure > share * followed.size):
+        if max(share, outline.covered.mean()) > _HALF or (not turn and unsure > share * followed.size):
             return None
-        run = yield from _followed(run, (yield from _mean(run)), outline.covered)
+        closer = yield from _followed(run, (yield from _mean(run)), outline.covered)
+        if closer.good().sum() >= _KEPT * run.good().sum():
+            run = closer
         other = yield from _without(run, outline.covered, twin.places(), again)
         if other is None or other.good().sum() < _KEPT * twin.good().sum():
             break
