@@ -1,9 +1,11 @@
 """Standard errors: the share of true errors within one, at the centre and at the corners, of images and volumes.
 
 Against the mean the motion common to all frames is removed; against one noisy frame there is none to remove, and all
-frames of a movie share its noise, so that movies count, not frames. `pytest -m benchmark -s` prints a row a test.
+frames of a movie share its noise, so that movies count, not frames. `pytest -m benchmark -s` prints a row a test, of 12
+movies, or of as many as `STACKALIGN_BENCH_SEEDS=101-181` says.
 """
 
+import os
 from itertools import product
 
 import numpy as np
@@ -20,7 +22,8 @@ from stackalign.core.translation.fit import fit_translations
 from stackalign.core.translation.template import TranslationTemplate
 
 pytestmark = pytest.mark.benchmark
-SEEDS, FRAMES, SIZE, VOLUME = 12, 9, (256, 256), (32, 72, 80)
+SEEDS = range(*map(int, os.environ.get("STACKALIGN_BENCH_SEEDS", "1-13").split("-")))
+FRAMES, SIZE, VOLUME = 9, (256, 256), (32, 72, 80)
 REFERENCES, PAIRS = 60, 5  # references that are photographed anew, and frames fitted to each
 MODELS = {
     "translation": {},
@@ -69,7 +72,7 @@ def test_registered(method: str, scene: str, shape: tuple[int, ...], photons: fl
     middle, points = centre(shape)[None], corners(shape)
     registrar = sa.CrossCorrelation() if method == "cross-correlation" else sa.LucasKanade(model=model)
     ratios: dict[str, list[np.ndarray]] = {"mean": [], "first": []}
-    for seed in range(1, SEEDS + 1):
+    for seed in SEEDS:
         sim = movie(scene, shape, photons, model, seed, FRAMES)
         frames, truth = sim.stack.asarray(), sim.truth.transforms.matrices
         for reference, found in ratios.items():
