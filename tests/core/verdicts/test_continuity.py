@@ -9,6 +9,7 @@ import stackalign as sa
 from stackalign.core.references.reference import PairResult, Reference
 from stackalign.core.run_state import RunState
 from stackalign.core.stack import ImageStack
+from stackalign.core.verdicts.consensus import Consensus, dissent
 from stackalign.core.verdicts.continuity import MINORITY, REASON, contradicted, doubt_minority
 
 SHAPE = (100, 120)
@@ -89,13 +90,20 @@ def test_few_frames():
 
 
 @pytest.mark.parametrize(
-    ("kind", "count", "given_up"), [("mean", 7, True), ("median", 7, True), ("mean", 6, False), ("frame", 7, False)]
+    ("kind", "count", "reason", "given_up"),
+    [
+        ("mean", 7, REASON, True),
+        ("median", 7, dissent(Consensus(np.ones((6, 6), bool), np.zeros((6, 6), bool))), True),
+        ("mean", 7, "it did not settle on one place", False),
+        ("mean", 6, REASON, False),
+        ("frame", 7, REASON, False),
+    ],
 )
-def test_a_minority_is_not_believed(kind, count, given_up):
+def test_a_minority_is_not_believed(kind, count, reason, given_up):
     stack = ImageStack.of(np.ones((12, 100, 120), np.uint16))
     run = RunState(stack, sa.CrossCorrelation().aligner(), Reference(kind), None, None)
     for t, result in found(TRUTH).items():
-        run.results[t] = replace(result, reason=REASON if t < count else "")
+        run.results[t] = replace(result, reason=reason if t < count else "")
     doubt_minority(run)
     assert [r.reason for r in run.results[count:]] == [MINORITY if given_up else ""] * (12 - count)
     np.testing.assert_allclose(run.matrices()[:, :2, 2], TRUTH)  # where they were found is kept

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 LEAST_SUPPORT = 1 / 3  # of the blocks that could tell: a motion that fewer agree with is not believed
 NOISY = 1.3  # residual variance over that of the noise, from which blocks are asked whether they agree
+FOLLOWED = "something else was followed"
 MOST_SUPPORT = 0.9  # from here on nothing is left out
 _BLOCKS = 6  # along each axis
 _COMPARED = 64  # pixels along an axis of the images that are compared
@@ -286,4 +287,4 @@ def dissent(found: Consensus) -> str:
     """Return what is wrong with a motion that these blocks agree with; empty if nothing is."""
     if found.support >= LEAST_SUPPORT:
         return ""
-    return f"only {found.support:.0%} of the blocks of the field agree with its motion: something else was followed"
+    return f"only {found.support:.0%} of the blocks of the field agree with its motion: {FOLLOWED}"

@@ -16,6 +16,7 @@ from stackalign.core.generators import moved_points
 from stackalign.core.geometry import corners
 from stackalign.core.references.chained import pair
 from stackalign.core.references.reference import PairResult
+from stackalign.core.verdicts.consensus import FOLLOWED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
 
 _LEAST = 3.0  # px: shorter steps are never doubted
 _LONG = 6.0  # times the median step: such a step is doubted
+_AS_MANY = 0.8  # times the frames that were found, that must have followed something else to doubt them all
 _SURE = 0.7  # confidence of the direct comparison from which it is believed
 REASON = "it was found on another part of the reference than its neighbours say"
-MINORITY = "more frames contradict their neighbours than agree with this one: which of them lie right is not known"
+MINORITY = "most frames were not found, as something else was followed: which of the others lie right is not known"
 
 
 def doubt(run: RunState) -> Work[None]:
@@ -49,18 +51,18 @@ def doubt(run: RunState) -> Work[None]:
 
 
 def doubt_minority(run: RunState) -> None:
-    """Give up all frames of a run if those whose neighbours contradict outnumber the others.
+    """Give up all frames of a run if fewer were found than not, and nearly as many followed something else.
 
-    Of groups that contradict each other the largest is kept; the mean of a minority may be of what walks through.
+    That is what neighbours say, or blocks of the field. The mean of such a minority may be of what walks through.
     """
-    good = np.flatnonzero(run.good()).tolist()
-    if run.policy.kind in ("mean", "median") and sum(r is not None and r.reason == REASON for r in run.results) > len(
-        good
-    ):
-        for t in good:
-            was = run.results[t]
-            assert was is not None
-            run.results[t] = replace(PairResult.failed(run.stack.ndim, MINORITY), matrix=was.matrix)
+    if run.policy.kind not in ("mean", "median"):
+        return
+    found = run.places()
+    lost = [r.reason for t in run.usable() if (r := run.results[t]) is not None and r.reason]
+    followed = sum(reason == REASON or reason.endswith(FOLLOWED) for reason in lost)
+    if len(lost) > len(found) and followed >= _AS_MANY * len(found):
+        for t, matrix in found.items():
+            run.results[t] = replace(PairResult.failed(run.stack.ndim, MINORITY), matrix=matrix)
 
 
 def contradicted(
