@@ -34,8 +34,11 @@ _ELSEWHERE = 3.0  # px at the corners
 _SAME = 1.0  # px at the corners: the same place
 _COMPANY = 0.25  # of the field, that frames lie apart that show the same part
 _LEAST_OTHERS = 3
+_NEAR = 0.1  # of the field, that the others may move a frame
+_VAGUE = 10.0  # times the standard error of most frames
 _SURE = 2.0  # standard errors between the correlations of two places
 REASON = "of what it shows of the scene, another place fits as well"
+UNSURE = "what it shows of the scene tells where it lies ten times less well than that of most frames"
 
 
 def doubt_rivals(run: RunState) -> Work[None]:
@@ -66,8 +69,18 @@ def doubt_rivals(run: RunState) -> Work[None]:
                 found[t] = result
             asked += 1
             yield run.progress(asked, len(part), "Looking for other places")
+    usual = float(np.median([_error(run, t) for t in places])) if places else 0.0
+    for t in part:
+        if _error(run, t) > _VAGUE * usual:
+            found[t] = replace(PairResult.failed(run.stack.ndim, UNSURE), matrix=places[t])
     for t, result in found.items():
         run.results[t] = result
+
+
+def _error(run: RunState, t: int) -> float:
+    """Return the standard error of the place of a frame, along the worst axis."""
+    result = run.results[t]
+    return 0.0 if result is None else float(np.nan_to_num(result.error).max())
 
 
 def _judged(run: RunState, t: int, here: PairResult, there: PairResult, pixels: float) -> PairResult | None:
@@ -77,7 +90,11 @@ def _judged(run: RunState, t: int, here: PairResult, there: PairResult, pixels: 
     if there.reason:
         return None
     if not here.reason and apart(here.matrix, there.matrix, shape) < _SAME:
-        return here if apart(here.matrix, before.matrix, shape) > _ELSEWHERE else None
+        way = apart(here.matrix, before.matrix, shape)
+        if _ELSEWHERE < way < _NEAR * min(shape):
+            return here
+        if way <= _ELSEWHERE:
+            return None
     if apart(there.matrix, before.matrix, shape) <= _ELSEWHERE:
         return None
     if here.reason or (_transformed(here) - _transformed(there)) * math.sqrt(pixels) < _SURE:

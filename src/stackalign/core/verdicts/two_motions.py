@@ -50,6 +50,7 @@ _APART = 1.0  # px at the corners between two motions that differ
 _MOVES = 3.0  # standard errors that the rest must move by, beyond a share of the other motion
 _LARGER = 1.2  # times as many cells that look like the rest as like what was followed
 _SIMILAR = 0.8  # times as many, from which on its outline decides
+_WIDEST = 0.6  # of the field, with what cannot be told: no more of it is hidden
 _SMALLER = 0.42  # of the field: what was followed must cover less then
 _KEPT = 0.8  # of the frames that must be found with a closer outline
 _OUTLINES = 3  # times that what was followed is outlined: more of the scene is known then
@@ -228,8 +229,10 @@ def _outlined(
         if outline is None or outline.share >= share:
             break
         share = outline.share
-        if max(share, outline.covered.mean()) > _HALF or (not turn and unsure > share * followed.size):
+        if share > _HALF or (not turn and unsure > share * followed.size):
             return None
+        if outline.covered.mean() > _WIDEST:
+            break
         closer = yield from _followed(run, (yield from _mean(run)), outline.covered)
         if closer.good().sum() >= _KEPT * run.good().sum():
             run = closer
