@@ -35,6 +35,7 @@ def align_stack(
     mask: NDArray[np.bool_] | None = None,
     rolling: float = 0.1,
     lag: int = 5,
+    bends: bool = False,
 ) -> Work[Registration]:
     """Align every frame of a stack.
 
@@ -55,6 +56,8 @@ def align_stack(
         Weight of a new frame in the rolling mean.
     lag : int
         Frames before it that each frame is aligned to, where all pairs are.
+    bends : bool
+        Whether the scene may bend: places that differ from the others then show the same, elsewhere, and stay.
 
     Yields
     ------
@@ -82,7 +85,8 @@ def align_stack(
 
     yield from aligned(run)
     yield from settle(run, aligned)
-    yield from clear(run, aligned)
+    if not bends:
+        yield from clear(run, aligned)
     doubt_minority(run)
     yield from doubt_rivals(run)
     yield from refine_on_mosaic(run)

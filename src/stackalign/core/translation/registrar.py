@@ -86,8 +86,9 @@ class CrossCorrelation(PairRegistrar):
             raise ValueError("blocks are for frames (y, x): switch them off to align volumes")
         policy = Reference.of("mean" if reference is None else reference, len(source), source.frame_shape)
         rigid = yield from align_stack(
-            source, self.aligner(), policy, anchor=anchor, mask=mask, rolling=self.rolling, lag=self.lag
-        )
+            source, self.aligner(), policy,
+            anchor=anchor, mask=mask, rolling=self.rolling, lag=self.lag, bends=self.blocks,
+        )  # fmt: skip
         if not self.blocks:
             return rigid
         from stackalign.core.piecewise.blocks import refine_blocks

@@ -229,7 +229,9 @@ def _outlined(
         if outline is None or outline.share >= share:
             break
         share = outline.share
-        if share > _HALF or (not turn and unsure > share * followed.size):
+        if share > _HALF:
+            return None
+        if unsure and (outline.covered.mean() > _HALF or (not turn and unsure > share * followed.size)):
             return None
         if outline.covered.mean() > _WIDEST:
             break
