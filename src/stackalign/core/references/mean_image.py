@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stackalign.core.references.reference import PairResult
+    from stackalign.core.run_state import RunState
 
 _NOTHING = np.zeros((1, 1, 1), np.float32)
 _FEW = 8  # planes of a volume that is used up to its borders
@@ -37,6 +38,12 @@ class Aligned:
     def of(cls, result: PairResult) -> Aligned:
         """Take a frame where it was found."""
         return cls(result.matrix, result.gain, result.offset)
+
+
+def mean_in_place(run: RunState, frames: Sequence[int]) -> Generator[int, None, NDArray[np.float32]]:
+    """Return the mean of frames of a run where they lie; see `mean_image`."""
+    placed = {t: Aligned.of(r) for t in frames if (r := run.results[t]) is not None}
+    return mean_image(run.load, list(placed), list(placed.values()), run.stack.frame_shape, run.aligner.model)
 
 
 def mean_image(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 COMPARED = {2: 64, 3: 48}  # pixels along an axis of the images that are compared
 _CHANGED = 5.0  # variance of a cell over time, beyond which it shows more than noise, in units of the noise's
-_EXACT = 0.03  # of the contrast: what interpolation of reduced frames may change
+EXACT = 0.03  # of the contrast: what interpolation of reduced frames may change
 _SHARE = 0.5  # of the other cells that must have changed
 _SURE = 3.0  # standard deviations by which a cell of a frame must look more like one motion
 _DIFFERS = 0.15  # of the contrast of the scene, by which the mean of a cell must differ to show something else
@@ -94,7 +94,7 @@ def restless(run: RunState, view: View, followed: NDArray[np.bool_]) -> bool:
     mean = np.where(count > 1, np.nansum(images, 0) / np.maximum(count, 1), np.nan)
     if not count.max() > 1:
         return False
-    least = (_EXACT * float(np.nanstd(mean))) ** 2
+    least = (EXACT * float(np.nanstd(mean))) ** 2
     cell, n = cell_numbers(mean.shape), followed.size
     change, seen = np.zeros(n), np.zeros(n)
     for image, noise in zip(images, view.noise.values(), strict=True):

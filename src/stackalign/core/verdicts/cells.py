@@ -78,7 +78,7 @@ def without_cells(
 
         punch(image, np.asarray(matrix, float), cells, np.asarray(shape, np.int64))
         return image
-    enlarged = cells.ravel()[cell_numbers(shape)].astype(np.uint8)
+    enlarged = over_pixels(cells, shape).astype(np.uint8)
     image[warp_frame(enlarged, np.linalg.inv(matrix), order=0) > 0] = np.nan
     return image
 

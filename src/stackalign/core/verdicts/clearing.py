@@ -22,7 +22,7 @@ from stackalign.core.geometry import corners
 from stackalign.core.references.reference import PairResult
 from stackalign.core.run_state import RunState, spread
 from stackalign.core.verdicts.block_votes import LEAST_SIDE
-from stackalign.core.verdicts.cell_evidence import laid, reduced_frame
+from stackalign.core.verdicts.cell_evidence import EXACT, laid, reduced_frame
 from stackalign.core.verdicts.cells import CELLS, cell_numbers, hiding
 from stackalign.core.verdicts.consensus import MOST_SUPPORT, Blocks, apart
 from stackalign.core.verdicts.continuity import REASON as CONTRADICTED
@@ -46,7 +46,6 @@ _COMPARED = 64  # pixels along an axis of the images that are compared
 _SEEN = 3  # frames that must show a place
 _FEW = 8  # pixels of a cell that is compared
 _NOISY = 4.0  # times the noise, what is left of a cell that shows something else
-_EXACT = 0.03  # of the contrast: what interpolation of reduced frames may change
 _DIFFERS = 0.1  # of the contrast, by which the brightness of a cell must differ
 _SURE = 5.0  # standard errors, for a cell that differs in brightness
 _STAYS = 1.0  # px, beside twice its standard error, that a cell may want to go
@@ -203,7 +202,7 @@ def strange(shown: Image, noise: float, scene: MedianScene, most: float = _MOST)
     value, target = shown[known].astype(float), scene.image[known].astype(float)
     if value.size < _FEW:
         return None
-    noise = noise + scene.noise + (_EXACT * scene.contrast) ** 2
+    noise = noise + scene.noise + (EXACT * scene.contrast) ** 2
     rest = _same_light(value, target, noise) - target
     cell, grid = cell_numbers(shown.shape)[known], (CELLS[shown.ndim],) * shown.ndim
     n = math.prod(grid)

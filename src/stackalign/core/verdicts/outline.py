@@ -16,7 +16,7 @@ from scipy import ndimage
 from stackalign.core.frames.reduction import reduced, reduction
 from stackalign.core.run_state import spread
 from stackalign.core.verdicts.agreement import noise_variance
-from stackalign.core.verdicts.cell_evidence import COMPARED, ReducedScene, reduced_frame
+from stackalign.core.verdicts.cell_evidence import COMPARED, EXACT, ReducedScene, reduced_frame
 from stackalign.core.verdicts.cells import over_pixels
 from stackalign.core.warping.resample import warp_frame
 
@@ -32,7 +32,6 @@ _FRAMES = 32  # that are looked at
 _KEPT = 0.8  # of them that are added up
 _SEEN = 3  # of them that must show the scene at a pixel
 _AROUND = 3  # pixels that are asked together
-_EXACT = 0.03  # of the contrast: what interpolation of reduced frames may change
 _PLAIN = 2.0  # times what the scene leaves elsewhere, what it must leave where something else is,
 _SURE = 1.4  # and in a single pixel: four standard deviations of what noise leaves
 
@@ -84,7 +83,7 @@ def _left(thing: RunState, scene: RunState, sample: list[int]) -> Work[Image]:
     factors = reduction(scene.stack.frame_shape, COMPARED[2])
     image = ReducedScene.of(scene, factors)
     share = noise_variance(np.asarray(scene.details["reference"], np.float32)) / float(np.prod(factors))
-    share += (_EXACT * float(np.nanstd(image.image))) ** 2
+    share += (EXACT * float(np.nanstd(image.image))) ** 2
     for t in sample:
         at, on = thing.results[t], scene.results[t]
         assert at is not None

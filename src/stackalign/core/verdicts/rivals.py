@@ -15,7 +15,7 @@ import numpy as np
 
 from stackalign.core.references.chained import seen_in_part
 from stackalign.core.references.draft import SAMPLE, last_value
-from stackalign.core.references.mean_image import Aligned, mean_image
+from stackalign.core.references.mean_image import mean_in_place
 from stackalign.core.references.reference import PairResult
 from stackalign.core.run_state import spread
 from stackalign.core.verdicts.consensus import apart
@@ -59,7 +59,7 @@ def doubt_rivals(run: RunState) -> Work[None]:
         template = _of_others(run, others) if len(others) >= _LEAST_OTHERS else None
         for t in company:
             here = None if template is None else run.align(t, template, places[t])
-            if here is None or here.reason:  # its company is needed
+            if here is None or (here.reason and len(company) > 1):  # its company is needed
                 whole = _of_others(run, [u for u in sample if u != t])
                 here, there = (run.align(t, whole, start) for start in (places[t], None))
             else:
@@ -117,8 +117,7 @@ def _companies(frames: Iterable[int], places: dict[int, Array], shape: tuple[int
 
 def _of_others(run: RunState, frames: list[int]) -> Any:
     """Return the mean of some frames as a template."""
-    placed = [Aligned.of(r) for t in frames if (r := run.results[t]) is not None]
-    image = last_value(mean_image(run.load, frames, placed, run.stack.frame_shape, run.aligner.model))
+    image = last_value(mean_in_place(run, frames))
     return run.aligner.prepare(
         np.asarray(image, np.float32), None, noise=run.details.get("noise"), frames=float(len(frames))
     )

@@ -18,7 +18,7 @@ from stackalign.core.frames.reduction import binned, reduction
 from stackalign.core.generators import moved_points
 from stackalign.core.geometry import corners
 from stackalign.core.references.draft import SAMPLE, drafted
-from stackalign.core.references.mean_image import Aligned, mean_image
+from stackalign.core.references.mean_image import mean_in_place
 from stackalign.core.references.reference import PairResult
 from stackalign.core.run_state import RunState, align_all, spread
 from stackalign.core.verdicts.agreement import noise_variance
@@ -235,7 +235,9 @@ def _outlined(
             return None
         if outline.covered.mean() > _WIDEST:
             break
-        closer = yield from _followed(run, (yield from _mean(run)), outline.covered)
+        sample = spread(list(run.places()), SAMPLE)
+        mean = yield from run.counted(mean_in_place(run, sample), len(sample), "Looking for what has the most contrast")
+        closer = yield from _followed(run, mean, outline.covered)
         if closer.good().sum() >= _KEPT * run.good().sum():
             run = closer
         other = yield from _without(run, outline.covered, twin.places(), again)
@@ -243,14 +245,6 @@ def _outlined(
             break
         twin = other
     return twin if not unsure or share < _SMALLER else None
-
-
-def _mean(run: RunState) -> Work[NDArray[np.float32]]:
-    """Return the mean of frames where they lie."""
-    sample = {t: r for t in spread(list(run.places()), SAMPLE) if (r := run.results[t]) is not None}
-    placed = [Aligned.of(r) for r in sample.values()]
-    work = mean_image(run.load, list(sample), placed, run.stack.frame_shape, run.aligner.model)
-    return (yield from run.counted(work, len(sample), "Looking for what has the most contrast"))
 
 
 def _independent(run: RunState, twin: RunState) -> bool:
