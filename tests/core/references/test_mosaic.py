@@ -8,7 +8,7 @@ import pytest
 import stackalign as sa
 from stackalign.core.references import rounds
 from stackalign.core.references.draft import last_value
-from stackalign.core.references.mosaic import refine_on_mosaic
+from stackalign.core.references.mosaic import _believed, refine_on_mosaic
 from stackalign.core.references.reference import PairResult, Reference
 from stackalign.core.run_state import RunState
 from stackalign.core.stack import ImageStack
@@ -114,3 +114,21 @@ def test_a_frame_that_does_not_fit_there_stays_where_it_was_found():
     last_value(refine_on_mosaic(run))
     np.testing.assert_array_equal(run.results[5].matrix[:2, 2], drift[5])
     assert run.good().all()
+
+
+@pytest.mark.parametrize(
+    ("ways", "believed"),
+    [
+        ([(0.1, 0.0), (-0.2, 0.1), (0.0, 0.2)], {0, 1, 2}),
+        ([(0.7, 0.0), (0.6, 0.0), (0.8, 0.1)], set()),  # all of a part, as far as none of them may
+        ([(0.1, 0.0), (-1.1, 0.0), (0.0, 0.2)], {0, 2}),
+    ],
+)
+def test_a_mosaic_is_believed_where_the_reference_allows_it(ways, believed):
+    alone = {t: PairResult(np.eye(3), 1.0, 0.0, 1.0, np.full(2, 0.3)) for t in range(3)}
+    found = {}
+    for t, way in enumerate(ways):
+        matrix = np.eye(3)
+        matrix[:2, 2] = way
+        found[t] = PairResult(matrix, 1.0, 0.0, 1.0, np.full(2, 0.1))
+    assert _believed(found, alone, (64, 64)) == believed

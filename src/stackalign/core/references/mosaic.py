@@ -41,6 +41,8 @@ _PASSES = 6
 _RESTS = 0.2  # standard errors: a pass that moves frames by less is the last
 _HELD = 0.05  # of the way, by which the own noise of a frame may hold it in a mean that it is part of
 _LEAST = 2  # other frames that must show a pixel
+_CONTRADICTS = 3.0  # standard errors by the reference alone, that the mosaic may move a frame, or all of a part
+_LEAST_ERROR = 0.02  # px: of smaller ones, what interpolation does is no longer small
 MESSAGE = "Aligning frames to what others show around the reference"
 
 
@@ -81,16 +83,35 @@ def _refined(run: RunState, frames: Sequence[int], sample: Sequence[int], alone:
     went: list[float] = []
     for origin, some in _parts(run, frames).items():
         part = yield from _part(run, sample, origin)
-        for t, result in part.aligned(run, some).items():
+        found = {t: r for t, r in part.aligned(run, some).items() if r is not None and not r.reason}
+        believed = set(found) if run.hidden is None else _believed(found, alone, run.stack.frame_shape)
+        for t, result in found.items():
             before = run.results[t]
-            if before is None or result is None or result.reason:
-                continue
+            assert before is not None
             error = np.hypot(result.error, np.nan_to_num(alone[t].error) / np.sqrt(len(some)))
-            run.results[t] = replace(result, error=error)
-            way = moved_points(result.matrix, points) - moved_points(before.matrix, points)
+            now = replace(result, error=error) if t in believed else alone[t]
+            run.results[t] = now
+            way = moved_points(now.matrix, points) - moved_points(before.matrix, points)
             size = float(np.sqrt(np.square(way).sum(-1).mean()))
             went.append(size / max(float(np.sqrt(np.square(error).sum())), 1e-6))
     return float(np.median(went)) if went else 0.0
+
+
+def _believed(found: dict[int, PairResult], alone: dict[int, PairResult], shape: tuple[int, ...]) -> set[int]:
+    """Return the frames that a part of the mosaic has where they may lie by the reference, which knows more about them.
+
+    What few others show beyond the reference may be what walked through all of them: it moves them together.
+    """
+    middle = centre(shape)[None]
+    ways = {t: (moved_points(r.matrix, middle) - moved_points(alone[t].matrix, middle))[0] for t, r in found.items()}
+    errors = {t: np.nan_to_num(alone[t].error) for t in found}
+    if not ways:
+        return set()
+    common = np.abs(np.mean(list(ways.values()), axis=0))
+    known = np.sqrt(np.square(list(errors.values())).mean(0) / len(ways))
+    if (common > _CONTRADICTS * np.maximum(known, _LEAST_ERROR)).any():
+        return set()
+    return {t for t in found if (np.abs(ways[t]) <= _CONTRADICTS * np.maximum(errors[t], _LEAST_ERROR)).all()}
 
 
 def _parts(run: RunState, frames: Sequence[int]) -> dict[Place, list[int]]:
