@@ -32,7 +32,7 @@ _CONTRADICTED = 2.0  # standard errors between where a frame lies and where it d
 REASON = "the other frames together would have it elsewhere"
 
 
-def join(run: RunState, again: Callable[[RunState], Work[None]]) -> Work[None]:
+def join(run: RunState, again: Callable[[RunState], Work[None]], *, doubts: bool = True) -> Work[None]:
     """Align the frames of a run to their mean until they lie where they do by each other.
 
     Parameters
@@ -42,6 +42,8 @@ def join(run: RunState, again: Callable[[RunState], Work[None]]) -> Work[None]:
         elsewhere are given up.
     again : callable
         Aligns the frames of a run from its ``starts``.
+    doubts : bool
+        Whether frames are given up.
     """
     if run.policy.kind not in ("mean", "median"):
         return
@@ -57,7 +59,7 @@ def join(run: RunState, again: Callable[[RunState], Work[None]]) -> Work[None]:
     for t, place in places.items():
         result = run.results[t]
         assert result is not None
-        if ways[t] > _CONTRADICTED * max(place.error, _EXACT):
+        if doubts and ways[t] > _CONTRADICTED * max(place.error, _EXACT):
             run.results[t] = replace(PairResult.failed(run.stack.ndim, REASON), matrix=result.matrix)
         else:
             error = np.fmax(result.error, place.shift_error * np.asarray(factors))

@@ -225,6 +225,7 @@ def _outlined(
     """
     share = 1.0
     for turn in range(_OUTLINES if run.stack.ndim == 2 else 0):
+        yield from join(twin, again, doubts=False)  # groups that creep would be found elsewhere with a closer outline
         outline = yield from outlined(run, twin, followed)
         if outline is None or outline.share >= share:
             break
