@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from stackalign.core.frames.holes import masked
 from stackalign.core.frames.reduction import binned_frames, enlarged, reduced
 from stackalign.core.geometry import centre
-from stackalign.core.references.reference import PairResult
+from stackalign.core.references.reference import LENIENT, PairResult
 from stackalign.core.verdicts.agreement import LEAST_AGREEMENT, SURE_AGREEMENT, agreement, noise_variance
 from stackalign.core.verdicts.block_votes import LEAST_SIDE, elected
 from stackalign.core.verdicts.consensus import NOISY, Jury, dissent
@@ -49,11 +49,16 @@ class MotionAligner:
     asks_blocks: bool = True  # whether most blocks of the field must agree with a motion
     doubted: float = _POOR  # confidence below which a start, or what a quick search found, is not the last word
     reads_splines: bool = True
+    asked: float = 1.0  # of the least overlap, that what is found must have
 
     @property
     def model(self) -> TransformModel:
         """The family of the matrices."""
         return self.parameters.model
+
+    def lenient(self) -> MotionAligner:
+        """Return the aligner that believes where a frame is found though little of the reference is in view."""
+        return replace(self, asked=LENIENT)
 
     def filtered(self, frame: NDArray[Any]) -> NDArray[Any]:
         """Return the band-passed frame."""
@@ -291,7 +296,7 @@ class MotionAligner:
             return f"its size would change by a factor of {stretch[0]:.2f}, beyond the largest scale"
         if options.max_shift is not None and shift > options.max_shift + 1e-6:
             return f"the shift lies beyond the largest one allowed, {options.max_shift:g} px"
-        if overlap < options.min_overlap:
+        if overlap < self.asked * options.min_overlap:
             return f"only {overlap:.0%} of the reference is in view"
         if fit.correlation < _CHANCE:
             return f"it does not correlate with the reference ({fit.correlation:.2f})"

@@ -30,6 +30,7 @@ POLICIES = {
     "rolling": "running mean of the frames aligned so far",
     "all-pairs": "all pairs of frames within a lag, solved together",
 }
+LENIENT = 0.3  # times the least overlap, where something else tells whether a frame lies right
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -204,6 +205,15 @@ class NoiseTeller(Protocol):
 
     def pull(self, template: Any) -> float:
         """Return how far a frame is held by the noise of a template of its own, of the way that it should go."""
+        ...
+
+
+@runtime_checkable
+class Lenient(Protocol):
+    """A `PairAligner` that can leave it to others whether enough of the reference is in view of what it finds."""
+
+    def lenient(self) -> PairAligner[Any]:
+        """Return the aligner that asks for `LENIENT` times the overlap."""
         ...
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stackalign.core.frames.holes import masked
 from stackalign.core.frames.reduction import binned_frames, stacked
-from stackalign.core.references.reference import PairResult
+from stackalign.core.references.reference import LENIENT, PairResult
 from stackalign.core.search.correlation import Peak, SearchTemplate, search, search_frames
 from stackalign.core.transform import TransformModel
 from stackalign.core.translation.fit import Fit, fit_translation, fit_translations, intensity_residuals, settled_shifts
@@ -32,7 +32,6 @@ _CHANCE = 5 / 64  # a correlation that some thousand pixels of noise may have
 _PULLED = 0.3  # pixels that something else must have pulled a frame away by to be left out
 _SHADES = 2.0  # times the noise of most pixels: what that of bright ones may add
 _UNLIKE = "no peak of the correlation stands out: it may show nothing of the reference"
-_EXACT = 0.2  # px, standard error from which on less in view is enough where something is hidden
 _STRAYED = 2.5  # pixels of a reduced image, from which on a fit found something else than the search did
 
 
@@ -41,11 +40,16 @@ class TranslationAligner:
     """Aligns one frame to one image by a translation; a `PairAligner`."""
 
     parameters: CrossCorrelation
+    asked: float = 1.0  # of the least overlap, that what is found must have
 
     @property
     def model(self) -> TransformModel:
         """A translation."""
         return TransformModel.TRANSLATION
+
+    def lenient(self) -> TranslationAligner:
+        """Return the aligner that believes where a frame is found though little of the reference is in view."""
+        return replace(self, asked=LENIENT)
 
     def filtered(self, frame: NDArray[Any]) -> NDArray[Any]:
         """Return the band-passed frame."""
@@ -216,7 +220,7 @@ class TranslationAligner:
             reason = "it did not settle on one place"
         elif limit is not None and np.abs(shift).max() > limit + 1e-6:
             reason = f"the shift lies beyond the largest one allowed, {limit:g} px"
-        elif fit.overlap < self.parameters.min_overlap * (1 if not fit.error.max() < _EXACT else _shown(frame)):
+        elif fit.overlap < self.asked * self.parameters.min_overlap * _shown(frame):
             reason = f"only {fit.overlap:.0%} of the reference is in view"
         elif fit.correlation < _CHANCE:
             reason = f"it does not correlate with the reference ({fit.correlation:.2f})"
