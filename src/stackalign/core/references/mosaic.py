@@ -41,7 +41,7 @@ _PASSES = 6
 _RESTS = 0.2  # standard errors: a pass that moves frames by less is the last
 _HELD = 0.05  # of the way, by which the own noise of a frame may hold it in a mean that it is part of
 _LEAST = 2  # other frames that must show a pixel
-_CONTRADICTS = 3.0  # standard errors by the reference alone, that the mosaic may move a frame, or all of a part
+_CONTRADICTS = 2.0  # standard errors by the reference alone, that the mosaic may move a frame, or all of a part
 _LEAST_ERROR = 0.02  # px: of smaller ones, what interpolation does is no longer small
 MESSAGE = "Aligning frames to what others show around the reference"
 

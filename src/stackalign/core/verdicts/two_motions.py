@@ -167,11 +167,12 @@ def _hidden(run: RunState, followed: NDArray[np.bool_]) -> RunState:
 def _without(
     run: RunState, followed: NDArray[np.bool_], starts: dict[int, Array], again: Again
 ) -> Work[RunState | None]:
-    """Return the run aligned without what was followed; None if too little is left."""
+    """Return the run aligned without what was followed, and by each other; None if too little is left."""
     twin = _hidden(run, followed)
     twin.starts = starts
     try:
         yield from again(twin)
+        yield from join(twin, again, doubts=False)
     except ValueError:  # no reference can be made of what is left
         return None
     return twin
@@ -225,7 +226,6 @@ def _outlined(
     """
     share = 1.0
     for turn in range(_OUTLINES if run.stack.ndim == 2 else 0):
-        yield from join(twin, again, doubts=False)  # groups that creep would be found elsewhere with a closer outline
         outline = yield from outlined(run, twin, followed)
         if outline is None or outline.share >= share:
             break
