@@ -53,24 +53,16 @@ def doubt(run: RunState) -> Work[None]:
 def doubt_minority(run: RunState) -> None:
     """Give up all frames of a run if fewer were found than not, and nearly as many followed something else.
 
-    The mean of such a minority may be of what walks through.
+    That is what neighbours say, or blocks of the field. The mean of such a minority may be of what walks through.
     """
     if run.policy.kind not in ("mean", "median"):
         return
-    found, lost, followed = followed_others(run)
-    if lost > found and followed >= _AS_MANY * found:
-        for t, matrix in run.places().items():
-            run.results[t] = replace(PairResult.failed(run.stack.ndim, MINORITY), matrix=matrix)
-
-
-def followed_others(run: RunState) -> tuple[int, int, int]:
-    """Return how many frames were found, and lost, and how many of these followed something else than the scene.
-
-    That is what neighbours say, or blocks of the field.
-    """
+    found = run.places()
     lost = [r.reason for t in run.usable() if (r := run.results[t]) is not None and r.reason]
     followed = sum(reason == REASON or reason.endswith(FOLLOWED) for reason in lost)
-    return len(run.places()), len(lost), followed
+    if len(lost) > len(found) and followed >= _AS_MANY * len(found):
+        for t, matrix in found.items():
+            run.results[t] = replace(PairResult.failed(run.stack.ndim, MINORITY), matrix=matrix)
 
 
 def contradicted(
