@@ -39,7 +39,9 @@ def found(movie):
 
 def test_frames_after_a_jump_are_found_below_what_walks_through(movie, monkeypatch):
     good, off = found(movie)
-    assert np.flatnonzero(~good).tolist() == list(BLANK)  # whatever a search finds in noise, no block agrees with
+    assert good[list(FAR)].sum() >= 2
+    assert not good[list(BLANK)].any()  # whatever a search finds in noise, no block agrees with
+    assert good.sum() >= COUNT - 3
     assert off[good].max() < 0.3
     monkeypatch.setattr(clearing, "look_again", lambda *_: iter(()))
     assert not found(movie)[0][list(FAR)].any()
