@@ -102,7 +102,8 @@ def clear(run: RunState, again: Callable[[RunState], Work[None]]) -> Work[None]:
             run.results[t] = replace(result, error=error)
         else:  # what it is given up for is where it was found before
             run.results[t] = replace(PairResult.failed(run.stack.ndim, reason or REASON), matrix=there)
-    yield from look_again(run, {t: place for t, place in strangers.items() if run.good()[t]}, cells)
+    known = run.good()
+    yield from look_again(run, {t: place for t, place in strangers.items() if known[t]}, cells)
 
 
 def _common(run: RunState, twin: RunState) -> Array:
