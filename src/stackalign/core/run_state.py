@@ -114,6 +114,10 @@ class RunState:
         """Return the matrices of the frames that are aligned."""
         return {t: r.matrix for t, r in enumerate(self.results) if r is not None and not r.reason}
 
+    def give_up(self, reason: str) -> None:
+        """Doubt all frames that are aligned."""
+        self.results = [r if r is None or r.reason else r.given_up(reason) for r in self.results]
+
     def matrices(self) -> NDArray[np.float64]:
         """Return where the frames lie, the identity where that is not known, (T, d+1, d+1)."""
         eye = np.eye(self.stack.ndim + 1)

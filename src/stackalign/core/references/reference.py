@@ -6,7 +6,7 @@ stack for every policy. Matrices are homogeneous, in pixels, and map moving -> r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -120,6 +120,14 @@ class PairResult:
     def failed(cls, ndim: int, reason: str) -> PairResult:
         """Return the result of a frame that could not be aligned at all."""
         return cls(np.eye(ndim + 1), np.nan, np.nan, 0.0, np.full(ndim, np.nan), reason)
+
+    def given_up(self, reason: str) -> PairResult:
+        """Return the result of a frame that is doubted where it was found: the place stays, what it was worth does not.
+
+        The brightness there stays as well.
+        """
+        failed = PairResult.failed(len(self.error), reason)
+        return replace(failed, matrix=self.matrix, gain=self.gain, offset=self.offset)
 
 
 class PairAligner(Protocol[Template]):

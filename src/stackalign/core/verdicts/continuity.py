@@ -6,7 +6,6 @@ another). Such a frame seems to jump, while a direct comparison with the frame b
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,6 @@ import numpy as np
 from stackalign.core.generators import moved_points
 from stackalign.core.geometry import corners
 from stackalign.core.references.chained import pair
-from stackalign.core.references.reference import PairResult
 from stackalign.core.verdicts.consensus import FOLLOWED
 
 if TYPE_CHECKING:
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from stackalign.core.references.reference import PairResult
     from stackalign.core.run_state import RunState
     from stackalign.core.work import Work
 
@@ -44,25 +43,30 @@ def doubt(run: RunState) -> Work[None]:
     home = run.policy.frame if run.policy.kind == "frame" else min(found, default=0)
     trusted = home if run.policy.kind in ("frame", "rolling") else None
     for t in contradicted(found, run.stack.frame_shape, lambda t, onto: pair(run, t, onto), trusted):
-        was = found[t]
-        failed = PairResult.failed(run.stack.ndim, REASON)
-        run.results[t] = replace(failed, matrix=was.matrix, gain=was.gain, offset=was.offset)
+        run.results[t] = found[t].given_up(REASON)
     yield run.progress(len(found), len(found), "Comparing neighbours")
 
 
 def doubt_minority(run: RunState) -> None:
     """Give up all frames of a run if fewer were found than not, and nearly as many followed something else.
 
-    That is what neighbours say, or blocks of the field. The mean of such a minority may be of what walks through.
+    The mean of such a minority may be of what walks through.
     """
     if run.policy.kind not in ("mean", "median"):
         return
-    found = run.places()
+    found, lost, followed = followed_others(run)
+    if lost > found and followed >= _AS_MANY * found:
+        run.give_up(MINORITY)
+
+
+def followed_others(run: RunState) -> tuple[int, int, int]:
+    """Return how many frames were found, and lost, and how many of these followed something else than the scene.
+
+    That is what neighbours say, or blocks of the field.
+    """
     lost = [r.reason for t in run.usable() if (r := run.results[t]) is not None and r.reason]
     followed = sum(reason == REASON or reason.endswith(FOLLOWED) for reason in lost)
-    if len(lost) > len(found) and followed >= _AS_MANY * len(found):
-        for t, matrix in found.items():
-            run.results[t] = replace(PairResult.failed(run.stack.ndim, MINORITY), matrix=matrix)
+    return len(run.places()), len(lost), followed
 
 
 def contradicted(

@@ -14,7 +14,6 @@ from stackalign.core.frames.reduction import binned, enlarged, reduced, reductio
 from stackalign.core.generators import generators, moved_points
 from stackalign.core.geometry import centre, corners
 from stackalign.core.references.draft import SAMPLE
-from stackalign.core.references.reference import PairResult
 from stackalign.core.run_state import spread
 from stackalign.core.verdicts.agreement import noise_variance
 from stackalign.core.verdicts.joint_places import PlacedFrame, place_together
@@ -60,7 +59,7 @@ def join(run: RunState, again: Callable[[RunState], Work[None]], *, doubts: bool
         result = run.results[t]
         assert result is not None
         if doubts and ways[t] > _CONTRADICTED * max(place.error, _EXACT):
-            run.results[t] = replace(PairResult.failed(run.stack.ndim, REASON), matrix=result.matrix)
+            run.results[t] = result.given_up(REASON)
         else:
             error = np.fmax(result.error, place.shift_error * np.asarray(factors))
             run.results[t] = replace(result, error=error)

@@ -8,7 +8,6 @@ share in a mean would hold it where it was laid.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,6 @@ import numpy as np
 from stackalign.core.references.chained import seen_in_part
 from stackalign.core.references.draft import SAMPLE, last_value
 from stackalign.core.references.mean_image import mean_in_place
-from stackalign.core.references.reference import PairResult
 from stackalign.core.run_state import spread
 from stackalign.core.verdicts.consensus import apart
 
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from stackalign.core.references.reference import PairResult
     from stackalign.core.run_state import RunState
     from stackalign.core.work import Work
 
@@ -71,8 +70,9 @@ def doubt_rivals(run: RunState) -> Work[None]:
             yield run.progress(asked, len(part), "Looking for other places")
     usual = float(np.median([_error(run, t) for t in places])) if places else 0.0
     for t in part:
-        if _error(run, t) > _VAGUE * usual:
-            found[t] = replace(PairResult.failed(run.stack.ndim, UNSURE), matrix=places[t])
+        result = run.results[t]
+        if result is not None and _error(run, t) > _VAGUE * usual:
+            found[t] = result.given_up(UNSURE)
     for t, result in found.items():
         run.results[t] = result
 
@@ -98,7 +98,7 @@ def _judged(run: RunState, t: int, here: PairResult, there: PairResult, pixels: 
     if apart(there.matrix, before.matrix, shape) <= _ELSEWHERE:
         return None
     if here.reason or (_transformed(here) - _transformed(there)) * math.sqrt(pixels) < _SURE:
-        return replace(PairResult.failed(run.stack.ndim, REASON), matrix=before.matrix)
+        return before.given_up(REASON)
     return None
 
 

@@ -9,7 +9,6 @@ area look like it (evidence of all cells of the field, summed over several frame
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -111,7 +110,7 @@ def settle(run: RunState, again: Again) -> Work[None]:
             elif t in twin.unusable:
                 result = PairResult.failed(run.stack.ndim, twin.unusable[t])
             elif not result.reason and unlike(twin, t, scene, view.factors):
-                result = replace(PairResult.failed(run.stack.ndim, REASON), matrix=result.matrix)
+                result = result.given_up(REASON)
             run.results[t] = result
             yield run.progress(t + 1, len(run.results), "Comparing frames with the larger part of the field")
 
