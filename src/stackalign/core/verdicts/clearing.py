@@ -16,7 +16,6 @@ import numpy as np
 
 from stackalign.core.generators import fitted, moved_points
 from stackalign.core.geometry import corners
-from stackalign.core.references.reference import PairResult
 from stackalign.core.run_state import RunState, spread
 from stackalign.core.verdicts.block_votes import LEAST_SIDE
 from stackalign.core.verdicts.cell_evidence import laid, reduced_frame
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from stackalign.core.references.reference import PairResult
     from stackalign.core.verdicts.median_scene import MedianScene
     from stackalign.core.work import Work
 
@@ -65,7 +65,7 @@ def clear(run: RunState, again: Callable[[RunState], Work[None]]) -> Work[None]:
         or len(good) < _LEAST_FRAMES
         or "reference" not in run.details  # one frame was left, and the others were chained to it
         or min(run.stack.frame_shape) < LEAST_SIDE
-        or not (run.hidden is not None or _walked_through(run, spread(good, _ASKED)))
+        or not (run.hidden is not None or walked_through(run))
     ):
         return
     # what walks through may be what neighbours said, too: those that they contradict are asked
@@ -101,9 +101,9 @@ def clear(run: RunState, again: Callable[[RunState], Work[None]]) -> Work[None]:
             error = result.error if hidden is None else np.fmax(result.error, before.error)
             run.results[t] = replace(result, error=error)
         else:  # what it is given up for is where it was found before
-            run.results[t] = replace(PairResult.failed(run.stack.ndim, reason or REASON), matrix=there)
+            run.results[t] = replace(before, matrix=there).given_up(reason or REASON)
     known = run.good()
-    yield from look_again(run, {t: place for t, place in strangers.items() if known[t]}, cells)
+    yield from look_again(run, {t: place for t, place in strangers.items() if known[t]}, cells, hidden)
 
 
 def _common(run: RunState, twin: RunState) -> Array:
@@ -114,8 +114,12 @@ def _common(run: RunState, twin: RunState) -> Array:
     return fitted(points, np.asarray(np.median(places, axis=0)), run.aligner.model, run.stack.pixel_size)
 
 
-def _walked_through(run: RunState, sample: list[int]) -> bool:
-    """Return whether blocks contradict in most frames of a sample."""
+def walked_through(run: RunState) -> bool:
+    """Return whether blocks contradict in most frames of a sample: something walks through the scene."""
+    good = np.flatnonzero(run.good()).tolist()
+    if len(good) < _LEAST_FRAMES or "reference" not in run.details:
+        return False
+    sample = spread(good, _ASKED)
     blocks = Blocks.of(np.asarray(run.details["reference"], np.float32))
     contradicted = 0
     for t in sample:

@@ -82,7 +82,7 @@ def strange(shown: Image, noise: float, scene: MedianScene, most: float = MOST) 
     """
     known = np.isfinite(shown) & np.isfinite(scene.slopes).all(0)
     value, target = shown[known].astype(float), scene.image[known].astype(float)
-    if value.size < _FEW:
+    if value.size < _FEW or not np.isfinite(noise):  # little of the frame is known
         return None
     noise = noise + scene.noise + (EXACT * scene.contrast) ** 2
     rest = _same_light(value, target, noise) - target
