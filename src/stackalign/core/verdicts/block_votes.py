@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_COMPARED = 96  # pixels along an axis of the images that are compared
+COMPARED = 96  # pixels along an axis of the images that are compared
 _BLOCKS = 6  # along each axis
 _LOUDEST = 4.0  # standard deviations: no block's vote counts more
 _PLACES = 4  # that are returned
@@ -86,7 +86,7 @@ class Ballot:
     @classmethod
     def of(cls, reference: NDArray[np.float32]) -> Ballot:
         """Prepare a reference (y, x); NaN do not count."""
-        factors = reduction(reference.shape, _COMPARED)
+        factors = reduction(reference.shape, COMPARED)
         small = binned(reference, factors)
         known = np.isfinite(small)
         value = np.where(known, small - np.float32(small[known].mean() if known.any() else 0), np.float32(0))
