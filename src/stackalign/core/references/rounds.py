@@ -14,6 +14,8 @@ from stackalign.core.references.reference import PairResult, Reference
 from stackalign.core.run_state import RunState, align_all, noise_of, spread
 from stackalign.core.verdicts.clearing import clear
 from stackalign.core.verdicts.continuity import doubt, doubt_minority
+from stackalign.core.verdicts.discord import doubt_discord
+from stackalign.core.verdicts.pair_votes import begin_by_votes
 from stackalign.core.verdicts.rivals import doubt_rivals
 from stackalign.core.verdicts.two_motions import settle
 
@@ -84,11 +86,13 @@ def align_stack(
         yield from rescue(run)
 
     yield from aligned(run)
+    yield from begin_by_votes(run, aligned)
     yield from settle(run, aligned)
     if not bends:
         yield from clear(run, aligned)
     doubt_minority(run)
     yield from doubt_rivals(run)
+    yield from doubt_discord(run)
     yield from refine_on_mosaic(run)
     return run.registration()
 

@@ -1,0 +1,73 @@
+"""Frames that do not agree with each other where they were found are given up together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import stackalign as sa
+from stackalign.core.references.draft import last_value
+from stackalign.core.references.reference import PairResult, Reference
+from stackalign.core.run_state import RunState
+from stackalign.core.stack import ImageStack
+from stackalign.core.verdicts.continuity import REASON as CONTRADICTED
+from stackalign.core.verdicts.discord import REASON, doubt_discord
+
+SIDE, COUNT = 96, 14
+
+
+@pytest.fixture(scope="module")
+def drift():
+    return np.cumsum(np.random.default_rng(3).integers(-2, 3, (COUNT, 2)), axis=0)
+
+
+@pytest.fixture(scope="module")
+def frames(drift):
+    stack, _ = sa.simulate(scene="texture", shape=(200, 200), frames=1, amplitude=0.0, photons=200, seed=4)
+    image = np.asarray(stack[0], np.float32)
+    views = np.stack([image[50 + y : 50 + y + SIDE, 50 + x : 50 + x + SIDE] for y, x in drift])
+    return np.random.default_rng(5).poisson(views + 10).astype(np.uint16)
+
+
+def run_of(frames, places, lost=2):
+    """Return a run that has frames at places (y, x), the first few of which their neighbours contradict."""
+    run = RunState(ImageStack.of(frames), sa.CrossCorrelation().aligner(), Reference("mean"), None, None)
+    for t, place in enumerate(places):
+        matrix = np.eye(3)
+        matrix[:2, 2] = place
+        run.results[t] = PairResult(matrix, 0.9, 1.0, 1.0, np.full(2, 0.01))
+        if t < lost:
+            run.results[t] = run.results[t].given_up(CONTRADICTED)
+    return run
+
+
+def test_frames_that_show_the_same_are_believed(frames, drift):
+    run = run_of(frames, drift)
+    last_value(doubt_discord(run))
+    assert run.good().sum() == COUNT - 2
+
+
+def test_frames_that_were_laid_anywhere_are_given_up(frames, drift):
+    places = drift + np.random.default_rng(7).integers(-9, 10, (COUNT, 2))
+    run = run_of(frames, places)
+    last_value(doubt_discord(run))
+    assert not run.good().any()
+    assert run.results[5].reason == REASON
+    np.testing.assert_array_equal(run.results[5].matrix[:2, 2], places[5])  # where it was found is still said
+
+
+def test_what_most_frames_show_alike_may_be_what_walks_through(frames, drift):
+    """All agree on a fifth of the field, and the rest was hidden."""
+    run = run_of(frames, drift, lost=0)
+    small = np.full((SIDE, SIDE), np.nan)
+    small[25:68, 25:68] = 0
+    run.hidden = lambda t, frame: np.float32(frame) + np.float32(np.roll(small, -drift[t], (0, 1)))
+    last_value(doubt_discord(run))
+    assert not run.good().any()
+
+
+def test_a_scene_that_changes_is_no_reason_for_doubt(frames, drift):
+    places = drift + np.random.default_rng(7).integers(-9, 10, (COUNT, 2))
+    run = run_of(frames, places, lost=0)  # none followed something else, and nothing is hidden
+    last_value(doubt_discord(run))
+    assert run.good().all()
