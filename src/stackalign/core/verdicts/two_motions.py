@@ -145,13 +145,17 @@ def _starts(run: RunState, followed: NDArray[np.bool_]) -> Work[list[dict[int, A
 
     A search places faint frames roughly, and their mean holds them there: what hardly moves is better begun at rest.
     """
-    rest = dict.fromkeys(run.usable(), np.eye(run.stack.ndim + 1))
+    rest = _at_rest(run)
     twin = _hidden(run, followed)
     try:
         found = yield from drafted(twin)
     except ValueError:  # no reference can be made of what is left
         return [rest]
     return [found, rest] if len(found) >= _FOUND * run.good().sum() else [rest]
+
+
+def _at_rest(run: RunState) -> dict[int, Array]:
+    return dict.fromkeys(run.usable(), np.eye(run.stack.ndim + 1))
 
 
 def _hidden(run: RunState, followed: NDArray[np.bool_]) -> RunState:
@@ -240,10 +244,13 @@ def _outlined(
         closer = yield from _followed(run, mean, outline.covered)
         if closer.good().sum() >= _KEPT * run.good().sum():
             run = closer
-        other = yield from _without(run, outline.covered, twin.places(), again)
-        if other is None or other.good().sum() < _KEPT * twin.good().sum():
+        for starts in (twin.places(), _at_rest(run)):  # with less of them in view, frames may stay in two places
+            other = yield from _without(run, outline.covered, starts, again)
+            if other is not None and other.good().sum() >= _KEPT * twin.good().sum():
+                twin = other
+                break
+        else:
             break
-        twin = other
     return twin if not unsure or share < _SMALLER else None
 
 
