@@ -114,6 +114,11 @@ class RunState:
         """Return the matrices of the frames that are aligned."""
         return {t: r.matrix for t, r in enumerate(self.results) if r is not None and not r.reason}
 
+    def become(self, other: RunState) -> None:
+        """Take over what is known in another run of the same frames."""
+        self.results, self.unusable, self.details = other.results, other.unusable, other.details
+        self.noise, self.brightness, self.hidden = other.noise, other.brightness, other.hidden
+
     def give_up(self, reason: str) -> None:
         """Doubt all frames that are aligned."""
         self.results = [r if r is None or r.reason else r.given_up(reason) for r in self.results]

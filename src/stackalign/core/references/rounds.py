@@ -85,14 +85,17 @@ def align_stack(
         yield from doubt(run)
         yield from rescue(run)
 
-    yield from aligned(run)
-    yield from begin_by_votes(run, aligned)
-    yield from settle(run, aligned)
-    if not bends:
-        yield from clear(run, aligned)
-    doubt_minority(run)
-    yield from doubt_rivals(run)
-    yield from doubt_discord(run)
+    def judged(run: RunState) -> Work[None]:
+        yield from aligned(run)
+        yield from begin_by_votes(run, aligned)
+        yield from settle(run, aligned)
+        if not bends:
+            yield from clear(run, aligned)
+        doubt_minority(run)
+        yield from doubt_rivals(run)
+
+    yield from judged(run)
+    yield from doubt_discord(run, judged)
     yield from refine_on_mosaic(run)
     return run.registration()
 

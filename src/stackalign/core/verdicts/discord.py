@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stackalign.core.references.chained import shares_in_view
-from stackalign.core.run_state import spread
+from stackalign.core.run_state import RunState, spread
 from stackalign.core.verdicts.cell_evidence import EXACT, laid, reduced_frame
 from stackalign.core.verdicts.cells import CELLS, cell_numbers
+from stackalign.core.verdicts.consensus import apart
 from stackalign.core.verdicts.continuity import followed_others
 from stackalign.core.verdicts.median_scene import JUDGES, median_scene
 
 if TYPE_CHECKING:
-    from stackalign.core.run_state import RunState
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
     from stackalign.core.work import Work
 
 _FOLLOWED = 0.1  # of the frames: as many followed something else
@@ -29,27 +33,64 @@ _SEEN = 0.5  # of the frames that must show a cell, and half of it
 _DIFFERS = 2.0  # times the variance of the noise, that half of the frames leave in a cell that they do not agree on
 _MOST = 0.1  # of the cells, on which they may not agree
 _LEAST = 0.25  # of the field on which they must: less is what walks through it
+_STEP = 0.06  # of the field from frame to frame: farther it jumps
+_PARTS = 2  # from which it is begun
+_FOUND = 0.5  # of the frames that were found before, that must be found again
 REASON = "the frames do not agree with each other where they were found: some followed something else"
 
 
-def doubt_discord(run: RunState) -> Work[None]:
-    """Give up all frames of a run if most of them differ from each other in a tenth of the field, or show little alike.
+def doubt_discord(run: RunState, judged: Callable[[RunState], Work[None]]) -> Work[None]:
+    """Align frames again if most of them differ from each other in a tenth of the field, or show little alike.
 
-    It is asked where something was hidden, or frames followed something else: a scene may change as well, and is no
-    reason for doubt then.
+    Then from those alone that were found beside each other in time: what these followed, the scene or something else,
+    is one and the same. If the frames do not agree after that either, all are given up. It is asked where something was
+    hidden, or frames followed something else: a scene may change as well, and is no reason for doubt then.
+
+    Parameters
+    ----------
+    run : RunState
+        Aligned, and judged.
+    judged : callable
+        Aligns the frames of a run from its ``starts``, and judges them.
     """
     if run.policy.kind not in ("mean", "median") or run.stack.ndim != 2 or run.mask is not None:
         return
+    if not (yield from _discordant(run)):
+        return
+    for part in _parts(run)[:_PARTS]:
+        twin = RunState(run.stack, run.aligner, run.policy, run.anchor, None, unusable=run.unusable)
+        twin.starts = part
+        yield from judged(twin)
+        if twin.good().sum() >= _FOUND * run.good().sum() and not (yield from _discordant(twin)):
+            run.become(twin)
+            return
+    run.give_up(REASON)
+
+
+def _discordant(run: RunState) -> Work[bool]:
+    """Return whether the frames of a run do not agree with each other."""
     found, lost, followed = followed_others(run)
     if run.hidden is None and followed < _FOLLOWED * (found + lost):
-        return
-    places, shape = run.places(), run.stack.frame_shape
-    home = [t for t, matrix in places.items() if shares_in_view(shape, matrix[None])[0] >= _HOME]
+        return False
+    shape = run.stack.frame_shape
+    home = [t for t, matrix in run.places().items() if shares_in_view(shape, matrix[None])[0] >= _HOME]
     if len(home) < _LEAST_FRAMES:
-        return
+        return False
     agree, differ = yield from _agreement(run, spread(home, JUDGES))
-    if differ > _MOST * (agree + differ) or agree < _LEAST:
-        run.give_up(REASON)
+    return differ > _MOST * (agree + differ) or agree < _LEAST
+
+
+def _parts(run: RunState) -> list[dict[int, NDArray[np.float64]]]:
+    """Return the frames that are found, cut where they jump, with their places: most frames first."""
+    places, shape = run.places(), run.stack.frame_shape
+    parts: list[dict[int, NDArray[np.float64]]] = []
+    last = None
+    for t, matrix in places.items():
+        if last is None or apart(matrix, places[last], shape) > _STEP * max(shape) * (t - last):
+            parts.append({})
+        parts[-1][t] = matrix
+        last = t
+    return sorted((part for part in parts if len(part) >= _LEAST_FRAMES), key=len, reverse=True)
 
 
 def _agreement(run: RunState, sample: list[int]) -> Work[tuple[float, float]]:

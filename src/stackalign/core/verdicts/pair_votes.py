@@ -111,7 +111,7 @@ def begin_by_votes(run: RunState, again: Callable[[RunState], Work[None]]) -> Wo
     twin.starts = {t: _shifted(place * factors) for t, place in places.items()}
     yield from again(twin)
     if twin.good().sum() > found if followed > found else _larger(run, twin):
-        run.results, run.details, run.noise, run.brightness = twin.results, twin.details, twin.noise, twin.brightness
+        run.become(twin)
 
 
 def _links(run: RunState, small: Mapping[int, NDArray[np.float32]], lags: Sequence[int]) -> Work[Links]:

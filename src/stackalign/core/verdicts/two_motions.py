@@ -52,6 +52,7 @@ _SIMILAR = 0.8  # times as many, from which on its outline decides
 _WIDEST = 0.6  # of the field, with what cannot be told: no more of it is hidden
 _SMALLER = 0.42  # of the field: what was followed must cover less then
 _KEPT = 0.8  # of the frames that must be found with a closer outline
+_ALIKE = 0.02  # of the field, in which two outlines of it differ that are one
 _OUTLINES = 3  # times that what was followed is outlined: more of the scene is known then
 _FIELD = 0.2  # of the field that must look like the rest
 REASON = "the larger part of the field moves otherwise than what has the most contrast, and was not found in it"
@@ -227,12 +228,12 @@ def _outlined(
     The better the rest is aligned, the closer the outline, and the other way round. Where nearly as many cells look
     like what was followed, so that it is ``unsure``, these must lie within it, and it must be clearly smaller.
     """
-    share = 1.0
+    share, last = 1.0, np.zeros(0, bool)
     for turn in range(_OUTLINES if run.stack.ndim == 2 else 0):
         outline = yield from outlined(run, twin, followed)
-        if outline is None or outline.share >= share:
+        if outline is None or (turn and (outline.covered ^ last).mean() < _ALIKE):
             break
-        share = outline.share
+        share, last = outline.share, outline.covered
         if share > _HALF:
             return None
         if unsure and (outline.covered.mean() > _HALF or (not turn and unsure > share * followed.size)):
