@@ -13,11 +13,11 @@ import numpy as np
 
 from stackalign.core.references.chained import shares_in_view
 from stackalign.core.run_state import RunState, spread
-from stackalign.core.verdicts.cell_evidence import EXACT, laid, reduced_frame
+from stackalign.core.verdicts.cell_evidence import laid, reduced_frame
 from stackalign.core.verdicts.cells import CELLS, cell_numbers
 from stackalign.core.verdicts.consensus import apart
 from stackalign.core.verdicts.continuity import followed_others
-from stackalign.core.verdicts.median_scene import JUDGES, median_scene
+from stackalign.core.verdicts.median_scene import JUDGES, median_scene, strange
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 _FOLLOWED = 0.1  # of the frames: as many followed something else
 _LEAST_FRAMES = 5
 _HOME = 0.6  # of the field, that frames show that are asked
-_SEEN = 0.5  # of the frames that must show a cell, and half of it
-_DIFFERS = 2.0  # times the variance of the noise, that half of the frames leave in a cell that they do not agree on
+_SEEN = 0.5  # of the frames that must show half of a cell
+_HALF = 0.5  # of these, that show something else there than their median: they do not agree on it
 _MOST = 0.1  # of the cells, on which they may not agree
 _LEAST = 0.25  # of the field on which they must: less is what walks through it
 _STEP = 0.06  # of the field from frame to frame: farther it jumps
@@ -101,18 +101,17 @@ def _agreement(run: RunState, sample: list[int]) -> Work[tuple[float, float]]:
     scene = yield from median_scene(run, sample)
     cell, n = cell_numbers(scene.image.shape), CELLS[2] ** 2
     whole = np.bincount(cell.ravel(), minlength=n)
-    left = np.full((len(sample), n), np.nan)
+    other = np.full((len(sample), n), np.nan)
     for k, t in enumerate(sample):
         result = run.results[t]
         assert result is not None
         small, noise = reduced_frame(run.load(t), result, scene.factors)
-        rest = laid(small, result, scene.factors) - scene.image
-        known = np.isfinite(rest)
-        pixels = np.bincount(cell[known], minlength=n)
-        squares = np.bincount(cell[known], rest[known] ** 2, n) / np.maximum(pixels, 1)
-        enough = pixels > whole / 2
-        left[k, enough] = squares[enough] / (noise + scene.noise + (EXACT * scene.contrast) ** 2)
+        shown = laid(small, result, scene.factors)
+        enough = np.bincount(cell[np.isfinite(shown)], minlength=n) > whole / 2
+        cells = strange(shown, noise, scene, 1.0)
+        if cells is not None:
+            other[k, enough] = cells.ravel()[enough]
         yield run.progress(k + 1, len(sample), "Comparing frames with each other")
-    told = np.isfinite(left).mean(0) >= _SEEN
-    differ = np.nanmedian(left[:, told], axis=0) > _DIFFERS if told.any() else np.zeros(0, bool)
+    told = np.isfinite(other).mean(0) >= _SEEN
+    differ = np.nanmean(other[:, told], axis=0) >= _HALF if told.any() else np.zeros(0, bool)
     return float((~differ).sum() / n), float(differ.sum() / n)
