@@ -10,6 +10,7 @@ from stackalign.core.references.draft import last_value
 from stackalign.core.references.reference import PairResult, Reference
 from stackalign.core.run_state import RunState
 from stackalign.core.stack import ImageStack
+from stackalign.core.verdicts.continuity import MINORITY
 from stackalign.core.verdicts.continuity import REASON as CONTRADICTED
 from stackalign.core.verdicts.discord import REASON, doubt_discord
 
@@ -81,9 +82,21 @@ def test_frames_found_beside_each_other_in_time_are_a_new_beginning(frames, drif
             twin.results[t] = PairResult(matrix, 0.9, 1.0, 1.0, np.full(2, 0.01))
 
     last_value(doubt_discord(run, aligned))
-    assert begun == [list(range(2, 7))]
-    assert run.good().sum() == COUNT - 2
+    assert begun == [list(range(7))]
+    assert run.good().all()
     np.testing.assert_array_equal(run.matrices()[2:, :2, 2], drift[2:])
+
+
+def test_a_minority_is_a_new_beginning_too_or_given_up(frames, drift):
+    """Most frames followed something else; what the few show, that did not, may be just that."""
+    run = run_of(frames, drift, lost=9)
+    last_value(doubt_discord(run, again))
+    assert run.good().all()
+    jumping = drift + 30 * np.arange(COUNT)[:, None]
+    run = run_of(frames, jumping, lost=9)
+    last_value(doubt_discord(run, again))
+    assert run.results[13].reason == MINORITY
+    np.testing.assert_array_equal(run.matrices()[:, :2, 2], jumping)
 
 
 def test_what_most_frames_show_alike_may_be_what_walks_through(frames, drift):

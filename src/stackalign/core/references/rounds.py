@@ -13,7 +13,7 @@ from stackalign.core.references.mosaic import refine_on_mosaic
 from stackalign.core.references.reference import PairResult, Reference
 from stackalign.core.run_state import RunState, align_all, noise_of, spread
 from stackalign.core.verdicts.clearing import clear
-from stackalign.core.verdicts.continuity import doubt, doubt_minority
+from stackalign.core.verdicts.continuity import doubt
 from stackalign.core.verdicts.discord import doubt_discord
 from stackalign.core.verdicts.pair_votes import begin_by_votes
 from stackalign.core.verdicts.rivals import doubt_rivals
@@ -91,11 +91,10 @@ def align_stack(
         yield from settle(run, aligned)
         if not bends:
             yield from clear(run, aligned)
-        doubt_minority(run)
-        yield from doubt_rivals(run)
 
     yield from judged(run)
     yield from doubt_discord(run, judged)
+    yield from doubt_rivals(run)
     yield from refine_on_mosaic(run)
     return run.registration()
 

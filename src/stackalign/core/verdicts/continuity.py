@@ -47,16 +47,13 @@ def doubt(run: RunState) -> Work[None]:
     yield run.progress(len(found), len(found), "Comparing neighbours")
 
 
-def doubt_minority(run: RunState) -> None:
-    """Give up all frames of a run if fewer were found than not, and nearly as many followed something else.
+def is_minority(run: RunState) -> bool:
+    """Return whether fewer frames were found than not, and nearly as many followed something else.
 
     The mean of such a minority may be of what walks through.
     """
-    if run.policy.kind not in ("mean", "median"):
-        return
     found, lost, followed = followed_others(run)
-    if lost > found and followed >= _AS_MANY * found:
-        run.give_up(MINORITY)
+    return lost > found and followed >= _AS_MANY * found
 
 
 def followed_others(run: RunState) -> tuple[int, int, int]:
@@ -64,9 +61,13 @@ def followed_others(run: RunState) -> tuple[int, int, int]:
 
     That is what neighbours say, or blocks of the field.
     """
-    lost = [r.reason for t in run.usable() if (r := run.results[t]) is not None and r.reason]
-    followed = sum(reason == REASON or reason.endswith(FOLLOWED) for reason in lost)
-    return len(run.places()), len(lost), followed
+    lost = [r for t in run.usable() if (r := run.results[t]) is not None and r.reason]
+    return len(run.places()), len(lost), sum(followed_another(r) for r in lost)
+
+
+def followed_another(result: PairResult) -> bool:
+    """Return whether a frame was found, and given up as it followed something else than the scene."""
+    return result.reason == REASON or result.reason.endswith(FOLLOWED)
 
 
 def contradicted(

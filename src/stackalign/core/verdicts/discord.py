@@ -13,10 +13,11 @@ import numpy as np
 
 from stackalign.core.references.chained import shares_in_view
 from stackalign.core.run_state import RunState, spread
+from stackalign.core.verdicts.block_votes import LEAST_SIDE
 from stackalign.core.verdicts.cell_evidence import laid, reduced_frame
 from stackalign.core.verdicts.cells import CELLS, cell_numbers
 from stackalign.core.verdicts.consensus import apart
-from stackalign.core.verdicts.continuity import followed_others
+from stackalign.core.verdicts.continuity import MINORITY, followed_another, followed_others, is_minority
 from stackalign.core.verdicts.median_scene import JUDGES, median_scene, strange
 
 if TYPE_CHECKING:
@@ -40,49 +41,59 @@ REASON = "the frames do not agree with each other where they were found: some fo
 
 
 def doubt_discord(run: RunState, judged: Callable[[RunState], Work[None]]) -> Work[None]:
-    """Align frames again if most of them differ from each other in a tenth of the field, or show little alike.
+    """Align frames again if they do not agree with each other where they were found.
 
-    Then from those alone that were found beside each other in time: what these followed, the scene or something else,
-    is one and the same. If the frames do not agree after that either, all are given up. It is asked where something was
-    hidden, or frames followed something else: a scene may change as well, and is no reason for doubt then.
+    That is so where most followed something else, where most differ from each other in a tenth of the field, or where
+    what they show alike is little of it. They are begun from those alone that were found beside each other in time:
+    what these followed, the scene or something else, is one and the same. If frames do not agree then either, all are
+    given up. Whether they differ is asked where something was hidden, or frames followed something else: a scene may
+    change as well, and is no reason for doubt then.
 
     Parameters
     ----------
     run : RunState
-        Aligned, and judged.
+        Aligned, and judged; its results are replaced.
     judged : callable
         Aligns the frames of a run from its ``starts``, and judges them.
     """
-    if run.policy.kind not in ("mean", "median") or run.stack.ndim != 2 or run.mask is not None:
+    if run.policy.kind not in ("mean", "median"):
         return
-    if not (yield from _discordant(run)):
+    reason = yield from _discordant(run)
+    if not reason:
         return
-    for part in _parts(run)[:_PARTS]:
+    for part in _parts(run)[:_PARTS] if _comparable(run) else []:
         twin = RunState(run.stack, run.aligner, run.policy, run.anchor, None, unusable=run.unusable)
         twin.starts = part
         yield from judged(twin)
         if twin.good().sum() >= _FOUND * run.good().sum() and not (yield from _discordant(twin)):
             run.become(twin)
             return
-    run.give_up(REASON)
+    run.give_up(reason)
 
 
-def _discordant(run: RunState) -> Work[bool]:
-    """Return whether the frames of a run do not agree with each other."""
+def _discordant(run: RunState) -> Work[str]:
+    """Return why the frames of a run are not believed; empty if they are."""
     found, lost, followed = followed_others(run)
-    if run.hidden is None and followed < _FOLLOWED * (found + lost):
-        return False
+    if is_minority(run):
+        return MINORITY
+    if not _comparable(run) or (run.hidden is None and followed < _FOLLOWED * (found + lost)):
+        return ""
     shape = run.stack.frame_shape
     home = [t for t, matrix in run.places().items() if shares_in_view(shape, matrix[None])[0] >= _HOME]
     if len(home) < _LEAST_FRAMES:
-        return False
+        return ""
     agree, differ = yield from _agreement(run, spread(home, JUDGES))
-    return differ > _MOST * (agree + differ) or agree < _LEAST
+    return REASON if differ > _MOST * (agree + differ) or agree < _LEAST else ""
+
+
+def _comparable(run: RunState) -> bool:
+    return run.stack.ndim == 2 and run.mask is None and min(run.stack.frame_shape) >= LEAST_SIDE
 
 
 def _parts(run: RunState) -> list[dict[int, NDArray[np.float64]]]:
-    """Return the frames that are found, cut where they jump, with their places: most frames first."""
-    places, shape = run.places(), run.stack.frame_shape
+    """Return the frames that were found, whatever they followed, cut where they jump: most frames first."""
+    shape = run.stack.frame_shape
+    places = {t: r.matrix for t, r in enumerate(run.results) if r and (not r.reason or followed_another(r))}
     parts: list[dict[int, NDArray[np.float64]]] = []
     last = None
     for t, matrix in places.items():
