@@ -114,6 +114,10 @@ class RunState:
         """Return the matrices of the frames that are aligned."""
         return {t: r.matrix for t, r in enumerate(self.results) if r is not None and not r.reason}
 
+    def anew(self) -> RunState:
+        """Return a run of the same frames, without a mask, of which it is known only which cannot be used."""
+        return RunState(self.stack, self.aligner, self.policy, self.anchor, None, unusable=dict(self.unusable))
+
     def become(self, other: RunState) -> None:
         """Take over what is known in another run of the same frames."""
         self.results, self.unusable, self.details = other.results, other.unusable, other.details

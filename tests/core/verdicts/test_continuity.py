@@ -1,16 +1,11 @@
 """Frames that were found on the wrong part of the reference."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 import stackalign as sa
-from stackalign.core.references.reference import PairResult, Reference
-from stackalign.core.run_state import RunState
-from stackalign.core.stack import ImageStack
-from stackalign.core.verdicts.consensus import Consensus, dissent
-from stackalign.core.verdicts.continuity import REASON, contradicted, is_minority
+from stackalign.core.references.reference import PairResult
+from stackalign.core.verdicts.continuity import contradicted
 
 SHAPE = (100, 120)
 
@@ -87,20 +82,3 @@ def test_groups_count_by_their_confidence():
 def test_few_frames():
     assert contradicted({}, SHAPE, truly(TRUTH)) == []
     assert contradicted(found(TRUTH[:1]), SHAPE, truly(TRUTH)) == []
-
-
-@pytest.mark.parametrize(
-    ("count", "reason", "expected"),
-    [
-        (7, REASON, True),
-        (7, dissent(Consensus(np.ones((6, 6), bool), np.zeros((6, 6), bool))), True),
-        (7, "it did not settle on one place", False),
-        (6, REASON, False),
-    ],
-)
-def test_a_minority_is_told(count, reason, expected):
-    stack = ImageStack.of(np.ones((12, 100, 120), np.uint16))
-    run = RunState(stack, sa.CrossCorrelation().aligner(), Reference("mean"), None, None)
-    for t, result in found(TRUTH).items():
-        run.results[t] = replace(result, reason=reason if t < count else "")
-    assert is_minority(run) == expected

@@ -10,9 +10,9 @@ from stackalign.core.references.draft import last_value
 from stackalign.core.references.reference import PairResult, Reference
 from stackalign.core.run_state import RunState
 from stackalign.core.stack import ImageStack
-from stackalign.core.verdicts.continuity import MINORITY
+from stackalign.core.verdicts.consensus import Consensus, dissent
 from stackalign.core.verdicts.continuity import REASON as CONTRADICTED
-from stackalign.core.verdicts.discord import REASON, doubt_discord
+from stackalign.core.verdicts.discord import MINORITY, REASON, doubt_discord
 
 SIDE, COUNT = 96, 14
 
@@ -85,6 +85,33 @@ def test_frames_found_beside_each_other_in_time_are_a_new_beginning(frames, drif
     assert begun == [list(range(7))]
     assert run.good().all()
     np.testing.assert_array_equal(run.matrices()[2:, :2, 2], drift[2:])
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "reason", "given_up"),
+    [
+        ("mean", 7, CONTRADICTED, True),
+        ("median", 7, dissent(Consensus(np.ones((6, 6), bool), np.zeros((6, 6), bool))), True),
+        ("mean", 7, "it did not settle on one place", False),
+        ("mean", 6, CONTRADICTED, False),
+        ("frame", 7, CONTRADICTED, False),
+    ],
+)
+def test_a_minority_is_not_believed(kind, count, reason, given_up):
+    truth = np.column_stack([np.arange(12) * -4.0, np.arange(12) * 3.0])
+    stack = ImageStack.of(np.ones((12, 100, 120), np.uint16))
+    run = RunState(stack, sa.CrossCorrelation().aligner(), Reference(kind), None, None)
+    for t, place in enumerate(truth):
+        matrix = sa.Transform.from_translation(place).matrix
+        run.results[t] = PairResult(matrix, 1.0, 0.0, 1.0, np.zeros(2), reason if t < count else "")
+
+    def nothing_found(twin):
+        twin.results = [PairResult.failed(2, CONTRADICTED) for _ in twin.results]
+        yield from ()
+
+    last_value(doubt_discord(run, nothing_found))
+    assert [r.reason for r in run.results[count:]] == [MINORITY if given_up else ""] * (12 - count)
+    np.testing.assert_allclose(run.matrices()[:, :2, 2], truth)  # where they were found is kept
 
 
 def test_a_minority_is_a_new_beginning_too_or_given_up(frames, drift):

@@ -19,6 +19,7 @@ from stackalign.core.verdicts.consensus import apart, seen
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from stackalign.core.run_state import RunState
     from stackalign.core.verdicts.consensus import Fitted, Jury
 
     Array = NDArray[np.float64]
@@ -37,6 +38,16 @@ _SAME = 2.0  # px between motions that are one
 LEAST_SIDE = 64  # px: in smaller frames blocks hold too little to vote
 
 _Fit = TypeVar("_Fit", bound="Fitted")
+
+
+def can_vote(run: RunState) -> bool:
+    """Return whether blocks of the frames of a run, aligned to what they have in common, can be asked."""
+    return (
+        run.policy.kind in ("mean", "median")
+        and run.stack.ndim == 2
+        and run.mask is None
+        and min(run.stack.frame_shape) >= LEAST_SIDE
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,7 +17,7 @@ import numpy as np
 from stackalign.core.generators import fitted, moved_points
 from stackalign.core.geometry import corners
 from stackalign.core.run_state import RunState, spread
-from stackalign.core.verdicts.block_votes import LEAST_SIDE
+from stackalign.core.verdicts.block_votes import can_vote
 from stackalign.core.verdicts.cell_evidence import laid, reduced_frame
 from stackalign.core.verdicts.cells import hiding
 from stackalign.core.verdicts.consensus import MOST_SUPPORT, Blocks, apart
@@ -59,12 +59,9 @@ def clear(run: RunState, again: Callable[[RunState], Work[None]]) -> Work[None]:
     """
     good = np.flatnonzero(run.good()).tolist()
     if (
-        run.policy.kind not in ("mean", "median")
-        or run.stack.ndim != 2
-        or run.mask is not None
+        not can_vote(run)
         or len(good) < _LEAST_FRAMES
         or "reference" not in run.details  # one frame was left, and the others were chained to it
-        or min(run.stack.frame_shape) < LEAST_SIDE
         or not (run.hidden is not None or walked_through(run))
     ):
         return
@@ -74,7 +71,8 @@ def clear(run: RunState, again: Callable[[RunState], Work[None]]) -> Work[None]:
     cells = yield from _strange_cells(run, found, scene)
     # less of the scene is left, on which a frame that was not found before would be found anywhere
     lost = {t: r.reason or ELSEWHERE for t, r in enumerate(run.results) if r is not None and t not in cells}
-    twin = RunState(run.stack, run.aligner, run.policy, run.anchor, None, unusable=run.unusable | lost)
+    twin = run.anew()
+    twin.unusable |= lost
     strangers = {t: found[t].matrix for t, other in cells.items() if other.any()}
     twin.hidden = hiding(strangers, cells, run.stack.frame_shape, run.hidden)
     twin.starts = {t: found[t].matrix for t in cells}

@@ -29,10 +29,8 @@ if TYPE_CHECKING:
 
 _LEAST = 3.0  # px: shorter steps are never doubted
 _LONG = 6.0  # times the median step: such a step is doubted
-_AS_MANY = 0.8  # times the frames that were found, that must have followed something else to doubt them all
 _SURE = 0.7  # confidence of the direct comparison from which it is believed
 REASON = "it was found on another part of the reference than its neighbours say"
-MINORITY = "most frames were not found, as something else was followed: which of the others lie right is not known"
 
 
 def doubt(run: RunState) -> Work[None]:
@@ -45,15 +43,6 @@ def doubt(run: RunState) -> Work[None]:
     for t in contradicted(found, run.stack.frame_shape, lambda t, onto: pair(run, t, onto), trusted):
         run.results[t] = found[t].given_up(REASON)
     yield run.progress(len(found), len(found), "Comparing neighbours")
-
-
-def is_minority(run: RunState) -> bool:
-    """Return whether fewer frames were found than not, and nearly as many followed something else.
-
-    The mean of such a minority may be of what walks through.
-    """
-    found, lost, followed = followed_others(run)
-    return lost > found and followed >= _AS_MANY * found
 
 
 def followed_others(run: RunState) -> tuple[int, int, int]:

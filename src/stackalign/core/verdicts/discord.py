@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stackalign.core.references.chained import shares_in_view
-from stackalign.core.run_state import RunState, spread
-from stackalign.core.verdicts.block_votes import LEAST_SIDE
+from stackalign.core.run_state import spread
+from stackalign.core.verdicts.block_votes import can_vote
 from stackalign.core.verdicts.cell_evidence import laid, reduced_frame
 from stackalign.core.verdicts.cells import CELLS, cell_numbers
 from stackalign.core.verdicts.consensus import apart
-from stackalign.core.verdicts.continuity import MINORITY, followed_another, followed_others, is_minority
+from stackalign.core.verdicts.continuity import followed_another, followed_others
 from stackalign.core.verdicts.median_scene import JUDGES, median_scene, strange
 
 if TYPE_CHECKING:
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from stackalign.core.run_state import RunState
     from stackalign.core.work import Work
 
+_AS_MANY = 0.8  # times the frames that were found, that must have followed something else to doubt them all
 _FOLLOWED = 0.1  # of the frames: as many followed something else
 _LEAST_FRAMES = 5
 _HOME = 0.6  # of the field, that frames show that are asked
@@ -37,6 +39,7 @@ _LEAST = 0.25  # of the field on which they must: less is what walks through it
 _STEP = 0.06  # of the field from frame to frame: farther it jumps
 _PARTS = 2  # from which it is begun
 _FOUND = 0.5  # of the frames that were found before, that must be found again
+MINORITY = "most frames were not found, as something else was followed: which of the others lie right is not known"
 REASON = "the frames do not agree with each other where they were found: some followed something else"
 
 
@@ -61,8 +64,8 @@ def doubt_discord(run: RunState, judged: Callable[[RunState], Work[None]]) -> Wo
     reason = yield from _discordant(run)
     if not reason:
         return
-    for part in _parts(run)[:_PARTS] if _comparable(run) else []:
-        twin = RunState(run.stack, run.aligner, run.policy, run.anchor, None, unusable=run.unusable)
+    for part in _parts(run)[:_PARTS] if can_vote(run) else []:
+        twin = run.anew()
         twin.starts = part
         yield from judged(twin)
         if twin.good().sum() >= _FOUND * run.good().sum() and not (yield from _discordant(twin)):
@@ -74,9 +77,9 @@ def doubt_discord(run: RunState, judged: Callable[[RunState], Work[None]]) -> Wo
 def _discordant(run: RunState) -> Work[str]:
     """Return why the frames of a run are not believed; empty if they are."""
     found, lost, followed = followed_others(run)
-    if is_minority(run):
+    if lost > found and followed >= _AS_MANY * found:
         return MINORITY
-    if not _comparable(run) or (run.hidden is None and followed < _FOLLOWED * (found + lost)):
+    if not can_vote(run) or (run.hidden is None and followed < _FOLLOWED * (found + lost)):
         return ""
     shape = run.stack.frame_shape
     home = [t for t, matrix in run.places().items() if shares_in_view(shape, matrix[None])[0] >= _HOME]
@@ -84,10 +87,6 @@ def _discordant(run: RunState) -> Work[str]:
         return ""
     agree, differ = yield from _agreement(run, spread(home, JUDGES))
     return REASON if differ > _MOST * (agree + differ) or agree < _LEAST else ""
-
-
-def _comparable(run: RunState) -> bool:
-    return run.stack.ndim == 2 and run.mask is None and min(run.stack.frame_shape) >= LEAST_SIDE
 
 
 def _parts(run: RunState) -> list[dict[int, NDArray[np.float64]]]:

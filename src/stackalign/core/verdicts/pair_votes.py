@@ -17,9 +17,10 @@ import numpy as np
 from stackalign.core.frames.reduction import binned, reduction
 from stackalign.core.generators import moved_points
 from stackalign.core.geometry import centre
-from stackalign.core.run_state import RunState, spread
+from stackalign.core.run_state import spread
 from stackalign.core.threads import map_ahead
-from stackalign.core.verdicts.block_votes import COMPARED, LEAST_SIDE, Ballot
+from stackalign.core.transform import Transform
+from stackalign.core.verdicts.block_votes import COMPARED, Ballot, can_vote
 from stackalign.core.verdicts.cell_evidence import View, areas
 from stackalign.core.verdicts.clearing import walked_through
 from stackalign.core.verdicts.continuity import followed_others
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from stackalign.core.run_state import RunState
     from stackalign.core.work import Work
 
     Array = NDArray[np.float64]
@@ -87,12 +89,7 @@ def begin_by_votes(run: RunState, again: Callable[[RunState], Work[None]]) -> Wo
     again : callable
         Aligns the frames of a run from its ``starts``.
     """
-    if (
-        run.policy.kind not in ("mean", "median")
-        or run.stack.ndim != 2
-        or run.mask is not None
-        or min(run.stack.frame_shape) < LEAST_SIDE
-    ):
+    if not can_vote(run):
         return
     found, _, followed = followed_others(run)
     if followed <= found and not walked_through(run):
@@ -107,8 +104,8 @@ def begin_by_votes(run: RunState, again: Callable[[RunState], Work[None]]) -> Wo
     places = _grouped(links, _SAME)
     if len(places) < _GROUP * len(small):
         return
-    twin = RunState(run.stack, run.aligner, run.policy, run.anchor, None, unusable=run.unusable)
-    twin.starts = {t: _shifted(place * factors) for t, place in places.items()}
+    twin = run.anew()
+    twin.starts = {t: Transform.from_translation(place * factors).matrix for t, place in places.items()}
     yield from again(twin)
     if twin.good().sum() > found if followed > found else _larger(run, twin):
         run.become(twin)
@@ -157,12 +154,6 @@ def _larger(run: RunState, twin: RunState) -> bool:
         return False
     area, other = areas(run, twin, View.of(run, spread(both, _COMPARE)))
     return other > area
-
-
-def _shifted(by: Array) -> Array:
-    out = np.eye(3)
-    out[:2, 2] = by
-    return out
 
 
 def _grouped(links: dict[int, dict[int, _Link]], same: float) -> dict[int, Array]:

@@ -107,9 +107,10 @@ def _doubt_little(run: RunState, blocks: Blocks) -> None:
     for t, matrix in run.places().items():
         result = run.results[t]
         assert result is not None
-        if _needed(run, matrix) > _BLOCKS:
+        needed = _needed(run, matrix)
+        if needed > _BLOCKS:
             found = blocks.consensus(run.load(t), matrix, result.gain, result.offset)
-            if found.count < _needed(run, matrix):
+            if found.count < needed:
                 run.results[t] = result.given_up(UNSURE)
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from stackalign.core.verdicts.outline import Outline
     from stackalign.core.work import Work
 
     Array = NDArray[np.float64]
@@ -122,7 +123,7 @@ def _followed(run: RunState, image: NDArray[np.float32], followed: NDArray[np.bo
     The mean holds a smear of the rest, too. Where that outweighs, as where the rest jumped, or in frames that were
     doubted since, what was followed lies elsewhere than the frame as a whole does.
     """
-    small = RunState(run.stack, run.aligner, run.policy, run.anchor, None, unusable=dict(run.unusable))
+    small = run.anew()
     small.results, small.details = list(run.results), run.details
     part = np.where(over_pixels(followed, image.shape), image, np.float32(np.nan))
     try:
@@ -163,7 +164,8 @@ def _hidden(run: RunState, followed: NDArray[np.bool_]) -> RunState:
     """Return the run anew, without what was followed; where that was not found it would pull: such frames are out."""
     places = run.places()
     lost = {t: r.reason for t, r in enumerate(run.results) if r is not None and r.reason}
-    twin = RunState(run.stack, run.aligner, run.policy, run.anchor, None, unusable=lost | run.unusable)
+    twin = run.anew()
+    twin.unusable = lost | run.unusable
     twin.hidden = hiding(places, dict.fromkeys(places, followed), run.stack.frame_shape)
     return twin
 
@@ -228,16 +230,17 @@ def _outlined(
     The better the rest is aligned, the closer the outline, and the other way round. Where nearly as many cells look
     like what was followed, so that it is ``unsure``, these must lie within it, and it must be clearly smaller.
     """
-    share, last = 1.0, np.zeros(0, bool)
-    for turn in range(_OUTLINES if run.stack.ndim == 2 else 0):
+    last: Outline | None = None
+    for _ in range(_OUTLINES if run.stack.ndim == 2 else 0):
         outline = yield from outlined(run, twin, followed)
-        if outline is None or (turn and (outline.covered ^ last).mean() < _ALIKE):
+        if outline is None or (last is not None and (outline.covered ^ last.covered).mean() < _ALIKE):
             break
-        share, last = outline.share, outline.covered
-        if share > _HALF:
+        if outline.share > _HALF:
             return None
-        if unsure and (outline.covered.mean() > _HALF or (not turn and unsure > share * followed.size)):
+        many = last is None and unsure > outline.share * followed.size
+        if unsure and (outline.covered.mean() > _HALF or many):
             return None
+        last = outline
         if outline.covered.mean() > _WIDEST:
             break
         sample = spread(list(run.places()), SAMPLE)
@@ -252,7 +255,7 @@ def _outlined(
                 break
         else:
             break
-    return twin if not unsure or share < _SMALLER else None
+    return twin if not unsure or (last is not None and last.share < _SMALLER) else None
 
 
 def _independent(run: RunState, twin: RunState) -> bool:
