@@ -75,3 +75,42 @@ def test_frames_that_share_nothing_do_not_fix_each_other():
         frame.image[:, slice(28, None) if t < 6 else slice(None, 34)] = np.nan
     place_together(frames, group)
     assert min(f.error for f in frames) > 10
+
+
+def away(seed, noise, count=14, apart=34.0):
+    """Return frames of a faint scene, the last five far off the others, placed within a pixel, and where they lie."""
+    rng = np.random.default_rng(seed)
+    scene = ndimage.gaussian_filter(np.random.default_rng(2).normal(0, 1, (SIDE + 80,) * 2), 3)
+    scene = 100 + 10 * scene / scene.std()
+    group = generators(TransformModel.TRANSLATION, centre((SIDE, SIDE)), SIDE / np.sqrt(2))
+    y, x = np.mgrid[:SIDE, :SIDE].astype(float)
+    frames, true = [], []
+    for t in range(count):
+        matrix = np.eye(3)
+        matrix[:2, 2] = rng.uniform(-2, 2, 2) + (apart if t >= count - 5 else 0.0)
+        places = matrix @ np.stack([y, x, np.ones_like(x)]).reshape(3, -1)
+        image = ndimage.map_coordinates(scene, places[:2] + 20, order=3).reshape(SIDE, SIDE)
+        placed = matrix.copy()
+        placed[:2, 2] += rng.normal(0, 0.5, 2)
+        noisy = image + rng.normal(0, noise, image.shape)
+        frames.append(PlacedFrame(noisy.astype(np.float32), noise**2, placed, 1.0, 0.0))
+        true.append(matrix)
+    return frames, group, np.array(true)
+
+
+def test_what_frames_show_beyond_the_field_places_them_better_and_errors_are_honest():
+    """Far frames share a fifth of the field with the others; against each other they show all of it."""
+    rms, ratios = {}, []
+    for beyond in (False, True):
+        errors = []
+        for seed in range(8):
+            frames, group, true = away(seed, noise=8.0)
+            scene = place_together(frames, group, beyond=beyond)
+            far = off(frames, true)[-5:]
+            errors.append(far - far.mean(0))  # among themselves
+            if beyond:
+                ratios.append(off(frames, true) / np.array([f.shift_error for f in frames]))
+                assert scene.shape > (SIDE + 30, SIDE + 30)
+        rms[beyond] = np.sqrt(np.mean(np.square(errors)))
+    assert rms[True] < 0.7 * rms[False]
+    assert 0.75 < np.sqrt(np.mean(np.square(ratios))) < 1.3

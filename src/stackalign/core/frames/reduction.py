@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _READ = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))  # as they are; others are converted first
 
 
-def reduction(frame_shape: Sequence[int], target: int) -> tuple[int, ...]:
+def reduction(frame_shape: Sequence[int], target: float) -> tuple[int, ...]:
     """Return binning factors, powers of two, that bring each axis to about ``target`` pixels, never below 16."""
     factors = []
     for n in frame_shape:

@@ -15,6 +15,7 @@ from stackalign.core.run_state import RunState, align_all, noise_of, spread
 from stackalign.core.verdicts.clearing import clear
 from stackalign.core.verdicts.continuity import doubt
 from stackalign.core.verdicts.discord import doubt_discord
+from stackalign.core.verdicts.joining import place_parts
 from stackalign.core.verdicts.pair_votes import begin_by_votes
 from stackalign.core.verdicts.rivals import doubt_rivals
 from stackalign.core.verdicts.two_motions import settle
@@ -95,7 +96,8 @@ def align_stack(
     yield from judged(run)
     yield from doubt_discord(run, judged)
     yield from doubt_rivals(run)
-    yield from refine_on_mosaic(run)
+    placed = yield from place_parts(run)
+    yield from refine_on_mosaic(run, placed)
     return run.registration()
 
 

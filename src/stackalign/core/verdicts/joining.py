@@ -13,6 +13,7 @@ import numpy as np
 from stackalign.core.frames.reduction import binned, enlarged, reduced, reduction
 from stackalign.core.generators import generators, moved_points
 from stackalign.core.geometry import centre, corners
+from stackalign.core.references.chained import seen_in_part
 from stackalign.core.references.draft import SAMPLE
 from stackalign.core.run_state import spread
 from stackalign.core.verdicts.agreement import noise_variance
@@ -25,8 +26,11 @@ if TYPE_CHECKING:
     from stackalign.core.work import Work
 
 _COMPARED = {2: 64, 3: 24}  # pixels along an axis of the images that are compared
+_PLACED = {2: 128, 3: 32}  # of those that are placed for good
+_FIELDS = 3.0  # that all frames together show, up to which it is so
 _PASSES = 3  # alignments
 _EXACT = 0.1  # reduced pixels: what is read off reduced frames is no better
+_FARTHEST = 10.0  # standard errors: a frame that would go farther by what few others show stays
 _CONTRADICTED = 2.0  # standard errors between where a frame lies and where it does by the others
 REASON = "the other frames together would have it elsewhere"
 
@@ -65,7 +69,43 @@ def join(run: RunState, again: Callable[[RunState], Work[None]], *, doubts: bool
             run.results[t] = replace(result, error=error)
 
 
-def _together(run: RunState, factors: tuple[int, ...]) -> Work[dict[int, PlacedFrame]]:
+def place_parts(run: RunState) -> Work[frozenset[int]]:
+    """Place frames that show more than the reference does by all that they show of each other.
+
+    Parameters
+    ----------
+    run : RunState
+        Aligned, with what walks through the scene hidden; results of such frames are replaced. Where nothing is hidden
+        nothing is done.
+
+    Returns
+    -------
+    frozenset of int
+        Frames that were placed at full size: nothing is known of them that this did not use.
+    """
+    if run.policy.kind != "mean" or run.mask is not None or run.hidden is None:
+        return frozenset()
+    shape, found = run.stack.frame_shape, run.places()
+    part = set(seen_in_part(shape, found))
+    if len(part) < 2:
+        return frozenset()
+    # a scene of many fields is reduced further: all frames are held on it
+    points = moved_points(np.array(list(found.values())), corners(shape))
+    fields = np.prod((points.max((0, 1)) - points.min((0, 1))) / shape)
+    factors = reduction(shape, _PLACED[len(shape)] / max(1.0, fields / _FIELDS) ** (1 / len(shape)))
+    places = yield from _together(run, factors, beyond=True)
+    ways, placed = _ways(run, places, factors), set()
+    for t in part & set(places):
+        result, place = run.results[t], places[t]
+        assert result is not None
+        if ways[t] <= _FARTHEST * max(place.error, _EXACT):
+            error, matrix = place.shift_error * np.asarray(factors), enlarged(place.matrix, factors)
+            run.results[t] = replace(result, matrix=matrix, error=error, gain=place.gain, offset=place.offset)
+            placed.add(t)
+    return frozenset(placed if max(factors) == 1 else ())
+
+
+def _together(run: RunState, factors: tuple[int, ...], *, beyond: bool = False) -> Work[dict[int, PlacedFrame]]:
     """Return frames of a run, reduced, where they lie by each other."""
     frames: dict[int, PlacedFrame] = {}
     sample = spread([t for t in np.flatnonzero(run.good()).tolist() if t not in run.unusable], SAMPLE)
@@ -81,7 +121,8 @@ def _together(run: RunState, factors: tuple[int, ...]) -> Work[dict[int, PlacedF
     shape = next(iter(frames.values())).image.shape
     middle = centre(shape)
     spacing = (np.asarray(run.stack.pixel_size or (1.0,) * len(shape)) * factors).tolist()
-    place_together(list(frames.values()), generators(run.aligner.model, middle, float(np.linalg.norm(middle)), spacing))
+    group = generators(run.aligner.model, middle, float(np.linalg.norm(middle)), spacing)
+    place_together(list(frames.values()), group, beyond=beyond)
     return frames
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from stackalign.core.generators import exponential, velocities
+from stackalign.core.generators import exponential, moved_points, velocities
 from stackalign.core.geometry import corners
 from stackalign.core.warping.resample import warp_frame
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 _STEPS = 8
 _SETTLED = 0.2  # standard errors: a step that is not worth another
 _SMOOTH = 1.0  # pixels: what the noise of single ones adds to the slopes of the mean fixes no motion
+_SMOOTHER = 1.5  # the same where few frames show a place
+_UNHEARD = 0.1  # of the weight of a pixel: one that has less shows something else
+_MOST_EXCESS = 10.0
 _OUTLYING = 3.0  # standard deviations of a pixel that counts a quarter
 _LOOSE = 1e-9  # of what fixes a frame alone: what fixes it less against the others does not
 
@@ -63,7 +66,7 @@ class PlacedFrame:
     error: float = np.nan
 
 
-def place_together(frames: Sequence[PlacedFrame], group: Array) -> Image:
+def place_together(frames: Sequence[PlacedFrame], group: Array, *, beyond: bool = False) -> Image:
     """Place frames by each other, and return the scene that they show, their mean.
 
     Parameters
@@ -72,27 +75,47 @@ def place_together(frames: Sequence[PlacedFrame], group: Array) -> Image:
         They lie roughly right; matrices, brightnesses and errors are replaced. The median frame stays where it is.
     group : ndarray (K, d+1, d+1)
         Generators of the motions, see `generators.generators`.
+    beyond : bool
+        Whether what frames show outside the field counts, up to a field away; else only what they show of it. Few show
+        that, and of a faint scene their mean shows slopes of noise above all: it is smoothed more, and errors count it.
 
     Returns
     -------
     ndarray of float32
         NaN where no frame shows anything.
     """
-    swing = velocities(group, corners(frames[0].image.shape))
+    swing, smooth = velocities(group, corners(frames[0].image.shape)), _SMOOTHER if beyond else _SMOOTH
     for _ in range(_STEPS):
-        scene, way = _step(frames, group, swing)
+        region = _region(frames, beyond)
+        scene, way = _step(frames, group, swing, *region, smooth)
         if all(w < _SETTLED * f.error for w, f in zip(way, frames, strict=True)):
             break
+    if beyond:
+        for f, more in zip(frames, _excess(*_laid(frames, *region), group, region[0], smooth), strict=True):
+            f.shift_error, f.error = f.shift_error * more, f.error * more
     return scene
 
 
-def _step(frames: Sequence[PlacedFrame], group: Array, swing: Array) -> tuple[Image, Array]:
+def _region(frames: Sequence[PlacedFrame], beyond: bool) -> tuple[Array, tuple[int, ...]]:
+    """Return where the scene that is solved for begins, and its shape."""
+    field = np.array(frames[0].image.shape)
+    if not beyond:
+        return np.zeros(len(field)), tuple(field.tolist())
+    points = np.array([moved_points(f.matrix, corners(f.image.shape)) for f in frames])
+    low = np.clip(np.floor(points.min((0, 1))), -field, 0)
+    high = np.clip(np.ceil(points.max((0, 1))) + 1, field, 2 * field)
+    return low, tuple((high - low).astype(int).tolist())
+
+
+def _step(
+    frames: Sequence[PlacedFrame], group: Array, swing: Array, origin: Array, shape: tuple[int, ...], smooth: float
+) -> tuple[Image, Array]:
     """Take one Gauss-Newton step of all frames; returns the scene before, and how far corners went (n,), rms, px."""
-    laid, weight = _laid(frames)
+    laid, weight = _laid(frames, origin, shape)
     scene = _mean(laid, weight)
     weight = _robust(laid, weight, scene)
     scene, total = _mean(laid, weight), weight.sum(0)
-    changes, known, level = _changes(scene, group)
+    changes, known, level = _changes(_smoothed(scene, smooth), group, origin)
     laid, weight, total = laid[:, known], weight[:, known], total[known]
     n, k, motions = len(frames), changes.shape[1], len(group)
     right = (weight * (laid - scene[known])) @ changes
@@ -122,12 +145,12 @@ def _step(frames: Sequence[PlacedFrame], group: Array, swing: Array) -> tuple[Im
     return scene.astype(np.float32), np.sqrt((np.einsum("cik,nk->nci", swing, motion) ** 2).sum(-1).mean(-1))
 
 
-def _laid(frames: Sequence[PlacedFrame]) -> tuple[Array, Array]:
+def _laid(frames: Sequence[PlacedFrame], origin: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
     """Return frames on the grid of the scene, in its brightness, and the inverse variance of their pixels."""
-    laid = np.array([
-        warp_frame((f.image - np.float32(f.offset)) / np.float32(f.gain), f.matrix, order=3, fill="nan")
-        for f in frames
-    ], float)  # fmt: skip
+    laid = np.empty((len(frames), *shape))
+    for f, to in zip(frames, laid, strict=True):
+        image = (f.image - np.float32(f.offset)) / np.float32(f.gain)
+        to[...] = warp_frame(image, f.matrix, order=3, fill="nan", output_shape=shape, origin=origin)
     known = np.isfinite(laid)
     precision = np.array([f.gain**2 / max(f.noise, 1e-30) for f in frames])
     return np.where(known, laid, 0.0), known * precision.reshape(-1, *(1,) * (laid.ndim - 1))
@@ -156,7 +179,7 @@ def _robust(laid: Array, weight: Array, scene: Array) -> Array:
     return out
 
 
-def _changes(scene: Array, group: Array) -> tuple[Array, NDArray[np.bool_], float]:
+def _changes(scene: Array, group: Array, origin: Array) -> tuple[Array, NDArray[np.bool_], float]:
     """Return how pixels of a scene (P,) change with each motion, a gain and an offset (P, K + 2).
 
     Returns
@@ -168,14 +191,46 @@ def _changes(scene: Array, group: Array) -> tuple[Array, NDArray[np.bool_], floa
         The brightness that a gain leaves as it is.
     """
     there = np.isfinite(scene)
-    share = gaussian_filter(there.astype(float), _SMOOTH)
-    smooth = np.where(there, gaussian_filter(np.where(there, scene, 0.0), _SMOOTH) / np.maximum(share, 1e-3), np.nan)
-    slopes = np.stack([np.gradient(smooth, axis=a) if n > 1 else 0 * smooth for a, n in enumerate(scene.shape)], -1)
+    slopes = np.stack([np.gradient(scene, axis=a) if n > 1 else 0 * scene for a, n in enumerate(scene.shape)], -1)
     known = np.isfinite(slopes).all(-1) & there
-    ways = velocities(group, np.argwhere(known).astype(float))
-    level = float(smooth[known].mean()) if known.any() else 0.0
-    light = smooth[known] - level
+    ways = velocities(group, np.argwhere(known) + origin)
+    level = float(scene[known].mean()) if known.any() else 0.0
+    light = scene[known] - level
     return np.column_stack([np.einsum("pi,pik->pk", slopes[known], ways), light, np.ones_like(light)]), known, level
+
+
+def _smoothed(scene: Array, smooth: float) -> Array:
+    """Return a scene less the noise of single pixels; NaN stay."""
+    there = np.isfinite(scene)
+    share = gaussian_filter(there.astype(float), smooth)
+    return np.where(there, gaussian_filter(np.where(there, scene, 0.0), smooth) / np.maximum(share, 1e-3), np.nan)
+
+
+def _excess(laid: Array, weight: Array, group: Array, origin: Array, smooth: float) -> Array:
+    """Return how many times as far off each frame lies as the normal equations say, (n,).
+
+    They take the slopes of the mean, noise and all, for the scene's. Two halves of the frames have the scene in common,
+    and no noise: what the slopes of one answer to those of the other is what a frame answers to a motion, and the error
+    is that of any estimating equation (White, Econometrica 50, 1, 1982).
+    """
+    robust = _robust(laid, weight, _mean(laid, weight))
+    # robust weights draw each half towards the noise of the whole: they tell only what does not count
+    axes = tuple(range(1, laid.ndim))
+    weight = np.where(robust > _UNHEARD * robust.max(axes, keepdims=True), weight, 0.0)
+    halves = [_mean(laid[k::2], weight[k::2]) for k in (0, 1)]
+    images = [_smoothed(_mean(laid, weight), smooth), *(_smoothed(half, smooth) for half in halves), *halves]
+    found = [_changes(image, group, origin) for image in images]
+    known = np.logical_and.reduce([there for _, there, _ in found])
+    whole, one, two, plain_one, plain_two = (changes[known[there]] for changes, there, _ in found)
+    k, out = len(group), np.ones(len(laid))
+    for i, own in enumerate(weight[:, known]):
+        normal = whole.T @ (own[:, None] * whole)
+        answer = one.T @ (own[:, None] * plain_two) + two.T @ (own[:, None] * plain_one)
+        back = np.linalg.pinv((answer + answer.T) / 4)
+        told, true = np.linalg.pinv(normal, hermitian=True), back @ normal @ back
+        ratio = np.trace(true[:k, :k]) / max(np.trace(told[:k, :k]), 1e-30)
+        out[i] = np.sqrt(np.clip(ratio, 1 / _MOST_EXCESS**2, _MOST_EXCESS**2))
+    return out
 
 
 def _inverse(normal: Array) -> Array:
