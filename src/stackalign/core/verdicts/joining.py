@@ -69,7 +69,7 @@ def join(run: RunState, again: Callable[[RunState], Work[None]], *, doubts: bool
             run.results[t] = replace(result, error=error)
 
 
-def place_parts(run: RunState) -> Work[frozenset[int]]:
+def place_parts(run: RunState) -> Work[None]:
     """Place frames that show more than the reference does by all that they show of each other.
 
     Parameters
@@ -77,32 +77,31 @@ def place_parts(run: RunState) -> Work[frozenset[int]]:
     run : RunState
         Aligned, with what walks through the scene hidden; results of such frames are replaced. Where nothing is hidden
         nothing is done.
-
-    Returns
-    -------
-    frozenset of int
-        Frames that were placed at full size: nothing is known of them that this did not use.
     """
     if run.policy.kind != "mean" or run.mask is not None or run.hidden is None:
-        return frozenset()
+        return
     shape, found = run.stack.frame_shape, run.places()
     part = set(seen_in_part(shape, found))
     if len(part) < 2:
-        return frozenset()
+        return
     # a scene of many fields is reduced further: all frames are held on it
     points = moved_points(np.array(list(found.values())), corners(shape))
     fields = np.prod((points.max((0, 1)) - points.min((0, 1))) / shape)
     factors = reduction(shape, _PLACED[len(shape)] / max(1.0, fields / _FIELDS) ** (1 / len(shape)))
     places = yield from _together(run, factors, beyond=True)
-    ways, placed = _ways(run, places, factors), set()
+    ways = _ways(run, places, factors)
     for t in part & set(places):
         result, place = run.results[t], places[t]
         assert result is not None
-        if ways[t] <= _FARTHEST * max(place.error, _EXACT):
-            error, matrix = place.shift_error * np.asarray(factors), enlarged(place.matrix, factors)
-            run.results[t] = replace(result, matrix=matrix, error=error, gain=place.gain, offset=place.offset)
-            placed.add(t)
-    return frozenset(placed if max(factors) == 1 else ())
+        alone = np.nan_to_num(result.error)
+        if ways[t] > _FARTHEST * max(place.error, float(np.linalg.norm(alone / factors)), _EXACT):
+            continue
+        matrix, error = enlarged(place.matrix, factors), place.shift_error * np.asarray(factors)
+        # where the reference alone contradicts, something is left of what walks through: it may be either's error
+        way = np.abs(moved_points(matrix, centre(shape)[None]) - moved_points(result.matrix, centre(shape)[None]))[0]
+        contradicted = way > _CONTRADICTED * np.hypot(error, alone)
+        error = np.where(contradicted, np.fmax(error, way / 2), error)
+        run.results[t] = replace(result, matrix=matrix, error=error, gain=place.gain, offset=place.offset)
 
 
 def _together(run: RunState, factors: tuple[int, ...], *, beyond: bool = False) -> Work[dict[int, PlacedFrame]]:
