@@ -46,7 +46,7 @@ _LEAST_ERROR = 0.02  # px: of smaller ones, what interpolation does is no longer
 MESSAGE = "Aligning frames to what others show around the reference"
 
 
-def refine_on_mosaic(run: RunState) -> Work[None]:
+def refine_on_mosaic(run: RunState, placed: frozenset[int] = frozenset()) -> Work[None]:
     """Align frames that the reference shows in part to what the others show where they lie.
 
     Parameters
@@ -54,14 +54,16 @@ def refine_on_mosaic(run: RunState) -> Work[None]:
     run : RunState
         Aligned to a mean; results of such frames are replaced where they fit there. A frame whose own noise would hold
         it in the mosaic is compared with that of the others.
+    placed : frozenset of int
+        Frames that lie where all frames together have them; they stay.
     """
     places = run.places()
     if run.policy.kind != "mean" or run.mask is not None or len(places) < 3:
         return
     if not any(r is not None and np.isfinite(r.residual) for r in run.results):
         return  # frames of another modality: one is searched for in the whole range, and nothing tells its noise
-    part = list(seen_in_part(run.stack.frame_shape, places))
-    if len(part) < 2:  # nobody else shows what lies beyond
+    part = [t for t in seen_in_part(run.stack.frame_shape, places) if t not in placed]
+    if not part or len(part) + len(placed) < 2:  # nobody else shows what lies beyond
         return
     sample = spread(list(places), SAMPLE)
     alone = {t: r for t in part if (r := run.results[t]) is not None}
@@ -89,8 +91,6 @@ def _refined(run: RunState, frames: Sequence[int], sample: Sequence[int], alone:
             before = run.results[t]
             assert before is not None
             error = np.hypot(result.error, np.nan_to_num(alone[t].error) / np.sqrt(len(some)))
-            if run.hidden is not None:  # what is not hidden of all that walked through pulls all of them
-                error = np.fmax(error, alone[t].error)
             now = replace(result, error=error) if t in believed else alone[t]
             run.results[t] = now
             way = moved_points(now.matrix, points) - moved_points(before.matrix, points)

@@ -96,8 +96,8 @@ def align_stack(
     yield from judged(run)
     yield from doubt_discord(run, judged)
     yield from doubt_rivals(run)
-    yield from place_parts(run)
-    yield from refine_on_mosaic(run)
+    placed = yield from place_parts(run)
+    yield from refine_on_mosaic(run, placed)
     return run.registration()
 
 

@@ -69,7 +69,7 @@ def join(run: RunState, again: Callable[[RunState], Work[None]], *, doubts: bool
             run.results[t] = replace(result, error=error)
 
 
-def place_parts(run: RunState) -> Work[None]:
+def place_parts(run: RunState) -> Work[frozenset[int]]:
     """Place frames that show more than the reference does by all that they show of each other.
 
     Parameters
@@ -77,19 +77,25 @@ def place_parts(run: RunState) -> Work[None]:
     run : RunState
         Aligned, with what walks through the scene hidden; results of such frames are replaced. Where nothing is hidden
         nothing is done.
+
+    Returns
+    -------
+    frozenset of int
+        Frames that were placed at full size: of the few that show the same, each on what the others show is known less
+        well than all together.
     """
     if run.policy.kind != "mean" or run.mask is not None or run.hidden is None:
-        return
+        return frozenset()
     shape, found = run.stack.frame_shape, run.places()
     part = set(seen_in_part(shape, found))
     if len(part) < 2:
-        return
+        return frozenset()
     # a scene of many fields is reduced further: all frames are held on it
     points = moved_points(np.array(list(found.values())), corners(shape))
     fields = np.prod((points.max((0, 1)) - points.min((0, 1))) / shape)
     factors = reduction(shape, _PLACED[len(shape)] / max(1.0, fields / _FIELDS) ** (1 / len(shape)))
     places = yield from _together(run, factors, beyond=True)
-    ways = _ways(run, places, factors)
+    ways, placed = _ways(run, places, factors), set()
     for t in part & set(places):
         result, place = run.results[t], places[t]
         assert result is not None
@@ -102,6 +108,8 @@ def place_parts(run: RunState) -> Work[None]:
         contradicted = way > _CONTRADICTED * np.hypot(error, alone)
         error = np.where(contradicted, np.fmax(error, way / 2), error)
         run.results[t] = replace(result, matrix=matrix, error=error, gain=place.gain, offset=place.offset)
+        placed.add(t)
+    return frozenset(placed if max(factors) == 1 else ())
 
 
 def _together(run: RunState, factors: tuple[int, ...], *, beyond: bool = False) -> Work[dict[int, PlacedFrame]]:
