@@ -13,21 +13,26 @@ from stackalign.core.verdicts.joint_places import PlacedFrame, place_together
 SIDE = 60
 
 
+def view(scene, matrix):
+    """Return what a frame shows of a scene that has 20 px more on each side."""
+    y, x = np.mgrid[:SIDE, :SIDE].astype(float)
+    places = matrix @ np.stack([y, x, np.ones_like(x)]).reshape(3, -1)
+    return ndimage.map_coordinates(scene, places[:2] + 20, order=3).reshape(SIDE, SIDE)
+
+
 def halves(model, seed, count=12, noise=4.0):
     """Return frames of which each shows one side of a smooth scene, placed roughly, and where they lie."""
     rng = np.random.default_rng(seed)
     scene = ndimage.gaussian_filter(np.random.default_rng(1).normal(0, 1, (SIDE + 40,) * 2), 6)
     scene = 100 + 40 * scene / scene.std()
     group = generators(model, centre((SIDE, SIDE)), SIDE / np.sqrt(2))
-    y, x = np.mgrid[:SIDE, :SIDE].astype(float)
     frames, true = [], []
     for t in range(count):
         matrix = np.eye(3)
         angle = rng.uniform(-0.03, 0.03) if model is TransformModel.EUCLIDEAN else 0.0
         matrix[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
         matrix[:2, 2] = rng.uniform(-3, 3, 2)
-        places = matrix @ np.stack([y, x, np.ones_like(x)]).reshape(3, -1)
-        image = ndimage.map_coordinates(scene, places[:2] + 20, order=3).reshape(SIDE, SIDE)
+        image = view(scene, matrix)
         image = image * (1 + 0.1 * t / count) + 3 * (t % 3) + rng.normal(0, noise, image.shape)
         # the first half shows the left, the others the right; they share a quarter
         hidden = slice(38, None) if t < count // 2 else slice(None, 22)
@@ -83,13 +88,11 @@ def away(seed, noise, count=14, apart=34.0):
     scene = ndimage.gaussian_filter(np.random.default_rng(2).normal(0, 1, (SIDE + 80,) * 2), 3)
     scene = 100 + 10 * scene / scene.std()
     group = generators(TransformModel.TRANSLATION, centre((SIDE, SIDE)), SIDE / np.sqrt(2))
-    y, x = np.mgrid[:SIDE, :SIDE].astype(float)
     frames, true = [], []
     for t in range(count):
         matrix = np.eye(3)
         matrix[:2, 2] = rng.uniform(-2, 2, 2) + (apart if t >= count - 5 else 0.0)
-        places = matrix @ np.stack([y, x, np.ones_like(x)]).reshape(3, -1)
-        image = ndimage.map_coordinates(scene, places[:2] + 20, order=3).reshape(SIDE, SIDE)
+        image = view(scene, matrix)
         placed = matrix.copy()
         placed[:2, 2] += rng.normal(0, 0.5, 2)
         noisy = image + rng.normal(0, noise, image.shape)
@@ -110,7 +113,17 @@ def test_what_frames_show_beyond_the_field_places_them_better_and_errors_are_hon
             errors.append(far - far.mean(0))  # among themselves
             if beyond:
                 ratios.append(off(frames, true) / np.array([f.shift_error for f in frames]))
-                assert scene.shape > (SIDE + 30, SIDE + 30)
+                assert min(scene.shape) > SIDE + 30
         rms[beyond] = np.sqrt(np.mean(np.square(errors)))
     assert rms[True] < 0.7 * rms[False]
     assert 0.75 < np.sqrt(np.mean(np.square(ratios))) < 1.3
+
+
+def test_a_frame_that_shows_what_no_other_does_is_not_said_to_be_known():
+    errors = []
+    for beyond in (False, True):
+        frames, group, _ = away(0, noise=8.0)
+        frames[-1].matrix[:2, 2] = 500.0
+        place_together(frames, group, beyond=beyond)
+        errors.append(frames[-1].error)
+    assert errors[1] >= errors[0] > 10

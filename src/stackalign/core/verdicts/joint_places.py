@@ -32,7 +32,7 @@ _SETTLED = 0.2  # standard errors: a step that is not worth another
 _SMOOTH = 1.0  # pixels: what the noise of single ones adds to the slopes of the mean fixes no motion
 _SMOOTHER = 1.5  # the same where few frames show a place
 _UNHEARD = 0.1  # of the weight of a pixel: one that has less shows something else
-_MOST_EXCESS = 10.0
+_MOST_EXCESS = 10.0  # times a stated error that it may be off, or too large
 _OUTLYING = 3.0  # standard deviations of a pixel that counts a quarter
 _LOOSE = 1e-9  # of what fixes a frame alone: what fixes it less against the others does not
 
@@ -228,8 +228,9 @@ def _excess(laid: Array, weight: Array, group: Array, origin: Array, smooth: flo
         answer = one.T @ (own[:, None] * plain_two) + two.T @ (own[:, None] * plain_one)
         back = np.linalg.pinv((answer + answer.T) / 4)
         told, true = np.linalg.pinv(normal, hermitian=True), back @ normal @ back
-        ratio = np.trace(true[:k, :k]) / max(np.trace(told[:k, :k]), 1e-30)
-        out[i] = np.sqrt(np.clip(ratio, 1 / _MOST_EXCESS**2, _MOST_EXCESS**2))
+        said = np.trace(told[:k, :k])
+        if said > 0:  # else nothing is known that both halves show
+            out[i] = np.clip(np.sqrt(np.trace(true[:k, :k]) / said), 1 / _MOST_EXCESS, _MOST_EXCESS)
     return out
 
 
