@@ -69,6 +69,23 @@ def join(run: RunState, again: Callable[[RunState], Work[None]], *, doubts: bool
             run.results[t] = replace(result, error=error)
 
 
+def begin_together(run: RunState) -> Work[None]:
+    """Begin a run anew, which was aligned with more or less of its frames hidden, where these lie by each other."""
+    factors = _finest(run)
+    places = yield from _together(run, factors, beyond=True)
+    run.starts = run.places() | {t: enlarged(place.matrix, factors) for t, place in places.items()}
+    run.brightness = run.brightness | {t: (place.gain, place.offset) for t, place in places.items()}
+    run.results = [None] * len(run.results)
+
+
+def _finest(run: RunState) -> tuple[int, ...]:
+    """Return how frames are reduced where they are placed for good: less the fewer fields they show together."""
+    shape = run.stack.frame_shape
+    points = moved_points(np.array(list(run.places().values())), corners(shape))
+    fields = np.prod((points.max((0, 1)) - points.min((0, 1))) / shape)
+    return reduction(shape, _PLACED[len(shape)] / max(1.0, fields / _FIELDS) ** (1 / len(shape)))
+
+
 def place_parts(run: RunState) -> Work[frozenset[int]]:
     """Place frames that show more than the reference does by all that they show of each other.
 
@@ -90,10 +107,7 @@ def place_parts(run: RunState) -> Work[frozenset[int]]:
     part = set(seen_in_part(shape, found))
     if len(part) < 2:
         return frozenset()
-    # a scene of many fields is reduced further: all frames are held on it
-    points = moved_points(np.array(list(found.values())), corners(shape))
-    fields = np.prod((points.max((0, 1)) - points.min((0, 1))) / shape)
-    factors = reduction(shape, _PLACED[len(shape)] / max(1.0, fields / _FIELDS) ** (1 / len(shape)))
+    factors = _finest(run)
     places = yield from _together(run, factors, beyond=True)
     ways, placed = _ways(run, places, factors), set()
     for t in part & set(places):
