@@ -71,13 +71,13 @@ def test_a_run_without_a_reference_is_left_as_it_is(scene):
 
 
 def test_a_frame_that_shows_little_of_the_scene_is_flagged(scene, monkeypatch):
-    whole = clearing._strange_cells
+    whole = clearing.strange_cells
 
     def without(run, found, median):
         cells = yield from whole(run, found, median)
         return {t: other for t, other in cells.items() if t != 5}
 
-    monkeypatch.setattr(clearing, "_strange_cells", without)
+    monkeypatch.setattr(clearing, "strange_cells", without)
     frames, drift = drifting(scene, side=60)
     result = sa.register(frames, sa.CrossCorrelation())
     assert not result.quality.flagged.any()  # a second look finds it

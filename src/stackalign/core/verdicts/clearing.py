@@ -18,21 +18,19 @@ from stackalign.core.generators import fitted, moved_points
 from stackalign.core.geometry import corners
 from stackalign.core.run_state import RunState, spread
 from stackalign.core.verdicts.block_votes import can_vote
-from stackalign.core.verdicts.cell_evidence import laid, reduced_frame
 from stackalign.core.verdicts.cells import hiding
 from stackalign.core.verdicts.consensus import MOST_SUPPORT, Blocks, apart
 from stackalign.core.verdicts.continuity import REASON as CONTRADICTED
 from stackalign.core.verdicts.joining import join
-from stackalign.core.verdicts.median_scene import JUDGES, MOST, median_scene, strange
+from stackalign.core.verdicts.median_scene import JUDGES, median_scene, strange_cells
 from stackalign.core.verdicts.second_look import NEAR, look_again
+from stackalign.core.verdicts.walker import without_walker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from stackalign.core.references.reference import PairResult
-    from stackalign.core.verdicts.median_scene import MedianScene
     from stackalign.core.work import Work
 
     Array = NDArray[np.float64]
@@ -40,8 +38,6 @@ if TYPE_CHECKING:
 _ASKED = 8  # frames whose blocks tell whether something walks through the scene
 _OFTEN = 0.5  # of these in which blocks must contradict
 _LEAST_FRAMES = 5
-_MOST_DOUBTED = 0.5  # of the cells in view, that may differ of a frame whose neighbours contradict where it lies
-_WHOLE = 0.75  # of the field, which it must show, too: parts of a scene look like other parts
 _FOUND = 0.6  # of the frames that must be found again
 ELSEWHERE = "where it lies, it shows little of what the other frames show"
 REASON = "it was found elsewhere once what walks through the scene was left out"
@@ -68,7 +64,7 @@ def clear(run: RunState, again: Callable[[RunState], Work[None]]) -> Work[None]:
     # what walks through may be what neighbours said, too: those that they contradict are asked
     found = {t: r for t, r in enumerate(run.results) if r is not None and r.reason in ("", CONTRADICTED)}
     scene = yield from median_scene(run, spread(good, JUDGES))
-    cells = yield from _strange_cells(run, found, scene)
+    cells = yield from strange_cells(run, found, scene)
     # less of the scene is left, on which a frame that was not found before would be found anywhere
     lost = {t: r.reason or ELSEWHERE for t, r in enumerate(run.results) if r is not None and t not in cells}
     twin = run.anew()
@@ -81,6 +77,7 @@ def clear(run: RunState, again: Callable[[RunState], Work[None]]) -> Work[None]:
         yield from again(twin)
         if run.hidden is not None:  # the frames show different parts
             yield from join(twin, again)
+        twin = yield from without_walker(twin, again, strangers, cells, run.hidden)
     except ValueError:  # no reference can be made of what is left
         return
     if twin.good().sum() < _FOUND * len(good):
@@ -126,19 +123,3 @@ def walked_through(run: RunState) -> bool:
         found = blocks.consensus(run.load(t), result.matrix, result.gain, result.offset)
         contradicted += found.support < MOST_SUPPORT
     return contradicted >= _OFTEN * len(sample)
-
-
-def _strange_cells(
-    run: RunState, found: Mapping[int, PairResult], scene: MedianScene
-) -> Work[dict[int, NDArray[np.bool_]]]:
-    """Return which cells of each frame show something else than the scene, without frames where most cells do."""
-    cells = {}
-    for t, result in found.items():
-        frame = run.load(t)
-        small, noise = reduced_frame(frame, result, scene.factors)
-        shown = laid(small, result, scene.factors)
-        other = strange(shown, noise, scene, _MOST_DOUBTED if result.reason else MOST)
-        if other is not None and (not result.reason or np.isfinite(shown).mean() > _WHOLE):
-            cells[t] = other
-        yield run.progress(len(cells), len(found), "Looking for what walks through the scene")
-    return cells

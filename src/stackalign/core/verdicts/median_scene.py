@@ -14,8 +14,11 @@ from stackalign.core.verdicts.cell_evidence import EXACT, laid, reduced_frame
 from stackalign.core.verdicts.cells import CELLS, cell_numbers
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
+    from stackalign.core.references.reference import PairResult
     from stackalign.core.run_state import RunState
     from stackalign.core.work import Work
 
@@ -30,9 +33,12 @@ _NOISY = 4.0  # times the noise, what is left of a cell that shows something els
 _DIFFERS = 0.1  # of the contrast, by which the brightness of a cell must differ
 _SURE = 5.0  # standard errors, for a cell that differs in brightness
 _STAYS = 1.0  # px, beside twice its standard error, that a cell may want to go
-MOST = 0.8  # of the cells in view: a frame that differs in more shows something else, or lies elsewhere
+_MOST = 0.8  # of the cells in view: a frame that differs in more shows something else, or lies elsewhere
+_MOST_DOUBTED = 0.5  # the same of a frame whose neighbours contradict where it lies
+_WHOLE = 0.75  # of the field, which it must show, too: parts of a scene look like other parts
 _TOLD = 5.0  # standard errors of a slope of brightness, from which on it is told
 _SETTLES = 3  # fits of brightness to the pixels that agree
+MESSAGE = "Looking for what walks through the scene"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +62,7 @@ def median_scene(run: RunState, sample: list[int]) -> Work[MedianScene]:
         small, variance = reduced_frame(run.load(t), result, factors)
         images.append(laid(small, result, factors))
         noise.append(variance)
-        yield run.progress(len(images), len(sample), "Looking for what walks through the scene")
+        yield run.progress(len(images), len(sample), MESSAGE)
     every = np.array(images)
     shown = np.isfinite(every).sum(0) >= min(_SEEN, len(sample))
     image = np.full(every.shape[1:], np.nan, np.float32)
@@ -67,7 +73,23 @@ def median_scene(run: RunState, sample: list[int]) -> Work[MedianScene]:
     )
 
 
-def strange(shown: Image, noise: float, scene: MedianScene, most: float = MOST) -> NDArray[np.bool_] | None:
+def strange_cells(
+    run: RunState, found: Mapping[int, PairResult], scene: MedianScene
+) -> Work[dict[int, NDArray[np.bool_]]]:
+    """Return which cells of each frame show something else than the scene, without frames where most cells do."""
+    cells = {}
+    for t, result in found.items():
+        frame = run.load(t)
+        small, noise = reduced_frame(frame, result, scene.factors)
+        shown = laid(small, result, scene.factors)
+        other = strange(shown, noise, scene, _MOST_DOUBTED if result.reason else _MOST)
+        if other is not None and (not result.reason or np.isfinite(shown).mean() > _WHOLE):
+            cells[t] = other
+        yield run.progress(len(cells), len(found), MESSAGE)
+    return cells
+
+
+def strange(shown: Image, noise: float, scene: MedianScene, most: float = _MOST) -> NDArray[np.bool_] | None:
     """Return the cells (cells, cells) of a frame that show something else than a scene; None if nearly all do.
 
     Parameters
