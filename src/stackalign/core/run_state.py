@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from stackalign.core.references.reference import PairAligner, Reference
     from stackalign.core.stack import ImageStack
+    from stackalign.core.verdicts.cells import Strangers
     from stackalign.core.work import Work
 
 R = TypeVar("R")
@@ -49,6 +50,7 @@ class RunState:
     noise: NoiseModel | None = None
     brightness: dict[int, tuple[float, float]] = field(default_factory=dict)  # gain and offset, from reduced frames
     hidden: Callable[[int, NDArray[Any]], NDArray[Any]] | None = None  # puts NaN where a frame must not count
+    strangers: Strangers | None = None  # what was told apart from the scene, and is hidden by cells
     starts: dict[int, NDArray[np.float64]] = field(default_factory=dict)  # where to begin, instead of a search
     _kept: dict[int, SplinedFrame | None] = field(default_factory=dict)
     _sound: set[int] = field(default_factory=set)  # frames that were looked at, and hold something
@@ -121,7 +123,8 @@ class RunState:
     def become(self, other: RunState) -> None:
         """Take over what is known in another run of the same frames."""
         self.results, self.unusable, self.details = other.results, other.unusable, other.details
-        self.noise, self.brightness, self.hidden = other.noise, other.brightness, other.hidden
+        self.noise, self.brightness = other.noise, other.brightness
+        self.hidden, self.strangers = other.hidden, other.strangers
 
     def give_up(self, reason: str) -> None:
         """Doubt all frames that are aligned."""

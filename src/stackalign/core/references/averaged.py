@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 MAX_ROUNDS = 12
 _BLUR = 0.2  # pixels: a motion of the sample from which the next mean is as sharp as it gets
 _NEGLIGIBLE = 0.2  # standard errors of a frame that the next round would still move it: it is not worth a round
-_SLOWEST = 0.1  # of a step, that the next one is shorter, at least, where it is asked what all further ones make
 _LEAST = 2e-4  # pixels: no round is worth less
 _MOST = 0.9  # of the frames that make the mean
 
@@ -88,8 +87,8 @@ def align_to_average(run: RunState) -> Work[None]:
             few = spread(sample, 8)
             tried = aligned_few(run, image, mask, few, starts, max(count, 1.0))
         template = run.aligner.prepare(image, mask, noise=run.noise, frames=max(count, 1.0))
-        if rounds == 0:  # frames of which parts are hidden pull each other over several rounds: see `joint_places`
-            rate = _rate(run.aligner, template, len(sample)) if run.hidden is None else 1.0
+        if rounds == 0:
+            rate = _rate(run.aligner, template, len(sample))
         if tried and not every:
             put: list[PairResult | None] = [None] * len(run.stack)
             for t, result in zip(few, tried, strict=True):
@@ -109,8 +108,7 @@ def align_to_average(run: RunState) -> Work[None]:
         # steps shrink by the same factor from round to round: the next one is known beforehand
         rate = min(change / previous, 1.0) if np.isfinite(previous) else rate
         if every:
-            left = rate if run.hidden is None else rate / max(1 - rate, _SLOWEST)
-            settled = _ahead(change, error, left) or (rounds > 3 and change > 0.9 * previous)
+            settled = _ahead(change, error, rate) or (rounds > 3 and change > 0.9 * previous)
         else:
             settled = last and (rounds > 1 or _ahead(change, error, rate))
             last = last or change < _BLUR or rounds >= MAX_ROUNDS - 1

@@ -19,6 +19,7 @@ from stackalign.core.verdicts.joining import place_parts
 from stackalign.core.verdicts.pair_votes import begin_by_votes
 from stackalign.core.verdicts.rivals import doubt_rivals
 from stackalign.core.verdicts.two_motions import settle
+from stackalign.core.verdicts.walker import outline_walker
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,6 +97,7 @@ def align_stack(
     yield from judged(run)
     yield from doubt_discord(run, judged)
     yield from doubt_rivals(run)
+    yield from outline_walker(run, aligned)
     placed = yield from place_parts(run)
     yield from refine_on_mosaic(run, placed)
     return run.registration()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,25 @@ if TYPE_CHECKING:
 
 CELLS = {2: 12, 3: 6}  # along each axis
 _COMPANY = 3  # cells around one, with itself, that must be there as well
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Strangers:
+    """What frames show that is not of the scene.
+
+    Attributes
+    ----------
+    places : mapping of int to ndarray (d+1, d+1)
+        Where frames that show some lay (frame -> scene) when it was told,
+    cells : mapping of int to ndarray of bool (cells, ...)
+        and in which cells of the scene.
+    bare : callable, optional
+        What was hidden of the frames before.
+    """
+
+    places: Mapping[int, Array]
+    cells: Mapping[int, NDArray[np.bool_]]
+    bare: Callable[[int, NDArray[Any]], NDArray[Any]] | None
 
 
 def cell_numbers(shape: Sequence[int]) -> NDArray[np.intp]:

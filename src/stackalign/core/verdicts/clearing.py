@@ -18,13 +18,12 @@ from stackalign.core.generators import fitted, moved_points
 from stackalign.core.geometry import corners
 from stackalign.core.run_state import RunState, spread
 from stackalign.core.verdicts.block_votes import can_vote
-from stackalign.core.verdicts.cells import hiding
+from stackalign.core.verdicts.cells import Strangers, hiding
 from stackalign.core.verdicts.consensus import MOST_SUPPORT, Blocks, apart
 from stackalign.core.verdicts.continuity import REASON as CONTRADICTED
 from stackalign.core.verdicts.joining import join
 from stackalign.core.verdicts.median_scene import JUDGES, median_scene, strange_cells
 from stackalign.core.verdicts.second_look import NEAR, look_again
-from stackalign.core.verdicts.walker import without_walker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,13 +76,13 @@ def clear(run: RunState, again: Callable[[RunState], Work[None]]) -> Work[None]:
         yield from again(twin)
         if run.hidden is not None:  # the frames show different parts
             yield from join(twin, again)
-        twin = yield from without_walker(twin, again, strangers, cells, run.hidden)
     except ValueError:  # no reference can be made of what is left
         return
     if twin.good().sum() < _FOUND * len(good):
         return
     hidden, run.hidden, run.details, run.noise = run.hidden, twin.hidden, twin.details, twin.noise
-    common, eye = _common(run, twin), np.eye(run.stack.ndim + 1)
+    run.strangers = Strangers({t: m for t, m in strangers.items() if twin.good()[t]}, cells, hidden)
+    common, eye = common_motion(run, twin), np.eye(run.stack.ndim + 1)
     near = NEAR * max(run.stack.frame_shape)
     for t, before in enumerate(run.results):
         if before is None or (before.reason and np.array_equal(before.matrix, eye)):  # it was found nowhere
@@ -101,7 +100,7 @@ def clear(run: RunState, again: Callable[[RunState], Work[None]]) -> Work[None]:
     yield from look_again(run, {t: place for t, place in strangers.items() if known[t]}, cells, hidden)
 
 
-def _common(run: RunState, twin: RunState) -> Array:
+def common_motion(run: RunState, twin: RunState) -> Array:
     """Return how the reference of a run lies on that of another one, by the frames that both have."""
     both = run.good() & twin.good()
     points = corners(run.stack.frame_shape)

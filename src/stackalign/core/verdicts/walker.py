@@ -7,6 +7,7 @@ Once its own motion is known, all frames together tell what it covers.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,25 +18,28 @@ from stackalign.core.references.mean_image import mean_in_place
 from stackalign.core.references.reference import Lenient
 from stackalign.core.run_state import RunState, align_all, spread
 from stackalign.core.verdicts.cells import hiding, over_pixels, without_cells
+from stackalign.core.verdicts.clearing import common_motion
+from stackalign.core.verdicts.consensus import apart
 from stackalign.core.verdicts.joining import begin_together
 from stackalign.core.verdicts.median_scene import JUDGES, median_scene, strange_cells
 from stackalign.core.verdicts.outline import outlined
+from stackalign.core.verdicts.second_look import NEAR
 from stackalign.core.warping.resample import warp_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
+    from stackalign.core.verdicts.cells import Strangers
     from stackalign.core.work import Work
 
     Array = NDArray[np.float64]
     Cells = NDArray[np.bool_]
-    Hidden = Callable[[int, NDArray[Any]], NDArray[Any]]
 
 _FOUND = 0.6  # of the frames that show it, in which it must be found
 _LEAST_FRAMES = 5
-_KEPT = 0.95  # of the frames that must be found with the outline
+_KEPT = 0.9  # of the frames that must be found with the outline
 _OFTEN = 0.5  # of the frames that show a place of it, in which cells must differ there
 _ROUNDS = 2  # of its mean
 _OUTLINES = 2  # times that it is outlined: more of the scene is known then
@@ -44,81 +48,88 @@ _CLEARER = 0.02  # of correlation, by which a place must fit better than the one
 MESSAGE = "Following what walks through the scene"
 
 
-def without_walker(
-    run: RunState,
-    again: Callable[[RunState], Work[None]],
-    places: Mapping[int, Array],
-    cells: Mapping[int, Cells],
-    bare: Hidden | None,
-) -> Work[RunState]:
-    """Return a run aligned with what walks through the scene hidden to its outline; as it is where that is not told.
+def outline_walker(run: RunState, again: Callable[[RunState], Work[None]]) -> Work[None]:
+    """Hide what walks through the scene to its outline, and align again; nothing is done where that is not told.
 
     Parameters
     ----------
     run : RunState
-        Planes, aligned with what differs from the scene hidden.
+        Planes, aligned with what differs from the scene hidden by cells. Results, details and what is hidden are
+        replaced; frames that would lie elsewhere then stay.
     again : callable
         Aligns the frames of a run.
-    places : mapping of int to ndarray (3, 3)
-        Where frames lie (frame -> scene) that show what walks through,
-    cells : mapping of int to ndarray of bool (cells, cells)
-        and in which cells of the scene.
-    bare : callable, optional
-        What is hidden of the frames wherever they lie.
     """
-    if run.stack.ndim != 2 or len(places) < _LEAST_FRAMES:
-        return run
-    thing = yield from _followed(run, places, cells, bare)
+    strangers, known = run.strangers, run.places()
+    if run.stack.ndim != 2 or strangers is None or len(known) < _LEAST_FRAMES or "reference" not in run.details:
+        return
+    strangers = replace(strangers, places={t: m for t, m in strangers.places.items() if t in known})
+    thing = yield from _followed(run, strangers)
     if thing is None:
-        return run
-    covered = _often(thing, places, cells)
+        return
+    twin, covered = run, _often(thing, strangers)
     for _ in range(_OUTLINES):
-        if not covered.any():
-            break
-        outline = yield from outlined(thing, run, covered)
+        outline = (yield from outlined(thing, twin, covered)) if covered.any() else None
         if outline is None or outline.covered.mean() > _WIDEST:
             break
-        twin = yield from _hidden(run, thing, outline.covered, places, cells, bare)
+        other = yield from _hidden(run, twin, thing, outline.covered)
         try:
-            yield from begin_together(twin)
-            yield from again(twin)
+            yield from begin_together(other)
+            yield from again(other)
         except ValueError:  # no reference can be made of what is left
             break
-        if twin.good().sum() < _KEPT * run.good().sum():
+        if other.good().sum() < _KEPT * len(known):
             break
-        run, covered = twin, outline.covered
-    return run
+        twin, covered = other, outline.covered
+    if twin is not run:
+        _take_over(run, twin)
 
 
-def _hidden(
-    run: RunState,
-    thing: RunState,
-    covered: Cells,
-    places: Mapping[int, Array],
-    cells: Mapping[int, Cells],
-    bare: Hidden | None,
-) -> Work[RunState]:
-    """Return the run with what a thing covers hidden, and what else differs from the scene that is told then."""
+def _take_over(run: RunState, twin: RunState) -> None:
+    """Let frames lie where another run has them, if that is near; the others keep their places."""
+    shape, common = run.stack.frame_shape, common_motion(run, twin)
+    found = {t: r for t, r in enumerate(twin.results) if r is not None and not r.reason}
+    near = NEAR * max(shape)
+    for t, before in enumerate(run.results):
+        if before is None:
+            continue
+        there = common @ before.matrix
+        if not before.reason and t in found and apart(found[t].matrix, there, shape) < near:
+            run.results[t] = found[t]
+        elif not before.reason or not np.array_equal(before.matrix, np.eye(3)):  # else it was found nowhere
+            run.results[t] = replace(before, matrix=there)
+    run.hidden, run.details, run.noise = twin.hidden, twin.details, twin.noise
+
+
+def _hidden(run: RunState, twin: RunState, thing: RunState, covered: Cells) -> Work[RunState]:
+    """Return a run with what a thing covers hidden, and what else differs from the scene that is told then.
+
+    ``twin``: where its frames lie; where the thing was not found, of ``run`` is hidden what was.
+    """
     found, shape = thing.places(), run.stack.frame_shape
-    lost = {t: at for t, at in places.items() if t not in found}
-    twin = run.anew()
-    twin.results = list(run.results)
-    twin.hidden = hiding(found, dict.fromkeys(found, covered), shape, hiding(lost, cells, shape, bare))
-    here = {t: r for t, r in enumerate(twin.results) if r is not None and not r.reason}
-    scene = yield from median_scene(twin, spread(list(here), JUDGES))
-    others = yield from strange_cells(twin, here, scene)
-    differ = {t: here[t].matrix for t, other in others.items() if other.any()}
-    twin.hidden = hiding(differ, others, shape, twin.hidden)
-    return twin
+    before = run.hidden  # as it is now: the run takes over what hides more
+    to_outline = hiding(found, dict.fromkeys(found, covered), shape, thing.hidden)
+
+    def outlines(t: int, frame: NDArray[Any]) -> NDArray[Any]:
+        if t in found:
+            return to_outline(t, frame)
+        return frame if before is None else before(t, frame)
+
+    other = run.anew()
+    other.results, other.hidden = list(twin.results), outlines
+    here = {t: r for t, r in enumerate(other.results) if r is not None and not r.reason}
+    scene = yield from median_scene(other, spread(list(here), JUDGES))
+    others = yield from strange_cells(other, here, scene)
+    differ = {t: here[t].matrix for t, cells in others.items() if cells.any()}
+    other.hidden = hiding(differ, others, shape, outlines)
+    return other
 
 
-def _followed(
-    run: RunState, places: Mapping[int, Array], cells: Mapping[int, Cells], bare: Hidden | None
-) -> Work[RunState | None]:
+def _followed(run: RunState, strangers: Strangers) -> Work[RunState | None]:
     """Return the run by what walks through alone; None if it is not one thing that moves as the model says."""
     thing = run.anew()
     if isinstance(run.aligner, Lenient):
         thing.aligner = run.aligner.lenient()
+    places, cells, bare = strangers.places, strangers.cells, strangers.bare
     shape = run.stack.frame_shape
     shown = {t: int(cells[t].sum()) for t in places}
     thing.unusable |= {t: "nothing walks through it" for t in range(len(run.stack)) if not shown.get(t)}
@@ -173,13 +184,13 @@ def _cut(there: Cells) -> int:
     return sum(int(edge.sum()) for edge in edges) if there.any() else there.size
 
 
-def _often(thing: RunState, places: Mapping[int, Array], cells: Mapping[int, Cells]) -> Cells:
+def _often(thing: RunState, strangers: Strangers) -> Cells:
     """Return the pixels of the reference of a thing that most frames differ in, (y, x)."""
     shape = thing.stack.frame_shape
     differs, seen = np.zeros(shape), np.zeros(shape)
     for t, at in thing.places().items():
-        strange = over_pixels(cells[t], shape).astype(np.uint8)
-        differs += warp_frame(strange, at @ np.linalg.inv(places[t]), order=0) > 0
+        strange = over_pixels(strangers.cells[t], shape).astype(np.uint8)
+        differs += warp_frame(strange, at @ np.linalg.inv(strangers.places[t]), order=0) > 0
         seen += warp_frame(np.ones(shape, np.uint8), at, order=0) > 0
     often = (seen > 0) & (differs > _OFTEN * seen)
     pieces, count = ndimage.label(often)
