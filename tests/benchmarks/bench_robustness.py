@@ -26,8 +26,8 @@ METHODS = {
 def test_sweep(method: str) -> None:
     make, rotation = METHODS[method]
     scenes = SCENES[: max(round(SCALE * len(SCENES)), 1)]
-    print(f"\n| {method} | frames | blank | wrong, not flagged | found, yet flagged | not found, flagged | worst, px |")
-    print("|---|---|---|---|---|---|---|")
+    columns = "frames | blank | wrong, not flagged | found, yet flagged | not found, flagged | worst, px | rms, x bound"
+    print(f"\n| {method} | {columns} |\n|---|---|---|---|---|---|---|---|")
     for kind in KINDS:
         found = []
         for scene in scenes:
@@ -39,7 +39,8 @@ def test_sweep(method: str) -> None:
             for name in ("unseen", "needless", "refused")
         )
         worst = max(f["worst"] for f in found)
-        print(f"| {kind} | {frames} | {lost} | {unseen} | {needless} | {refused} | {worst:.2f} |")
+        off = " ".join(f"{np.sqrt(np.mean(f['ratios'] ** 2)):.2f}" for f in found if len(f["ratios"]))
+        print(f"| {kind} | {frames} | {lost} | {unseen} | {needless} | {refused} | {worst:.2f} | {off} |")
         assert frames
 
 

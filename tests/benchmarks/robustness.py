@@ -106,6 +106,7 @@ def outcome(movie: Movie, result: sa.Registration) -> dict[str, Any]:
         "error": error,
         "worst": float(error[~wrong & ~flagged].max(initial=0.0)),
         "bounds": movie.bounds,
+        "ratios": (error / movie.bounds)[~wrong & ~flagged],
     }
 
 
