@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 _FOUND = 0.6  # of the frames that show it, in which it must be found
 _LEAST_FRAMES = 5
-_KEPT = 0.9  # of the frames that must be found with the outline
+_KEPT = 0.75  # of the frames that must be found with the outline; the others keep their places
 _OFTEN = 0.5  # of the frames that show a place of it, in which cells must differ there
 _ROUNDS = 2  # of its mean
 _OUTLINES = 2  # times that it is outlined: more of the scene is known then
