@@ -143,13 +143,18 @@ def _followed(run: RunState, strangers: Strangers) -> Work[RunState | None]:
     usable = thing.usable()
     if len(usable) < _LEAST_FRAMES:
         return None
-    seen = {t: np.isfinite(thing.load(t)) for t in usable}
     usual = float(np.median([shown[t] for t in usable]))
-    # where it is cut by the border nothing tells how far it goes; others show more that differs, or less
-    like = min(usable, key=lambda t: (_cut(seen[t]), abs(shown[t] - usual)))
-    middles = {t: np.array(ndimage.center_of_mass(there)) for t, there in seen.items() if there.any()}
-    if like not in middles:
+    middles: dict[int, Array] = {}
+    whole: dict[int, tuple[int, float]] = {}
+    for k, t in enumerate(usable):
+        there = np.isfinite(thing.load(t))
+        if there.any():
+            middles[t], whole[t] = np.array(ndimage.center_of_mass(there)), (_cut(there), abs(shown[t] - usual))
+        yield run.progress(k + 1, len(usable), MESSAGE)
+    if not whole:
         return None
+    # where it is cut by the border nothing tells how far it goes; others show more that differs, or less
+    like = min(whole, key=lambda t: whole[t])
     starts: dict[int, Array] = {}
     for t, middle in middles.items():
         starts[t] = np.eye(3)
@@ -181,14 +186,16 @@ def _followed(run: RunState, strangers: Strangers) -> Work[RunState | None]:
 def _cut(there: Cells) -> int:
     """Return how many pixels of a thing lie at the border of the frame."""
     edges = there[0], there[-1], there[:, 0], there[:, -1]
-    return sum(int(edge.sum()) for edge in edges) if there.any() else there.size
+    return sum(int(edge.sum()) for edge in edges)
 
 
 def _often(thing: RunState, strangers: Strangers) -> Cells:
     """Return the pixels of the reference of a thing that most frames differ in, (y, x)."""
     shape = thing.stack.frame_shape
     differs, seen = np.zeros(shape), np.zeros(shape)
-    for t, at in thing.places().items():
+    places = thing.places()
+    for t in spread(list(places), SAMPLE):
+        at = places[t]
         strange = over_pixels(strangers.cells[t], shape).astype(np.uint8)
         differs += warp_frame(strange, at @ np.linalg.inv(strangers.places[t]), order=0) > 0
         seen += warp_frame(np.ones(shape, np.uint8), at, order=0) > 0
