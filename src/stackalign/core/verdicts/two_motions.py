@@ -9,7 +9,7 @@ area look like it (evidence of all cells of the field, summed over several frame
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -130,16 +130,21 @@ def _followed(run: RunState, image: NDArray[np.float32], followed: NDArray[np.bo
         template = run.aligner.prepare(part, None, noise=run.details.get("noise"), frames=float(run.good().sum()))
     except ValueError:  # too little of it for a reference
         return small
-    found: list[list[PairResult | None]] = []
-    for starts in ({}, run.places()):  # it may lie far from where the frame does; else its place is the better start
-        yield from align_all(small, small.usable(), template, starts, "Looking for what has the most contrast")
-        found.append(list(small.results))
-    for t, (searched, here) in enumerate(zip(*found, strict=True)):
-        if searched is None or searched.reason:
-            continue
-        if here is None or here.reason or searched.correlation > here.correlation + _CLEARER:
-            small.results[t] = searched
+    # it may lie far from where the frame does; else its place is the better start
+    yield from follow(small, template, run.places(), "Looking for what has the most contrast")
     return small
+
+
+def follow(run: RunState, template: Any, starts: dict[int, Array], message: str) -> Work[None]:
+    """Align the frames of a run to a template from given places, or by a search where that fits clearly better."""
+    yield from align_all(run, run.usable(), template, {}, message)
+    searched = list(run.results)
+    yield from align_all(run, run.usable(), template, starts, message)
+    for t, (there, here) in enumerate(zip(searched, run.results, strict=True)):
+        if there is None or there.reason:
+            continue
+        if here is None or here.reason or there.correlation > here.correlation + _CLEARER:
+            run.results[t] = there
 
 
 def _starts(run: RunState, followed: NDArray[np.bool_]) -> Work[list[dict[int, Array]]]:

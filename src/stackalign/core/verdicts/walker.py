@@ -24,6 +24,7 @@ from stackalign.core.verdicts.joining import begin_together
 from stackalign.core.verdicts.median_scene import JUDGES, median_scene, strange_cells
 from stackalign.core.verdicts.outline import outlined
 from stackalign.core.verdicts.second_look import NEAR
+from stackalign.core.verdicts.two_motions import follow
 from stackalign.core.warping.resample import warp_frame
 
 if TYPE_CHECKING:
@@ -44,7 +45,6 @@ _OFTEN = 0.5  # of the frames that show a place of it, in which cells must diffe
 _ROUNDS = 2  # of its mean
 _OUTLINES = 2  # times that it is outlined: more of the scene is known then
 _WIDEST = 0.5  # of the field: no more of it is hidden
-_CLEARER = 0.02  # of correlation, by which a place must fit better than the one that was begun from
 MESSAGE = "Following what walks through the scene"
 
 
@@ -162,14 +162,7 @@ def _followed(run: RunState, strangers: Strangers) -> Work[RunState | None]:
     image = np.asarray(thing.load(like), np.float32)
     try:
         template = thing.aligner.prepare(image, None)
-        yield from align_all(thing, usable, template, starts, MESSAGE)
-        near = list(thing.results)
-        yield from align_all(thing, usable, template, {}, MESSAGE)
-        for t, (before, now) in enumerate(zip(near, thing.results, strict=True)):
-            if before is None or now is None or before.reason:
-                continue
-            if now.reason or now.correlation < before.correlation + _CLEARER:
-                thing.results[t] = before
+        yield from follow(thing, template, starts, MESSAGE)
         for _ in range(_ROUNDS):
             if thing.good().sum() < max(_FOUND * len(usable), _LEAST_FRAMES):
                 return None
